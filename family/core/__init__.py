@@ -1,0 +1,1 @@
+"""The one core: attention, feed-forward, norms, positions, blocks and stacks of them."""

@@ -1,0 +1,255 @@
+"""The only place that computes attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from family.core.cache import LayerCache
+from family.core.position import apply_rotary
+
+if TYPE_CHECKING:
+    from family.core.config import TransformerConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), self or cross, with grouped heads.
+
+    Self-attention projects queries, keys and values in one product (``qkv``); cross-attention
+    projects queries from ``x`` (``query``) and keys and values from the context (``key_value``).
+    """
+
+    def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
+        super().__init__()
+        kv_heads, head_dim, context_dim = config.kv_heads, config.head_dim, config.context_dim
+        assert kv_heads is not None and head_dim is not None and context_dim is not None
+        self.heads, self.kv_heads, self.head_dim = config.heads, kv_heads, head_dim
+        self.cross, self.causal = cross, config.causal and not cross
+        self.dropout, self.scale = config.attention_dropout, config.attention_scale
+        query_dim, kv_dim = self.heads * head_dim, kv_heads * head_dim
+        if cross:
+            self.query = nn.Linear(config.dim, query_dim, config.bias)
+            self.key_value = nn.Linear(context_dim, 2 * kv_dim, config.bias)
+            vars(self.key_value.weight)["fused_parts"] = 2
+        else:
+            self.qkv = nn.Linear(config.dim, query_dim + 2 * kv_dim, config.bias)
+            if kv_dim == query_dim:
+                vars(self.qkv.weight)["fused_parts"] = 3
+        self.out = nn.Linear(query_dim, config.dim, config.bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:
+            self.query_norm = nn.RMSNorm(head_dim, eps=config.norm_eps)
+            self.key_norm = nn.RMSNorm(head_dim, eps=config.norm_eps)
+        self.record: list[Tensor] | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        query_position: Tensor | None = None,
+        key_position: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Attend from ``x`` to itself, or to ``context``.
+
+        Args:
+            x: ``(batch, queries, dim)``.
+            context: ``(batch, keys, context_dim)`` for cross-attention; may be left out once
+                ``cache`` holds its projection.
+            mask: boolean, True = may attend; ``(batch, keys)`` key padding, ``(queries, keys)``,
+                ``(batch, queries, keys)`` or ``(batch, heads, queries, keys)``. Two dimensions are
+                read as key padding where the first equals the batch. A query with nothing to
+                attend to gets zeros (before the output projection).
+            bias: added to the scores, broadcasts with ``(batch, heads, queries, keys)``.
+            causal: no query sees a later key; None is what the config says.
+            rotary: what :class:`~family.core.position.Rotary` returned for these tokens.
+            query_position, key_position: added to the input of queries and of keys, but not of
+                values (DETR), ``(batch, tokens, dim)``.
+            cache: keys and values of earlier tokens, extended in place.
+
+        Returns:
+            ``(batch, queries, dim)``.
+        """
+        queries, keys, values = self._project(x, context, query_position, key_position, cache)
+        if rotary is not None:
+            queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
+        column: Tensor | int = 0
+        if cache is not None and not self.cross:
+            column = cache.progress.column if compiling() else cache.progress.length
+            keys, values = cache.append(keys, values)
+        causal = self.causal if causal is None else causal
+        mask = expand_mask(mask, len(x))
+        plain = mask is None and bias is None and self.record is None
+        if causal and not (plain and queries.shape[2] == keys.shape[2] and not compiling(cache)):
+            mask = causal_mask(mask, queries.shape[2], keys.shape[2], column, x.device)
+            causal = False
+        attended = self._attend(queries, keys, values, mask, bias, causal)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _project(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        query_position: Tensor | None,
+        key_position: Tensor | None,
+        cache: LayerCache | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        query_dim, kv_dim = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        asking = x if query_position is None else x + query_position
+        if self.cross:
+            query = self.query(asking)
+            if cache is not None and cache.context is not None:
+                return (self._normed(query, self.heads, "query_norm"), *cache.context)
+            if context is None:
+                raise ValueError("cross-attention needs a context (batch, keys, context_dim).")
+            key, value = self._linear(self.key_value, context, key_position, 0, kv_dim)
+        elif query_position is None and key_position is None:
+            query, key, value = self.qkv(x).split([query_dim, kv_dim, kv_dim], dim=-1)
+        else:
+            query = F.linear(asking, *self._rows(self.qkv, 0, query_dim))
+            key, value = self._linear(self.qkv, x, key_position, query_dim, kv_dim)
+        keys, values = self._normed(key, self.kv_heads, "key_norm"), self._split(value)
+        if self.cross and cache is not None:
+            cache.context = keys, values
+        return self._normed(query, self.heads, "query_norm"), keys, values
+
+    def _linear(
+        self, fused: nn.Linear, x: Tensor, key_position: Tensor | None, first: int, dim: int
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values from the rows of a fused projection that begin at ``first``."""
+        if key_position is None:
+            key, value = F.linear(x, *self._rows(fused, first, 2 * dim)).chunk(2, dim=-1)
+            return key, value
+        key = F.linear(x + key_position, *self._rows(fused, first, dim))
+        return key, F.linear(x, *self._rows(fused, first + dim, dim))
+
+    @staticmethod
+    def _rows(fused: nn.Linear, first: int, count: int) -> tuple[Tensor, Tensor | None]:
+        rows = slice(first, first + count)
+        return fused.weight[rows], None if fused.bias is None else fused.bias[rows]
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``(batch, tokens, heads * head_dim) -> (batch, heads, tokens, head_dim)``."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _normed(self, x: Tensor, heads: int, norm: str) -> Tensor:
+        split = self._split(x)
+        return getattr(self, norm)(split) if self.qk_norm else split
+
+    def _attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        causal: bool,
+    ) -> Tensor:
+        """``(batch, heads, queries, head_dim)``, whichever kernel is the fastest."""
+        nothing = None
+        if mask is not None:
+            # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
+            nothing = ~mask.any(-1, keepdim=True)
+            mask = mask | nothing
+        if bias is not None:
+            bias = bias.to(queries.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
+        dropout = self.dropout if self.training else 0.0
+        grouped = self.heads != self.kv_heads
+        if self.record is not None:
+            attended = self._attend_recorded(queries, keys, values, mask, nothing, dropout)
+        else:
+            attended = F.scaled_dot_product_attention(
+                queries,
+                keys,
+                values,
+                mask,
+                dropout,
+                is_causal=causal,
+                scale=self.scale,
+                enable_gqa=grouped,
+            )
+        return attended if nothing is None else attended.masked_fill(nothing, 0.0)
+
+    def _attend_recorded(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        nothing: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
+        """The same written out, because the fused kernels do not give the weights away."""
+        group = self.heads // self.kv_heads
+        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+        scale = self.head_dim**-0.5 if self.scale is None else self.scale
+        scores = queries @ keys.transpose(-2, -1) * scale
+        if mask is not None:
+            allowed = (
+                mask
+                if mask.dtype != torch.bool
+                else torch.zeros_like(scores).masked_fill(~mask, -math.inf)
+            )
+            scores = scores + allowed
+        weights = scores.softmax(-1)
+        assert self.record is not None
+        shown = weights if nothing is None else weights.masked_fill(nothing, 0.0)
+        self.record.append(shown.detach())
+        return F.dropout(weights, dropout) @ values
+
+
+def compiling(cache: LayerCache | bool | None = True) -> bool:
+    """Whether a step with a cache is being compiled: then shapes must not depend on its length."""
+    return cache is not None and torch.compiler.is_compiling()
+
+
+def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
+    """A mask of any accepted shape, made to broadcast with ``(batch, heads, queries, keys)``."""
+    if mask is None or mask.dim() == 4:
+        return mask
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}.")
+    if mask.dim() == 3:
+        return mask[:, None]
+    return mask[:, None, None] if len(mask) == batch else mask[None, None]
+
+
+def causal_mask(
+    mask: Tensor | None, queries: int, keys: int, column: Tensor | int, device: torch.device
+) -> Tensor | None:
+    """``mask`` and "no later key"; query ``i`` stands in column ``column + i`` of the keys."""
+    if queries == 1 and isinstance(column, int):
+        return mask  # every key that there is came before
+    own = column + torch.arange(queries, device=device)
+    earlier = torch.arange(keys, device=device) <= own.unsqueeze(-1)
+    return earlier[None, None] if mask is None else mask & earlier
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Record the attention maps of every :class:`Attention` in ``model``, around any use of it.
+
+    Yields:
+        module name -> one ``(batch, heads, queries, keys)`` a call, filled as the model runs.
+    """
+    maps: dict[str, list[Tensor]] = {}
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
+    for name, module in modules.items():
+        module.record = maps[name] = []
+    try:
+        yield maps
+    finally:
+        for module in modules.values():
+            module.record = None

@@ -1,0 +1,109 @@
+"""Preallocated keys and values, so that decoding computes each token once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Progress:
+    """How many columns of the buffers are filled; all layers share one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.length = 0
+        # The same number as a tensor, where a compiled step reads it: no step recompiles.
+        self.column = torch.zeros((), dtype=torch.long, device=device)
+
+
+class LayerCache:
+    """One layer's keys and values ``(batch, kv_heads, capacity, head_dim)``.
+
+    ``context`` holds the keys and values of cross-attention, projected once.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, progress: Progress) -> None:
+        self.keys, self.values, self.progress = keys, values, progress
+        self.context: tuple[Tensor, Tensor] | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all so far.
+
+        Compiled, "all" is the whole buffer, so that shapes stay the same at each step.
+        """
+        start, tokens = self.progress.length, keys.shape[2]
+        if torch.compiler.is_compiling():
+            columns = self.progress.column + torch.arange(tokens, device=keys.device)
+            self.keys.index_copy_(2, columns, keys)
+            self.values.index_copy_(2, columns, values)
+            return self.keys, self.values
+        end = start + tokens
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.keys, self.values = self._select(self.keys, rows), self._select(self.values, rows)
+        if self.context is not None:
+            keys, values = self.context
+            self.context = keys[rows], values[rows]
+
+    def _select(self, buffer: Tensor, rows: Tensor) -> Tensor:
+        length = self.progress.length
+        filled = buffer[:, :, :length].index_select(0, rows)
+        if len(rows) != len(buffer):
+            buffer = buffer.new_zeros(len(rows), *buffer.shape[1:])
+        buffer[:, :, :length] = filled
+        return buffer
+
+
+class Cache:
+    """The caches of all layers of a stack.
+
+    Rows of a batch share the column that is written next; ``mask`` marks the columns that hold a
+    token, so that prompts of unequal length stand flush right, padded at the left.
+
+    Args:
+        layers: one :class:`LayerCache` a block, all with one :class:`Progress`.
+    """
+
+    def __init__(self, layers: list[LayerCache]) -> None:
+        self.layers = layers
+        self.progress = layers[0].progress
+        self.mask: Tensor | None = None
+        """``(batch, capacity)``, True = holds a token or will; None = every column does."""
+        self.context_mask: Tensor | None = None
+        """``(batch, context tokens)`` for cross-attention."""
+
+    @property
+    def capacity(self) -> int:
+        return self.layers[0].keys.shape[2]
+
+    def pad(self, mask: Tensor) -> None:
+        """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""
+        later = mask.new_ones(len(mask), self.capacity - mask.shape[1])
+        self.mask = torch.cat([mask, later], dim=1)
+
+    def positions(self, first: Tensor | int, count: int) -> Tensor:
+        """Positions of ``count`` columns from ``first`` on, left padding not counted.
+
+        Returns:
+            ``(count)``, or ``(batch, count)`` where rows are padded.
+        """
+        columns = first + torch.arange(count, device=self.progress.column.device)
+        if self.mask is None:
+            return columns
+        return (columns - (~self.mask).sum(1, keepdim=True)).clamp(min=0)
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens as written, after all layers have appended them."""
+        self.progress.length += tokens
+        self.progress.column += tokens
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row ``i`` becomes a copy of the old row ``rows[i]``, in place: beams move, grow and end."""
+        for layer in self.layers:
+            layer.reorder(rows)
+        if self.mask is not None:
+            self.mask = self.mask[rows]
+        if self.context_mask is not None:
+            self.context_mask = self.context_mask[rows]

@@ -1,0 +1,58 @@
+"""The feed-forward sublayer, plain or gated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from family.core.config import TransformerConfig
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU that CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation (Vaswani et al. 2017, section 3.3).
+
+    Gated, the first layer is twice as wide and holds gate and value in one product:
+    ``down(activation(gate) * value)`` (Shazeer 2020).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        ffn_dim = config.ffn_dim
+        assert ffn_dim is not None
+        self.gated = config.gated
+        self.up = nn.Linear(config.dim, 2 * ffn_dim if config.gated else ffn_dim, config.bias)
+        self.down = nn.Linear(ffn_dim, config.dim, config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = nn.Dropout(config.ffn_dropout)
+        if config.gated:
+            vars(self.up.weight)["fused_parts"] = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, tokens, dim) -> (batch, tokens, dim)``."""
+        hidden = self.up(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            hidden = self.activation(gate) * value
+        else:
+            hidden = self.activation(hidden)
+        return self.down(self.dropout(hidden))

@@ -1,0 +1,131 @@
+"""Where position enters: on embeddings, on queries and keys, or on scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal(positions: Tensor, dim: int) -> Tensor:
+    """Sine and cosine waves of geometrically growing length (Vaswani et al. 2017, section 3.5).
+
+    Sines fill the first half of the channels and cosines the second, as in the authors' own code
+    (tensor2tensor) and in Marian; the paper interleaves them, a fixed permutation of channels.
+
+    Args:
+        positions: ``(...)``, any numbers.
+        dim: channels, even.
+
+    Returns:
+        ``(..., dim)`` in float32.
+    """
+    frequency = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64) / dim
+    angles = positions.unsqueeze(-1).double() * torch.pow(10_000.0, -frequency)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+class SinusoidalPosition(nn.Module):
+    """A table of :func:`sinusoidal` positions, added to embeddings."""
+
+    def __init__(self, max_tokens: int, dim: int) -> None:
+        super().__init__()
+        table = sinusoidal(torch.arange(max_tokens), dim)
+        self.register_buffer("table", table, persistent=False)
+        self.table: Tensor
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``(...) -> (..., dim)``."""
+        return self.table[positions]
+
+
+class LearnedPosition(nn.Embedding):
+    """A learned vector for each position, added to embeddings (GPT-2, BERT)."""
+
+
+class Rotary(nn.Module):
+    """Rotary positions: queries and keys turn by an angle that grows with position (Su et al. 2021).
+
+    Channel ``i`` turns together with channel ``i + head_dim / 2``, the layout of GPT-NeoX and of
+    Llama in transformers.
+    """
+
+    def __init__(self, head_dim: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        frequency = base ** -(torch.arange(0, head_dim, 2).float() / head_dim)
+        self.register_buffer("frequency", frequency, persistent=False)
+        self.frequency: Tensor
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for positions ``(tokens)`` or ``(batch, tokens)``.
+
+        Returns:
+            two tensors that broadcast with ``(batch, heads, tokens, head_dim)``.
+        """
+        # Angles in float32 at least: in bf16 positions past 256 would fall together.
+        working = torch.promote_types(dtype, torch.float32)
+        angles = positions.unsqueeze(-1).to(working) * self.frequency.to(working)
+        angles = torch.cat([angles, angles], dim=-1)
+        if angles.dim() == 3:
+            angles = angles.unsqueeze(1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn ``(batch, heads, tokens, head_dim)`` by the angles that :class:`Rotary` returned."""
+    cos, sin = rotary
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class RelativeBias(nn.Module):
+    """T5's learned bias on scores by bucketed distance (Raffel et al. 2020, section 2.1)."""
+
+    def __init__(self, heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
+        self.table = nn.Embedding(buckets, heads)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """The bucket of ``distance = key position - query position``: near ones singly, far ones by log."""
+        buckets, offset = self.buckets, torch.zeros_like(distance)
+        if self.bidirectional:
+            buckets //= 2
+            offset = (distance > 0).long() * buckets
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = buckets // 2
+        ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(
+            self.max_distance / exact
+        )
+        far = (exact + (ratio * (buckets - exact)).long()).clamp(max=buckets - 1)
+        return offset + torch.where(distance < exact, distance, far)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions ``(..., queries)`` and ``(..., keys)`` to a bias ``(..., heads, queries, keys)``."""
+        distance = keys.unsqueeze(-2) - queries.unsqueeze(-1)
+        return self.table(self.bucket(distance)).movedim(-1, -3)
+
+
+class AlibiBias(nn.Module):
+    """A fixed penalty on scores, linear in distance, one slope a head (Press et al. 2022)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.register_buffer("slopes", alibi_slopes(heads), persistent=False)
+        self.slopes: Tensor
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions ``(..., queries)`` and ``(..., keys)`` to a bias ``(..., heads, queries, keys)``."""
+        distance = (keys.unsqueeze(-2) - queries.unsqueeze(-1)).abs()
+        return -distance.unsqueeze(-3) * self.slopes[:, None, None]
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """A geometric sequence of slopes; between powers of two, every other one of the next sequence."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
+    return torch.tensor(slopes)

@@ -1,0 +1,177 @@
+"""A stack of blocks."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from family.core.attention import causal_mask, compiling, expand_mask
+from family.core.block import Block, Residual
+from family.core.cache import Cache, LayerCache, Progress
+from family.core.config import TransformerConfig
+from family.core.norm import make_norm
+from family.core.position import AlibiBias, RelativeBias, Rotary
+
+
+class Transformer(nn.Module):
+    """``depth`` blocks and an optional final norm: encoder, decoder, or decoder with a context.
+
+    Positions that act on queries and keys (rotary) or on scores (relative, ALiBi) are computed here
+    once for all layers; those that are added to embeddings belong to ``family.inputs``.
+    """
+
+    def __init__(self, config: TransformerConfig, checkpoint_blocks: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpoint_blocks = checkpoint_blocks
+        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        final = config.final_norm
+        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if final else nn.Identity()
+        assert config.head_dim is not None
+        self.rotary = None
+        if config.position == "rotary":
+            self.rotary = Rotary(config.head_dim, config.rotary_base)
+        self.bias: nn.Module | None = None
+        if config.position == "relative":
+            self.bias = RelativeBias(
+                config.heads,
+                config.relative_buckets,
+                config.relative_max_distance,
+                bidirectional=not config.causal,
+            )
+        elif config.position == "alibi":
+            self.bias = AlibiBias(config.heads)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as GPT-2 does (normal, branch ends scaled by depth) or as 2017 (Xavier)."""
+        std = self.config.init_std
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                if std is None:
+                    xavier_uniform_parts_(module.weight)
+                else:
+                    nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if std is not None and self.config.norm_order == "pre":
+            branches = [m for m in self.modules() if isinstance(m, Residual)]
+            for branch in branches:
+                for name in ("out", "down"):
+                    if hasattr(branch.sublayer, name):
+                        last = getattr(branch.sublayer, name)
+                        nn.init.normal_(last.weight, std=std / math.sqrt(len(branches)))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        query_position: Tensor | None = None,
+        context_position: Tensor | None = None,
+        cache: Cache | None = None,
+        layers: list[Tensor] | None = None,
+    ) -> Tensor:
+        """``(batch, tokens, dim) -> (batch, tokens, dim)``.
+
+        Args:
+            mask: as :class:`~family.core.attention.Attention`'s; key padding comes from the cache
+                where there is one.
+            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from the cache.
+            cache: these tokens are appended in place; the caller then advances it.
+            layers: a list that receives the output of every block, through the final norm (DETR's
+                auxiliary losses).
+        """
+        mask, causal = self._mask(x, mask, cache)
+        rotary, bias = self._positions(x, positions, cache)
+        context_mask = expand_mask(context_mask, len(x))
+        for i, block in enumerate(self.blocks):
+            arguments = {
+                "mask": mask,
+                "causal": causal,
+                "rotary": rotary,
+                "bias": bias,
+                "context": context,
+                "context_mask": context_mask,
+                "query_position": query_position,
+                "context_position": context_position,
+                "cache": None if cache is None else cache.layers[i],
+            }
+            if self.checkpoint_blocks and self.training:
+                x = checkpoint(partial(block, **arguments), x, use_reentrant=False)
+            else:
+                x = block(x, **arguments)
+            if layers is not None:
+                layers.append(self.norm(x))
+        return self.norm(x) if layers is None else layers[-1]
+
+    def _mask(
+        self, x: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> tuple[Tensor | None, bool]:
+        """Padding and causality merged once for all layers; without padding a flag is enough."""
+        batch, tokens, _ = x.shape
+        keys: int = tokens
+        column: Tensor | int = 0
+        if cache is not None:
+            keys, column = self._columns(cache, tokens)
+            if cache.mask is not None:
+                mask = cache.mask[:, :keys]
+        mask = expand_mask(mask, batch)
+        if mask is None or not self.config.causal:
+            return mask, self.config.causal
+        return causal_mask(mask, tokens, keys, column, x.device), False
+
+    def _positions(
+        self, x: Tensor, positions: Tensor | None, cache: Cache | None
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        if self.rotary is None and self.bias is None:
+            return None, None
+        tokens = x.shape[1]
+        if cache is None:
+            if positions is None:
+                positions = torch.arange(tokens, device=x.device)
+            keys = positions
+        else:
+            count, column = self._columns(cache, tokens)
+            if positions is None:
+                positions = cache.positions(column, tokens)
+            keys = cache.positions(0, count)
+        rotary = None if self.rotary is None else self.rotary(positions, x.dtype)
+        bias = None if self.bias is None else self.bias(positions, keys)
+        return rotary, bias
+
+    @staticmethod
+    def _columns(cache: Cache, tokens: int) -> tuple[int, Tensor | int]:
+        """How many keys a cached step sees, and the column of its first query."""
+        if compiling():
+            return cache.capacity, cache.progress.column
+        return cache.progress.length + tokens, cache.progress.length
+
+    def new_cache(self, batch: int, capacity: int) -> Cache:
+        """An empty cache of ``capacity`` tokens a row, in the dtype and on the device of the model."""
+        like = next(self.parameters())
+        kv_heads, head_dim = self.config.kv_heads, self.config.head_dim
+        assert kv_heads is not None
+        assert head_dim is not None
+        shape = (batch, kv_heads, capacity, head_dim)
+        progress = Progress(like.device)
+        layers = [
+            LayerCache(like.new_zeros(shape), like.new_zeros(shape), progress)
+            for _ in range(self.config.depth)
+        ]
+        return Cache(layers)
+
+
+def xavier_uniform_parts_(weight: Tensor) -> None:
+    """Xavier for each matrix of a fused projection on its own, as if they were apart."""
+    with torch.no_grad():
+        for part in weight.chunk(getattr(weight, "fused_parts", 1)):
+            nn.init.xavier_uniform_(part)

@@ -1,0 +1,115 @@
+"""Beam search, all sentences of a batch at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from family.generation.generate import Decodes
+
+
+@torch.inference_mode()
+def beam_search(
+    model: Decodes,
+    inputs: tuple[Any, ...],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+    length_penalty: float = 1.0,
+    pad_id: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The best hypothesis of each row.
+
+    Hypotheses compare by ``log-probability / length ** length_penalty``, length counting the stop
+    token. A row is done once it has ``beams`` finished hypotheses, as transformers'
+    ``early_stopping=True``.
+
+    Returns:
+        tokens ``(batch, length)``, without the stop token, padded; scores ``(batch)``.
+    """
+    logits, cache = model.prefill(*inputs, capacity=max_new_tokens)
+    rows, vocab, device = len(logits), logits.shape[1], logits.device
+    cache.reorder(torch.arange(rows, device=device).repeat_interleave(beams))
+    logits = logits.repeat_interleave(beams, 0)
+    stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
+    # All beams of a row start alike: only the first may branch at first.
+    scores = torch.full((rows, beams), -math.inf, device=device)
+    scores[:, 0] = 0
+    alive = torch.empty(rows, beams, 0, dtype=torch.long, device=device)
+    best = Finished(rows, beams, max_new_tokens, pad_id, device)
+    offset = torch.arange(rows, device=device)[:, None] * beams
+    for step in range(1, max_new_tokens + 1):
+        # Twice as many as beams: even if half of them stop, every beam goes on.
+        total, beam, token = candidates(logits.view(rows, beams, vocab), scores, 2 * beams)
+        stopped = torch.isin(token, stops)
+        histories = torch.cat([alive.gather(1, expand(beam, alive)), token[..., None]], dim=2)
+        # A stop counts only among the best `beams`, so that search does not end on poor ones.
+        ended = stopped & (torch.arange(2 * beams, device=device) < beams)
+        final = total / step**length_penalty
+        best.add(histories[..., :-1], final.masked_fill(~ended, -math.inf))
+        scores, keep = total.masked_fill(stopped, -math.inf).topk(beams, dim=1)
+        alive = histories.gather(1, expand(keep, histories))
+        if step == max_new_tokens or bool(best.full.all()):
+            break
+        order = (beam.gather(1, keep) + offset).flatten()
+        cache.reorder(order)
+        logits = model.decode(alive[..., -1].flatten(), cache)
+    # What never stopped competes as it stands.
+    best.add(alive, scores / alive.shape[2] ** length_penalty)
+    return best.tokens[:, 0, : int(best.length[:, 0].max())], best.scores[:, 0]
+
+
+def candidates(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``count`` best continuations of each row: total log-probability, beam and token.
+
+    Args:
+        logits: ``(rows, beams, vocab)``; scores: ``(rows, beams)``.
+    """
+    count = min(count, logits.shape[1] * logits.shape[2])
+    # Best of each beam first: a sort of beams * count in place of beams * vocab numbers.
+    top, token = logits.float().topk(min(count, logits.shape[2]), dim=2)
+    total = top - logits.float().logsumexp(2, keepdim=True) + scores[..., None]
+    total, place = total.flatten(1).topk(count, dim=1)
+    beam = place.div(top.shape[2], rounding_mode="floor")
+    return total, beam, token.flatten(1).gather(1, place)
+
+
+def expand(index: Tensor, like: Tensor) -> Tensor:
+    """``(rows, n)`` to ``(rows, n, tokens)``, to gather whole histories."""
+    return index[..., None].expand(-1, -1, like.shape[2])
+
+
+class Finished:
+    """The best ``beams`` finished hypotheses of each row, best first, in tensors."""
+
+    def __init__(
+        self, rows: int, beams: int, max_tokens: int, pad_id: int, device: torch.device
+    ) -> None:
+        self.pad_id = pad_id
+        self.scores = torch.full((rows, beams), -math.inf, device=device)
+        self.tokens = torch.full((rows, beams, max_tokens), pad_id, device=device)
+        self.length = torch.zeros(rows, beams, dtype=torch.long, device=device)
+
+    @property
+    def full(self) -> Tensor:
+        """``(rows)``: has as many hypotheses as beams, and takes no more."""
+        return (self.scores > -math.inf).all(1)
+
+    def add(self, tokens: Tensor, scores: Tensor) -> None:
+        """Offer ``(rows, n, tokens)`` with ``(rows, n)`` scores, -inf where there is none."""
+        length = tokens.shape[2]
+        room = self.tokens.shape[2] - length
+        pad = self.tokens.new_full((*tokens.shape[:2], room), self.pad_id)
+        scores = scores.masked_fill(self.full[:, None], -math.inf)
+        all_scores = torch.cat([self.scores, scores], dim=1)
+        all_tokens = torch.cat([self.tokens, torch.cat([tokens, pad], dim=2)], dim=1)
+        lengths = self.length.new_full(scores.shape, length)
+        all_lengths = torch.cat([self.length, lengths], dim=1)
+        self.scores, keep = all_scores.topk(self.scores.shape[1], dim=1)
+        self.tokens = all_tokens.gather(1, expand(keep, all_tokens))
+        self.length = all_lengths.gather(1, keep)

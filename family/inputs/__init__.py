@@ -1,0 +1,1 @@
+"""The world becomes tokens."""

@@ -1,0 +1,190 @@
+"""GPT: a causal stack that predicts the next token (Radford et al. 2019; Touvron et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from family.core.cache import Cache
+from family.core.config import TransformerConfig
+from family.core.transformer import Transformer
+from family.generation import beam_search, generate, stream
+from family.generation.sampling import Sampling
+from family.heads.language_model import LanguageModelHead
+from family.inputs.text import TextEmbedding, token_positions
+
+
+class GPT(nn.Module):
+    """embed -> causal Transformer -> language-model head.
+
+    Args:
+        vocab_size: tokens in the vocabulary.
+        config: the stack; must be causal.
+        tie_embeddings: the head shares the table of the embedding.
+    """
+
+    def __init__(
+        self, vocab_size: int, config: TransformerConfig, tie_embeddings: bool = True
+    ) -> None:
+        super().__init__()
+        if not config.causal:
+            raise ValueError("GPT predicts the next token: its config needs causal=True.")
+        self.config, self.vocab_size, self.tie_embeddings = config, vocab_size, tie_embeddings
+        self.embedding = TextEmbedding(vocab_size, config)
+        self.transformer = Transformer(config)
+        tied = self.embedding.tokens if tie_embeddings else None
+        self.head = LanguageModelHead(config.dim, vocab_size, tied=tied)
+
+    def features(
+        self, input_ids: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """``(batch, tokens)`` -> ``(batch, tokens, dim)``, what the head turns into logits."""
+        positions = token_positions(input_ids, mask, cache)
+        x = self.embedding(input_ids, positions)
+        return self.transformer(x, mask=mask, positions=positions, cache=cache)
+
+    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits ``(batch, tokens, vocab)`` of the token after each.
+
+        Args:
+            input_ids: ``(batch, tokens)``.
+            mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
+        """
+        return self.head(self.features(input_ids, mask))
+
+    def prefill(
+        self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int
+    ) -> tuple[Tensor, Cache]:
+        """Read the prompt: logits ``(batch, vocab)`` of its next token, and a cache.
+
+        Args:
+            capacity: how many further tokens the cache has room for.
+
+        Raises:
+            ValueError: the prompt is empty, or longer than ``max_tokens`` together with them.
+        """
+        batch, tokens = input_ids.shape
+        if tokens == 0:
+            raise ValueError("the prompt is empty: it needs one token at least.")
+        if tokens + capacity > self.config.max_tokens:
+            raise ValueError(
+                f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
+                f"{self.config.max_tokens} tokens."
+            )
+        cache = self.transformer.new_cache(batch, tokens + capacity)
+        if mask is not None and not bool(mask.all()):
+            # Flush right, whichever side the padding was on: the next column is then one for all.
+            order = mask.long().argsort(dim=1, stable=True)
+            input_ids, mask = input_ids.gather(1, order), mask.gather(1, order)
+            cache.pad(mask)
+        hidden = self.features(input_ids, cache=cache)
+        cache.advance(tokens)
+        return self.head.next_token(hidden), cache
+
+    def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next."""
+        logits = self._step(tokens, cache)
+        cache.advance(1)
+        return logits
+
+    def _step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        return self.head.next_token(self.features(tokens.unsqueeze(1), cache=cache))
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        beams: int = 1,
+        sampling: Sampling = Sampling(),
+        length_penalty: float = 1.0,
+        **options: Any,
+    ) -> Tensor:
+        """Continue prompts ``(batch, tokens)``: the new tokens ``(batch, at most max_new_tokens)``.
+
+        Args:
+            options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
+        """
+        inputs = (input_ids, mask)
+        if beams > 1:
+            tokens, _ = beam_search(
+                self,
+                inputs,
+                beams=beams,
+                max_new_tokens=max_new_tokens,
+                length_penalty=length_penalty,
+                **options,
+            )
+            return tokens
+        return generate(
+            self,
+            inputs,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            prompt=input_ids,
+            prompt_mask=mask,
+            **options,
+        )
+
+    def stream(
+        self, input_ids: Tensor, mask: Tensor | None = None, **options: Any
+    ) -> Iterator[Tensor]:
+        """As :meth:`generate`, one token ``(batch)`` at a time, as soon as it is known."""
+        return stream(self, (input_ids, mask), prompt=input_ids, prompt_mask=mask, **options)
+
+
+def gpt2(vocab_size: int = 50_257, **overrides: Any) -> GPT:
+    """GPT-2 small, 124 M parameters; overrides are fields of :class:`TransformerConfig`."""
+    fields: dict[str, Any] = {
+        "dim": 768,
+        "depth": 12,
+        "heads": 12,
+        "activation": "gelu_tanh",
+        "causal": True,
+        "position": "learned",
+        "max_tokens": 1024,
+    }
+    return GPT(vocab_size, TransformerConfig(**{**fields, **overrides}))
+
+
+def gpt2_medium(vocab_size: int = 50_257, **overrides: Any) -> GPT:
+    """GPT-2 medium, 355 M parameters."""
+    return gpt2(vocab_size, **{"dim": 1024, "depth": 24, "heads": 16, **overrides})
+
+
+def gpt2_large(vocab_size: int = 50_257, **overrides: Any) -> GPT:
+    """GPT-2 large, 774 M parameters."""
+    return gpt2(vocab_size, **{"dim": 1280, "depth": 36, "heads": 20, **overrides})
+
+
+def gpt2_xl(vocab_size: int = 50_257, **overrides: Any) -> GPT:
+    """GPT-2 XL, 1,558 M parameters."""
+    return gpt2(vocab_size, **{"dim": 1600, "depth": 48, "heads": 25, **overrides})
+
+
+def gpt_nano(vocab_size: int = 65, **overrides: Any) -> GPT:
+    """The size that nanoGPT trains on characters with a CPU: 4 layers, 4 heads, 128 wide."""
+    small = {"dim": 128, "depth": 4, "heads": 4, "max_tokens": 64, "bias": False}
+    return gpt2(vocab_size, **{**small, **overrides})
+
+
+def llama(vocab_size: int = 32_000, tie_embeddings: bool = False, **overrides: Any) -> GPT:
+    """Llama 7B, or by overrides any of its kind: RMSNorm, gated SiLU, rotary, grouped heads."""
+    fields: dict[str, Any] = {
+        "dim": 4096,
+        "depth": 32,
+        "heads": 32,
+        "ffn_dim": None if "dim" in overrides else 11_008,
+        "activation": "silu",
+        "gated": True,
+        "norm": "rmsnorm",
+        "norm_eps": 1e-6,
+        "bias": False,
+        "causal": True,
+        "position": "rotary",
+        "max_tokens": 2048,
+    }
+    return GPT(vocab_size, TransformerConfig(**{**fields, **overrides}), tie_embeddings)
