@@ -1,0 +1,1 @@
+"""The training of the family: tasks, data and the ``family`` command."""

@@ -1,0 +1,1 @@
+"""Data modules, one a kind of data."""

@@ -1,0 +1,256 @@
+"""One long text, cut into windows of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from family.losses.language_model import IGNORE
+from tasks.data import shapes
+from tasks.data.text_files import read_text
+from tasks.data.tokenizers import Kind, Tokenizer, pieces
+from tasks.errors import UserError
+
+CHUNK = 1 << 22
+"""Characters held in memory at a time."""
+
+
+class LanguageModelingData(pl.LightningDataModule):
+    """A text file or a folder of them as windows of ``context`` tokens.
+
+    Training draws windows at random places; validation covers the whole split in consecutive
+    windows, so that every token but the first is predicted exactly once.
+
+    Args:
+        root: a text file, or a folder whose ``*.txt`` are read in the order of their names; files
+            ``train.txt`` and ``val.txt`` are taken as the splits. None is the built-in world of
+            shapes, as English captions.
+        tokenizer: "char", "bpe" or "unigram", trained on the training split alone.
+        vocab_size: for bpe and unigram.
+        context: tokens of a window.
+        batch_size: windows of a batch.
+        val_fraction: the last part of each text is for validation.
+        cache: folder for the tokens, memory-mapped while training.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        tokenizer: Kind = "char",
+        vocab_size: int = 8000,
+        context: int = 256,
+        batch_size: int = 64,
+        val_fraction: float = 0.1,
+        cache: str = ".cache/tokens",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction must be between 0 and 1, not {val_fraction}.")
+        self.root = None if root is None else Path(root)
+        self.kind, self.vocab_size, self.context = tokenizer, vocab_size, context
+        self.batch_size, self.val_fraction = batch_size, val_fraction
+        self.cache, self.seed = Path(cache), seed
+        self.tokenizer: Tokenizer | None = None
+        self.sampler: RandomWindows | None = None
+        self.resumed = 0
+        self._tokens: dict[str, np.ndarray] = {}
+        self._bytes: dict[str, int] = {}
+
+    def use_tokenizers(self, tokenizer: Tokenizer) -> None:
+        """That of a checkpoint, in place of training one."""
+        self.tokenizer = tokenizer
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The text of "train" or "val", in pieces that fit in memory."""
+        if self.root is None:
+            pairs = shapes.translation_pairs(8000 if split == "train" else 800, self.seed, split)
+            yield "".join(f"{english}\n" for _, english in pairs)
+            return
+        named = self.root / f"{split}.txt"
+        if self.root.is_dir() and named.exists():
+            yield from read_pieces(named, 0, named.stat().st_size)
+            return
+        files = sorted(self.root.glob("*.txt")) if self.root.is_dir() else [self.root]
+        if not files:
+            raise UserError(f"data.root {self.root} is a folder without any .txt file.")
+        for path in files:
+            if not path.is_file():
+                read_text(path)  # says what is wrong
+            cut = split_offset(path, 1 - self.val_fraction)
+            size = path.stat().st_size
+            yield from read_pieces(path, *((0, cut) if split == "train" else (cut, size)))
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.tokenizer is None:
+            lines = (line for text in self.texts("train") for line in pieces(text))
+            self.tokenizer = Tokenizer.train(
+                self.kind, lines, self.vocab_size, specials=self.kind != "char"
+            )
+        if stage == "tokenizers" or self._tokens:
+            return
+        for split in ("train", "val"):
+            self._tokens[split], self._bytes[split] = self._encode(split)
+            if len(self._tokens[split]) < 2:
+                raise UserError(f"the {split} split of {self.root} has fewer than 2 tokens.")
+        if len(self._tokens["train"]) <= self.context:
+            raise UserError(
+                f"the training text has {len(self._tokens['train'])} tokens, too few for windows "
+                f"of data.context={self.context}."
+            )
+
+    def _encode(self, split: str) -> tuple[np.ndarray, int]:
+        """The tokens of a split as a memory map, and the UTF-8 bytes of its text."""
+        assert self.tokenizer is not None
+        digest = hashlib.sha256(self.tokenizer.to_json().encode())
+        size = 0
+        for text in self.texts(split):
+            digest.update(text.encode())
+            size += len(text.encode())
+        dtype = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+        path = self.cache / f"{digest.hexdigest()[:32]}.bin"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                for text in self.texts(split):
+                    file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
+            partial.rename(path)
+        return np.memmap(path, dtype=dtype, mode="r"), size
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model."""
+        self.setup("tokenizers")
+        assert self.tokenizer is not None
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of a validation token, to compare losses across tokenizers."""
+        self.setup()
+        return self._bytes["val"] / len(self._tokens["val"])
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        self.setup()
+        tokens = self._tokens["train"]
+        per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
+        last = len(tokens) - self.context
+        self.sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed)
+        self.sampler.skip, self.resumed = self.resumed, 0
+        windows = Windows(tokens, self.context)
+        return DataLoader(windows, batch_sampler=self.sampler, collate_fn=identity)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        self.setup()
+        windows = Blocks(self._tokens["val"], self.context)
+        return DataLoader(windows, batch_size=self.batch_size, collate_fn=identity)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader()
+
+
+class Windows(Dataset[Any]):
+    """The window that begins at an offset; a whole batch is fetched at once."""
+
+    def __init__(self, tokens: np.ndarray, context: int) -> None:
+        self.tokens, self.span = tokens, np.arange(context + 1)
+
+    def __getitems__(self, offsets: list[int]) -> dict[str, Tensor]:
+        rows = torch.from_numpy(self.tokens[np.asarray(offsets)[:, None] + self.span].astype("i8"))
+        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
+
+
+class Blocks(Dataset[Any]):
+    """Consecutive windows; the last one is filled up with tokens that do not count."""
+
+    def __init__(self, tokens: np.ndarray, context: int) -> None:
+        self.tokens, self.context = tokens, context
+
+    def __len__(self) -> int:
+        return -(-(len(self.tokens) - 1) // self.context)
+
+    def __getitems__(self, blocks: list[int]) -> dict[str, Tensor]:
+        input_ids = torch.zeros(len(blocks), self.context, dtype=torch.long)
+        labels = torch.full_like(input_ids, IGNORE)
+        for row, block in enumerate(blocks):
+            start = block * self.context
+            part = torch.from_numpy(self.tokens[start : start + self.context + 1].astype("i8"))
+            input_ids[row, : len(part) - 1] = part[:-1]
+            labels[row, : len(part) - 1] = part[1:]
+        return {"input_ids": input_ids, "labels": labels}
+
+
+class RandomWindows(Sampler[list[int]]):
+    """Batches of random offsets that depend on ``(seed, epoch)`` alone."""
+
+    def __init__(self, last: int, batch_size: int, batches: int, seed: int) -> None:
+        self.last, self.batch_size, self.count, self.seed = last, batch_size, batches, seed
+        self.epoch = 0
+        self.skip = 0
+        """Batches to leave out of the next epoch, because they were trained on before a stop."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        offsets = random.integers(0, self.last, (self.count, self.batch_size))
+        rows, self.skip = offsets[self.skip :], 0
+        return iter(rows.tolist())
+
+    def __len__(self) -> int:
+        return self.count - self.skip
+
+
+def identity(batch: Any) -> Any:
+    """Batches come whole."""
+    return batch
+
+
+def split_offset(path: Path, fraction: float) -> int:
+    """The byte at which ``fraction`` of a file's characters end."""
+    characters = sum(len(text) for text in read_pieces(path, 0, path.stat().st_size))
+    left, offset = int(characters * fraction), 0
+    for text in read_pieces(path, 0, path.stat().st_size):
+        if left <= len(text):
+            return offset + len(text[:left].encode())
+        left -= len(text)
+        offset += len(text.encode())
+    return offset
+
+
+def read_pieces(path: Path, start: int, stop: int) -> Iterator[str]:
+    """The UTF-8 text between two bytes, some millions of characters at a time.
+
+    Raises:
+        UserError: an empty file, or bytes that are not UTF-8 (with their offset).
+    """
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty.")
+    with path.open("rb") as file:
+        file.seek(start)
+        left = b""
+        while start < stop:
+            content = left + file.read(min(CHUNK, stop - start))
+            start += len(content) - len(left)
+            try:
+                text, left = content.decode("utf-8"), b""
+            except UnicodeDecodeError as error:
+                whole = error.end - error.start <= 3 and len(content) - error.start < 4
+                if start >= stop or not whole:
+                    offset = start - len(content) + error.start
+                    message = f"{path} is not UTF-8: see the byte at offset {offset}."
+                    raise UserError(message) from None
+                # A character cut by the end of the chunk: it goes on with the next.
+                text, left = content[: error.start].decode("utf-8"), content[error.start :]
+            yield text

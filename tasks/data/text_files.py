@@ -1,0 +1,132 @@
+"""Read text files, with errors that say where the mistake is."""
+
+from __future__ import annotations
+
+import gettext
+from pathlib import Path
+
+from tasks.errors import UserError, closest
+
+Pairs = list[tuple[str, str]]
+
+
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 file.
+
+    Raises:
+        UserError: missing, empty, or not UTF-8 (with the byte offset).
+    """
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
+    content = path.read_bytes()
+    if not content.strip():
+        raise UserError(f"{path} is empty.")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: see the byte at offset {error.start}.") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file; only line feeds end a line, as ``wc -l`` counts them.
+
+    Raises:
+        UserError: as :func:`read_text`, or a line is empty.
+    """
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    if lines[-1] == "":
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UserError(f"{path} line {number} is empty: every line needs a sentence.")
+    return lines
+
+
+def has_split(root: Path, split: str, source: str, target: str) -> bool:
+    """Whether :func:`read_parallel` would find files for this split."""
+    names = [f"{split}.{source}", f"{split}.{target}", f"{split}.tsv", f"{split}.po", f"{split}.mo"]
+    return any((root / name).exists() for name in names)
+
+
+def read_parallel(root: Path, split: str, source: str, target: str) -> Pairs:
+    """Sentence pairs of one split, in any of the layouts people keep them in.
+
+    ``SPLIT.SOURCE`` with ``SPLIT.TARGET``, aligned by line; ``SPLIT.tsv`` with two columns, and a
+    first line that may name the languages; gettext's ``SPLIT.po`` or ``SPLIT.mo``.
+
+    Raises:
+        UserError: files that are missing, empty, not UTF-8, or of unequal line counts.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is not a folder.")
+    if (root / f"{split}.tsv").exists():
+        return read_tsv(root / f"{split}.tsv", source, target)
+    for ending, read in (("po", read_po), ("mo", read_mo)):
+        if (root / f"{split}.{ending}").exists():
+            return read(root / f"{split}.{ending}")
+    paths = root / f"{split}.{source}", root / f"{split}.{target}"
+    left, right = (read_lines(path) for path in paths)
+    if len(left) != len(right):
+        raise UserError(
+            f"{paths[0]} has {len(left)} lines but {paths[1]} has {len(right)}: "
+            "line-aligned files need as many."
+        )
+    return list(zip(left, right, strict=True))
+
+
+def read_tsv(path: Path, source: str, target: str) -> Pairs:
+    """Two tab-separated columns; a header of the two language names may swap them."""
+    rows = [line.split("\t") for line in read_lines(path)]
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2 or not row[0].strip() or not row[1].strip():
+            raise UserError(f"{path} line {number} needs a sentence, a tab, and its translation.")
+    if {source, target} <= set(rows[0]):
+        left, right = rows[0].index(source), rows[0].index(target)
+        return [(row[left], row[right]) for row in rows[1:]]
+    return [(row[0], row[1]) for row in rows]
+
+
+def read_mo(path: Path) -> Pairs:
+    """A compiled gettext catalogue: message and translation."""
+    try:
+        with path.open("rb") as file:
+            catalogue = gettext.GNUTranslations(file)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is not a gettext catalogue: {error}.") from None
+    pairs = []
+    for key, text in catalogue._catalog.items():  # type: ignore[attr-defined]
+        message = key[0] if isinstance(key, tuple) else key
+        if message and text and not (isinstance(key, tuple) and key[1]):
+            pairs.append((message.split("\x04")[-1], text))
+    return _some(pairs, path)
+
+
+def read_po(path: Path) -> Pairs:
+    """A gettext catalogue as text, through polib (``pip install transformer-family[gettext]``)."""
+    try:
+        import polib
+    except ImportError:
+        raise UserError(f"{path} needs polib: pip install 'transformer-family[gettext]'.") from None
+    read_text(path)
+    try:
+        entries = polib.pofile(str(path)).translated_entries()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a gettext catalogue: {error}.") from None
+    pairs = []
+    for entry in entries:
+        if entry.obsolete or entry.fuzzy:
+            continue
+        if entry.msgid_plural:
+            pairs.append((entry.msgid, entry.msgstr_plural[0]))
+            if 1 in entry.msgstr_plural:
+                pairs.append((entry.msgid_plural, entry.msgstr_plural[1]))
+        else:
+            pairs.append((entry.msgid, entry.msgstr))
+    return _some(pairs, path)
+
+
+def _some(pairs: Pairs, path: Path) -> Pairs:
+    if not pairs:
+        raise UserError(f"{path} holds no translated message.")
+    return pairs

@@ -1,0 +1,146 @@
+"""Tokenizers, trained on the training split and kept with the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Literal
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from tasks.errors import UserError
+
+Kind = Literal["bpe", "unigram", "char"]
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+PIECE = 10_000
+"""Characters encoded at a time: the library's time grows faster than the length."""
+
+
+class Tokenizer:
+    """Text to ids and back, over the ``tokenizers`` library.
+
+    ``pad_id, bos_id, eos_id`` are None where the vocabulary has no specials.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self.inner = inner
+        self.vocab_size: int = inner.get_vocab_size()
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id = map(inner.token_to_id, SPECIALS)
+
+    @classmethod
+    def train(
+        cls,
+        kind: Kind,
+        texts: Iterable[str],
+        vocab_size: int = 8000,
+        lowercase: bool = False,
+        specials: bool = True,
+    ) -> Tokenizer:
+        """Learn a vocabulary.
+
+        Args:
+            kind: "bpe" over bytes, so that no text is unknown (Radford et al. 2019); "unigram"
+                (Kudo 2018); "char", one token a character.
+            texts: sentences, or pieces of a text.
+            vocab_size: at most, for bpe and unigram.
+            specials: padding, begin, end, unknown as ids 0 to 3.
+
+        Raises:
+            UserError: a vocabulary smaller than the byte alphabet.
+        """
+        special = list(SPECIALS) if specials else []
+        if kind == "char":
+            inner = _characters(texts, special, lowercase)
+            return cls(inner)
+        least = 256 + len(special)
+        if kind == "bpe" and vocab_size < least:
+            raise UserError(
+                f"vocab_size={vocab_size} is smaller than the byte alphabet: "
+                f"bpe needs at least {least}."
+            )
+        if kind == "bpe":
+            inner = tokenizers.Tokenizer(models.BPE())
+            inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            inner.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(
+                vocab_size=vocab_size,
+                special_tokens=special,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            )
+        elif kind == "unigram":
+            inner = tokenizers.Tokenizer(models.Unigram())
+            inner.pre_tokenizer = pre_tokenizers.Metaspace()
+            inner.decoder = decoders.Metaspace()
+            trainer = trainers.UnigramTrainer(
+                vocab_size=vocab_size,
+                special_tokens=list(SPECIALS),
+                unk_token="<unk>",
+                show_progress=False,
+            )
+        else:
+            raise UserError(f"tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
+        if lowercase:
+            inner.normalizer = normalizers.Lowercase()
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without specials.
+
+        Raises:
+            UserError: a character that the vocabulary has no token for, and no unknown either.
+        """
+        if len(text) <= PIECE:
+            return self._encode_pieces([text])[0]
+        pieces = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
+        return list(chain.from_iterable(self._encode_pieces(pieces)))
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """As :meth:`encode`, for many short texts in parallel."""
+        return self._encode_pieces(texts)
+
+    def _encode_pieces(self, texts: list[str]) -> list[list[int]]:
+        ids = [e.ids for e in self.inner.encode_batch(texts, add_special_tokens=False)]
+        if self.unk_id is None and self.inner.pre_tokenizer is None:
+            # Characters without an unknown token: the library would drop one in silence.
+            for text, encoded in zip(texts, ids, strict=True):
+                if len(text) != len(encoded):
+                    known = self.inner.get_vocab()
+                    missing = next(c for c in text if c not in known)
+                    raise UserError(f"the tokenizer does not know the character {missing!r}.")
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, specials left out."""
+        return self.inner.decode(list(ids), skip_special_tokens=True)
+
+    def to_json(self) -> str:
+        """All of it as one string; kept in checkpoints."""
+        return self.inner.to_str()
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        return cls(tokenizers.Tokenizer.from_str(text))
+
+
+def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:
+    """A vocabulary of single characters, in the order of their code points."""
+    seen: set[str] = set()
+    for text in texts:
+        seen.update(text.lower() if lowercase else text)
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(seen)])}
+    unknown = {"unk_token": "<unk>"} if special else {}
+    # BPE without merges: each character stands for itself.
+    inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], **unknown))
+    inner.decoder = decoders.Fuse()
+    if lowercase:
+        inner.normalizer = normalizers.Lowercase()
+    inner.add_special_tokens(special)
+    return inner
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A long text line by line, for training a tokenizer on it."""
+    yield from text.splitlines(keepends=True)

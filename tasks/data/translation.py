@@ -1,0 +1,190 @@
+"""Pairs of sentences for translation."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from family.losses.language_model import IGNORE
+from tasks.data import shapes
+from tasks.data.batching import TokenBatches
+from tasks.data.text_files import Pairs, has_split, read_parallel
+from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.errors import UserError
+
+log = logging.getLogger(__name__)
+Batch = dict[str, Any]
+
+
+class TranslationData(pl.LightningDataModule):
+    """Sentence pairs, tokenized, in batches of like length.
+
+    Args:
+        root: a folder with, for each split, ``SPLIT.SOURCE`` and ``SPLIT.TARGET`` (one sentence a
+            line), ``SPLIT.tsv``, ``SPLIT.po`` or ``SPLIT.mo``; None is the built-in world of
+            shapes, French to English.
+        source, target: the languages' names, which are the files' endings.
+        train, val, test: the splits' names.
+        tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
+        vocab_size: of each tokenizer.
+        shared_vocabulary: one tokenizer for both languages.
+        lowercase: train on and produce lower-cased text.
+        tokens_per_batch: rows times the longest row of a batch.
+        max_tokens: training leaves longer sentences out.
+        examples: sentences of the built-in world.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        source: str = "fr",
+        target: str = "en",
+        train: str = "train",
+        val: str = "val",
+        test: str = "test",
+        tokenizer: Kind = "bpe",
+        vocab_size: int = 8000,
+        shared_vocabulary: bool = True,
+        lowercase: bool = False,
+        tokens_per_batch: int = 4096,
+        max_tokens: int = 256,
+        examples: int = 20_000,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = None if root is None else Path(root)
+        self.source, self.target = source, target
+        self.splits = {"train": train, "val": val, "test": test}
+        self.kind, self.vocab_size, self.shared = tokenizer, vocab_size, shared_vocabulary
+        self.lowercase, self.tokens_per_batch, self.max_tokens = (
+            lowercase,
+            tokens_per_batch,
+            max_tokens,
+        )
+        self.examples, self.seed, self.num_workers = examples, seed, num_workers
+        self.source_tokenizer: Tokenizer | None = None
+        self.target_tokenizer: Tokenizer | None = None
+        self.sampler: TokenBatches | None = None
+        self.resumed = 0
+
+    def pairs(self, split: str) -> Pairs:
+        """The raw sentences of "train", "val" or "test"."""
+        name = self.splits[split]
+        if self.root is None:
+            if (self.source, self.target) != ("fr", "en"):
+                raise UserError("the built-in data translates fr to en; give data.root for others.")
+            count = self.examples if split == "train" else max(100, self.examples // 40)
+            return shapes.translation_pairs(count, self.seed, split)
+        if split == "test" and not has_split(self.root, name, self.source, self.target):
+            raise UserError(f"{self.root} has no files of the split data.test={name!r}.")
+        return read_parallel(self.root, name, self.source, self.target)
+
+    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
+        """Those of a checkpoint, in place of training them."""
+        self.source_tokenizer, self.target_tokenizer = source, target
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.source_tokenizer is None:
+            pairs = self.pairs("train")
+            train = partial(
+                Tokenizer.train, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
+            )
+            if self.shared:
+                both = train(text for pair in pairs for text in pair)
+                self.use_tokenizers(both, both)
+            else:
+                self.use_tokenizers(train(p[0] for p in pairs), train(p[1] for p in pairs))
+        if stage in (None, "fit"):
+            # Read now, so that a mistake in the files ends the run before it began.
+            self.pairs("val")
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model."""
+        self.setup("tokenizers")
+        assert self.source_tokenizer is not None and self.target_tokenizer is not None
+        arguments: dict[str, Any] = {"vocab_size": self.source_tokenizer.vocab_size}
+        if not self.shared:
+            arguments["target_vocab_size"] = self.target_tokenizer.vocab_size
+        return arguments
+
+    def _loader(self, split: str) -> DataLoader[Any]:
+        self.setup("tokenizers")
+        assert self.source_tokenizer is not None and self.target_tokenizer is not None
+        pairs = self.pairs(split)
+        source = self.source_tokenizer.encode_batch([pair[0] for pair in pairs])
+        target = self.target_tokenizer.encode_batch([pair[1] for pair in pairs])
+        examples = list(zip(source, target, pairs, strict=True))
+        if split == "train":
+            kept = [e for e in examples if max(len(e[0]), len(e[1])) < self.max_tokens]
+            if len(kept) < len(examples):
+                log.warning(
+                    "%d of %d training pairs are longer than max_tokens=%d and left out.",
+                    len(examples) - len(kept),
+                    len(examples),
+                    self.max_tokens,
+                )
+            examples = kept
+        lengths = [max(len(e[0]), len(e[1])) + 1 for e in examples]
+        sampler = TokenBatches(lengths, self.tokens_per_batch, split == "train", self.seed)
+        if split == "train":
+            self.sampler, sampler.skip = sampler, self.resumed
+            self.resumed = 0
+        return DataLoader(
+            examples,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=partial(collate, self.source_tokenizer, self.target_tokenizer),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader("test")
+
+
+def collate(
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    examples: list[tuple[list[int], list[int], tuple[str, str]]],
+) -> Batch:
+    """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` and the raw texts.
+
+    The source ends with ``<eos>``; the target as fed to the decoder begins with ``<bos>``; labels
+    are the target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
+    """
+    pad, bos, eos = target_tokenizer.pad_id, target_tokenizer.bos_id, target_tokenizer.eos_id
+    source = pad_rows([[*e[0], source_tokenizer.eos_id] for e in examples], -1)
+    mask = source >= 0
+    labels = pad_rows([[*e[1], eos] for e in examples], IGNORE)
+    return {
+        "source": source.masked_fill(~mask, source_tokenizer.pad_id),
+        "source_mask": mask,
+        "target": pad_rows([[bos, *e[1]] for e in examples], pad),
+        "labels": labels,
+        "source_text": [e[2][0] for e in examples],
+        "target_text": [e[2][1] for e in examples],
+    }
+
+
+def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Rows of unequal length to one ``(rows, longest)``, filled at the right."""
+    padded = torch.full((len(rows), max(map(len, rows))), value)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row)
+    return padded

@@ -1,0 +1,217 @@
+"""Optimizers and schedules by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import timm.optim
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from tasks.errors import UserError, closest
+
+SCHEDULES = ("constant", "inverse_sqrt", "cosine", "linear", "wsd")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; embeddings, position tables, norms and biases do not."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    decay, plain = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            small = parameter.dim() < 2 or id(parameter) in embeddings
+            (plain if small else decay).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(
+    name: str,
+    model: nn.Module,
+    lr: float,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """An optimizer over :func:`parameter_groups`.
+
+    Args:
+        name: "adamw", "adam", "muon", or any name that timm knows.
+
+    Raises:
+        UserError: an unknown name, with the nearest known one.
+    """
+    if name == "muon":
+        return MuonAdamW(model, lr, weight_decay, betas)
+    groups = parameter_groups(model, weight_decay)
+    if name in ("adamw", "adam"):
+        build = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        return build(groups, lr=lr, betas=betas, fused=True)
+    known = ["adamw", "adam", "muon", *timm.optim.list_optimizers()]
+    if name not in known:
+        raise UserError(f"optimizer={name!r} is unknown.{closest(name, known)}")
+    return timm.optim.create_optimizer_v2(groups, opt=name, lr=lr)
+
+
+class MuonAdamW(Optimizer):
+    """Muon for the matrices of the blocks, AdamW for all the rest (Jordan et al. 2024).
+
+    Muon's step is the momentum with all its singular values made about 1; it is scaled by
+    ``0.2 * sqrt(larger side)``, so that one learning rate suits both (Liu et al. 2025). A matrix
+    that fuses several projections (``fused_parts``) is treated part by part.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        momentum: float = 0.95,
+    ) -> None:
+        groups: list[dict[str, Any]] = []
+        outside = {id(p) for p in edge_parameters(model)}
+        for group in parameter_groups(model, weight_decay):
+            inner = [p for p in group["params"] if p.dim() == 2 and id(p) not in outside]
+            rest = [p for p in group["params"] if p.dim() != 2 or id(p) in outside]
+            for muon, chosen in ((True, inner), (False, rest)):
+                if chosen:
+                    groups.append({**group, "params": chosen, "muon": muon})
+        defaults = {"lr": lr, "betas": betas, "momentum": momentum, "eps": 1e-8}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                (self._muon if group["muon"] else self._adamw)(parameters, group)
+        return loss
+
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        updates = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+            updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+        parts: list[Tensor] = []
+        for parameter, update in zip(parameters, updates, strict=True):
+            parts += update.chunk(getattr(parameter, "fused_parts", 1))
+        # In one batch all that are of one shape, or are when turned.
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for i, part in enumerate(parts):
+            shapes.setdefault(tuple(sorted(part.shape)), []).append(i)
+        for places in shapes.values():
+            wide = [
+                parts[i] if parts[i].shape[0] <= parts[i].shape[1] else parts[i].T for i in places
+            ]
+            for i, flat in zip(places, orthogonalise(torch.stack(wide)), strict=True):
+                scaled = flat * (0.2 * math.sqrt(max(flat.shape)))
+                parts[i].copy_(scaled if parts[i].shape == flat.shape else scaled.T)
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update, alpha=-group["lr"])
+
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = 0
+                state["mean"] = torch.zeros_like(parameter)
+                state["square"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            state["mean"].lerp_(parameter.grad, 1 - beta1)
+            state["square"].lerp_(parameter.grad.square(), 1 - beta2)
+            mean = state["mean"] / (1 - beta1 ** state["step"])
+            square = state["square"] / (1 - beta2 ** state["step"])
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+def edge_parameters(model: nn.Module) -> Iterable[Tensor]:
+    """Weights that meet the vocabulary or the classes, not the width: embeddings and heads."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) or name.split(".")[-1] == "head":
+            yield from module.parameters()
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Bring all singular values of ``(count, rows, columns)`` near 1 by a Newton-Schulz iteration.
+
+    Args:
+        matrices: no more rows than columns.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.to(matrices.dtype)
+
+
+def schedule_factor(
+    name: str,
+    step: int,
+    warmup_steps: int,
+    total_steps: int,
+    min_lr_ratio: float = 0.0,
+    decay_fraction: float = 0.2,
+) -> float:
+    """The learning rate at ``step`` (from 0) as a share of its peak.
+
+    "inverse_sqrt" is Vaswani et al. 2017, section 5.3; "wsd" is constant, then linear to
+    ``min_lr_ratio`` in the last ``decay_fraction`` of the steps.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if name == "inverse_sqrt":
+        return math.sqrt(max(1, warmup_steps) / max(1, step + 1))
+    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    if name == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * done))
+    elif name == "linear":
+        share = 1 - done
+    elif name == "wsd":
+        share = min(1.0, (1 - done) / decay_fraction)
+    else:
+        share = 1.0
+    return min_lr_ratio + (1 - min_lr_ratio) * share
+
+
+def build_schedule(
+    name: str,
+    optimizer: Optimizer,
+    warmup_steps: int,
+    total_steps: int,
+    min_lr_ratio: float = 0.0,
+    decay_fraction: float = 0.2,
+) -> LambdaLR:
+    """:func:`schedule_factor` on every group of an optimizer.
+
+    Raises:
+        UserError: an unknown name, with the nearest known one.
+    """
+    if name not in SCHEDULES:
+        choices = ", ".join(SCHEDULES)
+        raise UserError(
+            f"schedule={name!r} is unknown; choose one of {choices}.{closest(name, SCHEDULES)}"
+        )
+
+    def factor(step: int) -> float:
+        return schedule_factor(name, step, warmup_steps, total_steps, min_lr_ratio, decay_fraction)
+
+    return LambdaLR(optimizer, factor)

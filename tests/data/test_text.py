@@ -1,0 +1,159 @@
+"""Readers, tokenizers and batches of text, and one clear sentence for each mistake in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from family.losses.language_model import IGNORE
+from tasks.data.batching import TokenBatches
+from tasks.data.language_modeling import LanguageModelingData
+from tasks.data.text_files import read_lines, read_parallel, read_text
+from tasks.data.tokenizers import Tokenizer
+from tasks.data.translation import TranslationData
+from tasks.errors import UserError
+
+TEXTS = ["Two young men, outside.", "Zwei junge weiße Männer.", "naïve\tœuvre"]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_round_trip_and_json(kind):
+    tokenizer = Tokenizer.train(kind, TEXTS, 300)
+    again = Tokenizer.from_json(tokenizer.to_json())
+    for text in TEXTS:
+        assert again.decode(again.encode(text)) == text
+    assert (again.pad_id, again.bos_id, again.eos_id, again.unk_id) == (0, 1, 2, 3)
+
+
+def test_characters_without_specials():
+    tokenizer = Tokenizer.train("char", ["abca\n"], specials=False)
+    assert tokenizer.vocab_size == 4
+    assert tokenizer.decode(tokenizer.encode("cab\n")) == "cab\n"
+    with pytest.raises(UserError, match="'é'"):
+        tokenizer.encode("é")
+
+
+def test_vocabulary_smaller_than_the_bytes():
+    with pytest.raises(UserError, match="vocab_size=100 .* at least 260"):
+        Tokenizer.train("bpe", TEXTS, 100)
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("_", ".")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_reads_each_layout(tmp_path):
+    pairs = [("one", "eins"), ("two", "zwei")]
+    write(
+        tmp_path,
+        a_en="one\ntwo\n",
+        a_de="eins\nzwei",
+        b_tsv="de\ten\neins\tone\nzwei\ttwo\n",
+        c_po='msgid "one"\nmsgstr "eins"\n\nmsgid "two"\nmsgstr "zwei"\n\nmsgid "x"\nmsgstr ""\n',
+    )
+    for split in "abc":
+        assert read_parallel(tmp_path, split, "en", "de") == pairs
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"train_en": "one\n"}, "train.de does not exist"),
+        ({"train_en": "one\ntwo\n", "train_de": "eins\n"}, "2 lines .* 1"),
+        ({"train_en": "", "train_de": "eins\n"}, "train.en is empty"),
+        ({"train_en": "one\n\ntwo\n", "train_de": "a\nb\nc\n"}, "line 2 is empty"),
+        ({"train_en": b"one\xff\n", "train_de": "a\n"}, "offset 3"),
+        ({"train_tsv": "one\n"}, "line 1 needs"),
+    ],
+)
+def test_bad_files_are_named_in_one_sentence(tmp_path, files, words):
+    write(tmp_path, **files)
+    with pytest.raises(UserError, match=words):
+        read_parallel(tmp_path, "train", "en", "de")
+
+
+def test_missing_file_names_its_neighbour(tmp_path):
+    write(tmp_path, train_txt="x")
+    with pytest.raises(UserError, match="Did you mean 'train.txt'"):
+        read_text(tmp_path / "trian.txt")
+
+
+def test_carriage_returns(tmp_path):
+    write(tmp_path, a_txt="one\r\ntwo\r\n")
+    assert read_lines(tmp_path / "a.txt") == ["one", "two"]
+
+
+def test_batches_keep_the_budget_and_every_example():
+    lengths = np.random.default_rng(0).integers(1, 60, 500).tolist()
+    sampler = TokenBatches([*lengths, 900], 256)
+    first = sampler.batches()
+    assert sorted(i for batch in first for i in batch) == list(range(501))
+    for batch in first:
+        longest = max([*lengths, 900][i] for i in batch)
+        assert len(batch) == 1 or longest * len(batch) <= 256
+    sampler.set_epoch(1)
+    assert sampler.batches() != first
+    sampler.set_epoch(0)
+    sampler.skip = 3
+    assert list(sampler) == first[3:]
+    assert list(sampler) == first
+
+
+def test_translation_batches(tmp_path):
+    write(
+        tmp_path,
+        train_en="a cat\nthe dog runs\n",
+        train_de="eine Katze\nder Hund läuft\n",
+        val_en="zebra\n",
+        val_de="Zebra\n",
+    )
+    data = TranslationData(
+        str(tmp_path), source="en", target="de", tokenizer="char", shared_vocabulary=False
+    )
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    tokenizer = data.target_tokenizer
+    for row, text in enumerate(batch["target_text"]):
+        target, labels = batch["target"][row], batch["labels"][row]
+        count = int((labels != IGNORE).sum())
+        assert target[0] == tokenizer.bos_id
+        assert labels[count - 1] == tokenizer.eos_id
+        assert torch.equal(target[1:count], labels[: count - 1])
+        assert tokenizer.decode(target.tolist()) == text
+        assert batch["source_mask"][row].sum() == len(batch["source_text"][row]) + 1
+    # z is only in the validation text: tokenizers learn from the training split alone.
+    assert "z" not in data.source_tokenizer.inner.get_vocab()
+    assert data.model_arguments["vocab_size"] == data.source_tokenizer.vocab_size
+    with pytest.raises(UserError, match="data.test='test'"):
+        data.test_dataloader()
+
+
+def test_language_model_predicts_every_token_once(tmp_path):
+    text = "abcdefghijklmnopqrstuvwxyz" * 10
+    write(tmp_path, all_txt=text)
+    data = LanguageModelingData(
+        str(tmp_path), context=8, batch_size=3, cache=str(tmp_path / "cache")
+    )
+    validation = text[234:]
+    seen = []
+    for batch in data.val_dataloader():
+        seen += batch["labels"][batch["labels"] != IGNORE].tolist()
+    assert data.tokenizer.decode(seen) == validation[1:]
+    batch = next(iter(data.train_dataloader()))
+    assert batch["input_ids"].shape == (3, 8)
+    assert torch.equal(batch["input_ids"][:, 1:], batch["labels"][:, :-1])
+    assert data.bytes_per_token == 1
+    assert data.model_arguments == {"vocab_size": 26}
+
+
+def test_language_model_bad_files(tmp_path):
+    write(tmp_path, a_txt="abc" * 100, b_txt=b"abc\xff" + b"d" * 50)
+    with pytest.raises(UserError, match="offset 3"):
+        LanguageModelingData(str(tmp_path), cache=str(tmp_path)).setup()
+    with pytest.raises(UserError, match="too few"):
+        LanguageModelingData(str(tmp_path / "a.txt"), context=1000, cache=str(tmp_path)).setup()
+    with pytest.raises(UserError, match="does not exist"):
+        LanguageModelingData(str(tmp_path / "c.txt"), cache=str(tmp_path)).setup()
