@@ -1,0 +1,52 @@
+"""Language modelling: predict the next token of a text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from family import Sampling
+from tasks.token_task import TokenTask
+
+
+class LanguageModeling(TokenTask):
+    """Loss, perplexity and bits per byte; a sample of text at each validation."""
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        assert self.model is not None
+        return self.model(batch["input_ids"])
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self.evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._derived("val")
+        if self.trainer.sanity_checking or not hasattr(self.model, "generate"):
+            return
+        assert self.model is not None
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
+        count = min(200, getattr(self.model.config, "max_tokens", 256) - start.shape[1])
+        sampling = Sampling(temperature=0.8, top_k=50)
+        new = self.model.generate(start, max_new_tokens=count, sampling=sampling)
+        self.samples = [tokenizer.decode(new[0].tolist())]
+
+    def on_test_epoch_end(self) -> None:
+        self._derived("test")
+
+    def _derived(self, split: str) -> None:
+        loss = self.trainer.callback_metrics.get(f"{split}/loss")
+        if loss is None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.log(f"{split}/perplexity", loss.exp())
+        self.log(f"{split}/bits_per_byte", loss / math.log(2) / data.bytes_per_token)
+
+    def tokenizers(self) -> dict[str, str]:
+        return {"tokenizer": self.trainer.datamodule.tokenizer.to_json()}  # type: ignore[attr-defined]

@@ -1,0 +1,64 @@
+"""A run lives in one folder: config, logs, checkpoints, samples, final metrics."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """A folder that does not exist yet, named by task, config and time."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder, number = parent / f"{name}-{stamp}", 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{stamp}-{number}"
+    return folder
+
+
+def run_loggers(folder: Path) -> list[Any]:
+    """CSV and TensorBoard logs inside the run's folder."""
+    return [
+        CSVLogger(str(folder), name="", version="logs"),
+        TensorBoardLogger(str(folder), name="", version="logs"),
+    ]
+
+
+class RunRecord(pl.Callback):
+    """Write samples at each validation, and the last metrics as JSON."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        samples = getattr(module, "samples", [])
+        if trainer.sanity_checking or not samples or not trainer.is_global_zero:
+            return
+        folder = self.folder / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "\n\n".join(samples) + "\n"
+        (folder / f"step-{trainer.global_step:06d}.txt").write_text(text, encoding="utf-8")
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._write(trainer, module, "fit")
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._write(trainer, module, "test")
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        record = {
+            "step": trainer.global_step,
+            "metrics": metrics,
+            "signatures": getattr(module, "signatures", {}),
+        }
+        text = json.dumps(record, indent=2) + "\n"
+        (self.folder / f"metrics-{stage}.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,116 @@
+"""Translation: a sentence in, a sentence out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sacrebleu
+from torch import Tensor, nn
+
+from tasks.token_task import TokenTask
+
+
+class Translation(TokenTask):
+    """Label-smoothed cross-entropy; sacreBLEU and chrF of decoded sentences.
+
+    Args:
+        beams: of the test's beam search; validation decodes greedily, which is faster.
+        length_penalty: exponent of the length that a hypothesis' score is divided by.
+        max_ratio: a translation has at most ``max_ratio`` times the source's tokens, and 10 more.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module],
+        lr: float = 1e-3,
+        optimizer: str = "adam",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.98),
+        schedule: str = "inverse_sqrt",
+        warmup_steps: int = 400,
+        min_lr_ratio: float = 0.0,
+        label_smoothing: float = 0.1,
+        compile: bool = False,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        max_ratio: float = 2.0,
+    ) -> None:
+        super().__init__(
+            model,
+            lr,
+            optimizer,
+            weight_decay,
+            betas,
+            schedule,
+            warmup_steps,
+            min_lr_ratio,
+            label_smoothing,
+            compile,
+        )
+        self.beams, self.length_penalty, self.max_ratio = beams, length_penalty, max_ratio
+        self.decoded: list[tuple[str, str, str]] = []
+        self.signatures: dict[str, str] = {}
+        self.samples: list[str] = []
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        assert self.model is not None
+        return self.model(batch["source"], batch["target"], batch["source_mask"])
+
+    def translate(self, batch: dict[str, Any], beams: int) -> list[str]:
+        """The sentences that the model makes of ``source`` and ``source_mask``."""
+        assert self.model is not None
+        tokenizer = self.trainer.datamodule.target_tokenizer  # type: ignore[attr-defined]
+        tokens = self.model.generate(  # type: ignore[operator]
+            batch["source"],
+            batch["source_mask"],
+            max_new_tokens=int(batch["source"].shape[1] * self.max_ratio) + 10,
+            beams=beams,
+            length_penalty=self.length_penalty,
+            stop_ids=(tokenizer.eos_id,),
+            pad_id=tokenizer.pad_id,
+        )
+        return [tokenizer.decode(row) for row in tokens.tolist()]
+
+    def _evaluate(self, batch: dict[str, Any], split: str, beams: int) -> None:
+        self.evaluate(batch, split)
+        hypotheses = self.translate(batch, beams)
+        self.decoded += zip(batch["source_text"], batch["target_text"], hypotheses, strict=True)
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch, "val", beams=1)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch, "test", self.beams)
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[str]:
+        return self.translate(batch, self.beams)
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        decoded, self.decoded = self.decoded, []
+        hypotheses = [hypothesis for _, _, hypothesis in decoded]
+        references = [[reference for _, reference, _ in decoded]]
+        for name, metric in (
+            ("bleu", sacrebleu.BLEU()),
+            ("bleu_lowercase", sacrebleu.BLEU(lowercase=True)),
+            ("chrf", sacrebleu.CHRF()),
+        ):
+            score = metric.corpus_score(hypotheses, references).score
+            self.log(f"{split}/{name}", score, prog_bar=name == "bleu")
+            self.signatures[f"{split}/{name}"] = str(metric.get_signature())
+        self.samples = [
+            f"{source}\n    made: {made}\n    true: {true}" for source, true, made in decoded[:5]
+        ]
+
+    def tokenizers(self) -> dict[str, str]:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            "source_tokenizer": data.source_tokenizer.to_json(),
+            "target_tokenizer": data.target_tokenizer.to_json(),
+        }
