@@ -9,6 +9,10 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
+train: install
+	$(BIN)/family fit --config configs/translation/shapes.yaml
+	$(BIN)/python -m tasks.commands.show_samples
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
