@@ -104,8 +104,10 @@ class Translation(TokenTask):
             score = metric.corpus_score(hypotheses, references).score
             self.log(f"{split}/{name}", score, prog_bar=name == "bleu")
             self.signatures[f"{split}/{name}"] = str(metric.get_signature())
+        # Spread over the set: batches are sorted by length.
+        spread = decoded[:: max(1, len(decoded) // 5)][:5]
         self.samples = [
-            f"{source}\n    made: {made}\n    true: {true}" for source, true, made in decoded[:5]
+            f"{source}\n    made: {made}\n    true: {true}" for source, true, made in spread
         ]
 
     def tokenizers(self) -> dict[str, str]:
