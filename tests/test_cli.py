@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,11 @@ def test_mistakes_end_in_one_sentence(folder, capsys):
 def test_list(capsys):
     main(["list"])
     assert "translation/shapes" in capsys.readouterr().out
+
+
+def test_custom_member_trains_through_its_class_path(folder, monkeypatch):
+    examples = Path(__file__).parent.parent / "examples"
+    monkeypatch.syspath_prepend(examples)
+    second = ["--config", str(examples / "custom_member.yaml")]
+    main(["fit", "--config", "gpt/shapes", *second, "--run_folder", "run", *SMALL])
+    assert (folder / "run/metrics-fit.json").exists()
