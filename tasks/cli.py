@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from tasks.commands import generate, listing, translate
 from tasks.errors import UserError
-from tasks.run_folder import RunRecord, new_run_folder, run_loggers
+from tasks.run_folder import RunRecord, keep_best_and_last, new_run_folder, run_loggers
 
 HERE = Path(__file__).parent
 CONFIG_FOLDERS = (HERE / "configs", HERE.parent / "configs")
@@ -44,9 +43,7 @@ class FamilyCLI(LightningCLI):
         self.folder = folder
         trainer = super().instantiate_trainer(logger=run_loggers(folder), **kwargs)
         trainer.callbacks.append(RunRecord(folder))
-        for callback in trainer.callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(folder / "checkpoints")
+        keep_best_and_last(trainer, folder / "checkpoints", *self.model.monitor)
         return trainer
 
     def _name(self) -> str:

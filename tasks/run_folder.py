@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 
@@ -27,6 +28,32 @@ def run_loggers(folder: Path) -> list[Any]:
         CSVLogger(str(folder), name="", version="logs"),
         TensorBoardLogger(str(folder), name="", version="logs"),
     ]
+
+
+def keep_best_and_last(trainer: pl.Trainer, folder: Path, monitor: str, mode: str) -> None:
+    """Checkpoints go into ``folder``: the best by ``monitor`` and the last, unless a config says else.
+
+    An interruption or an error saves the last state too, so that ``--ckpt_path`` can go on from it.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
+    for callback in found:
+        # Lightning's own default watches nothing: it would keep the newest alone.
+        if callback.monitor is None and callback.dirpath is None and callback.save_top_k == 1:
+            callbacks.remove(callback)
+            callbacks.append(
+                ModelCheckpoint(
+                    folder,
+                    filename="best",
+                    monitor=monitor,
+                    mode=mode,
+                    save_last=True,
+                    save_on_exception=True,
+                    enable_version_counter=False,
+                )
+            )
+        elif callback.dirpath is None:
+            callback.dirpath = str(folder)
 
 
 class RunRecord(pl.Callback):

@@ -24,6 +24,9 @@ class TokenTask(pl.LightningModule):
         compile: compile the model with torch.compile.
     """
 
+    monitor = ("val/loss", "min")
+    """The metric by which the best checkpoint is chosen."""
+
     def __init__(
         self,
         model: Callable[[int], nn.Module],

@@ -20,6 +20,8 @@ class Translation(TokenTask):
         max_ratio: a translation has at most ``max_ratio`` times the source's tokens, and 10 more.
     """
 
+    monitor = ("val/bleu", "max")
+
     def __init__(
         self,
         model: Callable[[int], nn.Module],
