@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from tasks.checkpoints import check_same_model, find_checkpoint, read_checkpoint
 from tasks.commands import generate, listing, translate
+from tasks.config_errors import sentence
+from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 from tasks.run_folder import RunRecord, keep_best_and_last, new_run_folder, run_loggers
 
@@ -32,6 +37,10 @@ class FamilyCLI(LightningCLI):
             help="where the run goes; must not exist (default: runs/NAME-TIME)",
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        # Mistakes come to us as exceptions, and leave as one sentence.
+        return super().init_parser(**{**kwargs, "exit_on_error": False})
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config[self.subcommand]
         parent = Path("runs")
@@ -41,7 +50,12 @@ class FamilyCLI(LightningCLI):
             if folder.exists():
                 raise UserError(f"run_folder {folder} exists: choose another, or remove it.")
         self.folder = folder
-        trainer = super().instantiate_trainer(logger=run_loggers(folder), **kwargs)
+        trainer = super().instantiate_trainer(
+            # Our samplers share the batches out among processes themselves.
+            logger=run_loggers(folder),
+            use_distributed_sampler=False,
+            **kwargs,
+        )
         trainer.callbacks.append(RunRecord(folder))
         keep_best_and_last(trainer, folder / "checkpoints", *self.model.monitor)
         return trainer
@@ -52,9 +66,31 @@ class FamilyCLI(LightningCLI):
         return f"{path.parent.name}-{path.stem}" if path.parent.name else path.stem
 
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # Values that our classes refuse, quoted by the parser.
+            raise UserError(sentence(str(error))) from error
         spec = self.config[self.subcommand].model.init_args.model
         self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+        self._use_checkpoint()
+
+    def _use_checkpoint(self) -> None:
+        """A checkpoint's tokenizers go with its weights, whatever the data would train."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path is None:
+            if self.subcommand != "fit":
+                raise UserError(f"family {self.subcommand} needs --ckpt_path, a .ckpt file.")
+            return
+        file = find_checkpoint(path)
+        config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(file)
+        record = read_checkpoint(file)["family"]
+        check_same_model(file, record, type(self.model).__name__, self.model.model_spec)
+        tokenizers = {name: Tokenizer.from_json(t) for name, t in record["tokenizers"].items()}
+        self.datamodule.use_tokenizers(
+            **{name.replace("_tokenizer", ""): value for name, value in tokenizers.items()}
+        )
 
     def before_fit(self) -> None:
         self.folder.mkdir(parents=True)
@@ -70,6 +106,13 @@ class FamilyCLI(LightningCLI):
 
     def after_fit(self) -> None:
         print(f"The run is in {self.folder}.")
+
+    after_validate = after_test = after_predict = after_fit
+
+
+def no_advertisement(record: logging.LogRecord) -> bool:
+    """Keep a log record, unless it recommends a product."""
+    return "Tip:" not in record.getMessage()
 
 
 def find_config(name: str) -> str:
@@ -109,6 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
         # We hand the arguments in, because names of configs became paths.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=".*treespec")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
         FamilyCLI(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -120,6 +165,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except UserError as error:
         print(f"family: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ArgumentError as error:
+        print(f"family: {sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -9,11 +9,25 @@ import torch
 from torch import Tensor
 
 from family import Sampling
+from tasks.errors import UserError
 from tasks.token_task import TokenTask
 
 
 class LanguageModeling(TokenTask):
     """Loss, perplexity and bits per byte; a sample of text at each validation."""
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        context = getattr(self.trainer.datamodule, "context", 0)  # type: ignore[attr-defined]
+        longest = getattr(getattr(self.model, "config", None), "max_tokens", context)
+        if context > longest:
+            raise UserError(
+                f"data.context={context} is more than the model's max_tokens={longest}: "
+                "make one smaller, or the other larger."
+            )
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> None:
+        raise UserError("a language model continues prompts: use family generate.")
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         assert self.model is not None

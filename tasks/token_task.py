@@ -9,7 +9,11 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from family.losses.language_model import IGNORE, language_model_loss
+from tasks.errors import UserError
 from tasks.optim import build_optimizer, build_schedule
+
+REFERENCE = 1024
+"""Tokens that summed losses are divided by, to keep gradients in the range of half precision."""
 
 
 class TokenTask(pl.LightningModule):
@@ -47,13 +51,18 @@ class TokenTask(pl.LightningModule):
         self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
         self.min_lr_ratio, self.label_smoothing = min_lr_ratio, label_smoothing
         self.compile_model = compile
+        self.tokens: Tensor | int = 0
+        """Tokens since the last optimizer step, counted where gradients come in several parts."""
         self.model_spec: dict[str, Any] = {}
         """Class path and arguments of the model, plain values; the command line fills it in."""
 
     def configure_model(self) -> None:
         if self.model is None:
             arguments = self.trainer.datamodule.model_arguments  # type: ignore[attr-defined]
-            self.model = self.build(**arguments)
+            try:
+                self.model = self.build(**arguments)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"model: {error}") from error
             if self.compile_model:
                 self.model.compile()  # in place: names in checkpoints stay as they are
 
@@ -67,8 +76,25 @@ class TokenTask(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         loss = self.loss(batch, self.label_smoothing)
         if self.global_step % self.trainer.log_every_n_steps == 0:
-            self.log("train/loss", loss, prog_bar=True)
-        return loss
+            self.log("train/loss", loss.detach(), prog_bar=True)
+        if self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1:
+            return loss
+        # A mean of means would give tokens of small batches more weight: sum here, and divide by
+        # the tokens of all batches and processes together before the step.
+        count = (batch["labels"] != IGNORE).sum()
+        self.tokens = self.tokens + count
+        return loss * (count / REFERENCE)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if isinstance(self.tokens, int):
+            return
+        total = self.trainer.strategy.reduce(self.tokens, reduce_op="sum")
+        # Lightning divided by the number of batches, and the strategy by that of processes.
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= REFERENCE * parts / total
+        self.tokens = 0
 
     def evaluate(self, batch: dict[str, Any], split: str) -> None:
         """Log the loss, weighted by tokens so that the mean is over tokens, not batches."""

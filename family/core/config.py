@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,10 +105,10 @@ class TransformerConfig:
 
     def _one_of(self, name: str, allowed: Any) -> None:
         if getattr(self, name) not in allowed:
-            choices = ", ".join(allowed)
-            raise ValueError(
-                f"{name}={getattr(self, name)!r} is unknown; choose one of: {choices}."
-            )
+            value, choices = getattr(self, name), ", ".join(allowed)
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}={value!r} is unknown; choose one of: {choices}.{hint}")
 
     def replace(self, **changes: Any) -> TransformerConfig:
         """The same config with some fields changed; derived fields follow what they derive from."""

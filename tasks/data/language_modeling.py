@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
+from tasks.data.batching import Place
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
 from tasks.errors import UserError
@@ -60,8 +61,7 @@ class LanguageModelingData(pl.LightningDataModule):
         self.batch_size, self.val_fraction = batch_size, val_fraction
         self.cache, self.seed = Path(cache), seed
         self.tokenizer: Tokenizer | None = None
-        self.sampler: RandomWindows | None = None
-        self.resumed = 0
+        self.place = Place(self)
         self._tokens: dict[str, np.ndarray] = {}
         self._bytes: dict[str, int] = {}
 
@@ -139,15 +139,20 @@ class LanguageModelingData(pl.LightningDataModule):
         self.setup()
         return self._bytes["val"] / len(self._tokens["val"])
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.place.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place.load_state_dict(state)
+
     def train_dataloader(self) -> DataLoader[Any]:
         self.setup()
         tokens = self._tokens["train"]
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
-        self.sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed)
-        self.sampler.skip, self.resumed = self.resumed, 0
+        sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed, self.place)
         windows = Windows(tokens, self.context)
-        return DataLoader(windows, batch_sampler=self.sampler, collate_fn=identity)
+        return DataLoader(windows, batch_sampler=sampler, collate_fn=identity)
 
     def val_dataloader(self) -> DataLoader[Any]:
         self.setup()
@@ -190,26 +195,25 @@ class Blocks(Dataset[Any]):
 
 
 class RandomWindows(Sampler[list[int]]):
-    """Batches of random offsets that depend on ``(seed, epoch)`` alone."""
+    """Batches of random offsets that depend on ``(seed, epoch)`` and the process alone.
 
-    def __init__(self, last: int, batch_size: int, batches: int, seed: int) -> None:
-        self.last, self.batch_size, self.count, self.seed = last, batch_size, batches, seed
-        self.epoch = 0
-        self.skip = 0
-        """Batches to leave out of the next epoch, because they were trained on before a stop."""
+    An epoch's windows start at every ``last / count``-th place or so, shifted at random and in random
+    order: all of the text is seen about equally often.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
+    def __init__(self, last: int, batch_size: int, batches: int, seed: int, place: Place) -> None:
+        self.last, self.batch_size, self.count = last, batch_size, batches
+        self.seed, self.place = seed, place
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        offsets = random.integers(0, self.last, (self.count, self.batch_size))
-        rows, self.skip = offsets[self.skip :], 0
-        return iter(rows.tolist())
+        random = np.random.default_rng([self.seed, self.place.epoch, self.place.process[0]])
+        slots = self.count * self.batch_size
+        offsets = (random.permutation(slots) + random.random()) * (self.last / slots)
+        batches = offsets.astype(int).reshape(self.count, self.batch_size)[: len(self)]
+        return iter(batches[self.place.done :].tolist())
 
     def __len__(self) -> int:
-        return self.count - self.skip
+        return max(1, self.count // self.place.process[1])
 
 
 def identity(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
-from tasks.data.batching import TokenBatches
+from tasks.data.batching import Place, TokenBatches
 from tasks.data.text_files import Pairs, has_split, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer
 from tasks.errors import UserError
@@ -71,8 +71,7 @@ class TranslationData(pl.LightningDataModule):
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.source_tokenizer: Tokenizer | None = None
         self.target_tokenizer: Tokenizer | None = None
-        self.sampler: TokenBatches | None = None
-        self.resumed = 0
+        self.place = Place(self)
 
     def pairs(self, split: str) -> Pairs:
         """The raw sentences of "train", "val" or "test"."""
@@ -121,7 +120,7 @@ class TranslationData(pl.LightningDataModule):
         pairs = self.pairs(split)
         source = self.source_tokenizer.encode_batch([pair[0] for pair in pairs])
         target = self.target_tokenizer.encode_batch([pair[1] for pair in pairs])
-        examples = list(zip(source, target, pairs, strict=True))
+        examples = list(zip(source, target, pairs, range(len(pairs)), strict=True))
         if split == "train":
             kept = [e for e in examples if max(len(e[0]), len(e[1])) < self.max_tokens]
             if len(kept) < len(examples):
@@ -133,10 +132,9 @@ class TranslationData(pl.LightningDataModule):
                 )
             examples = kept
         lengths = [max(len(e[0]), len(e[1])) + 1 for e in examples]
-        sampler = TokenBatches(lengths, self.tokens_per_batch, split == "train", self.seed)
-        if split == "train":
-            self.sampler, sampler.skip = sampler, self.resumed
-            self.resumed = 0
+        sampler = TokenBatches(
+            lengths, self.tokens_per_batch, split == "train", self.seed, self.place
+        )
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -144,6 +142,12 @@ class TranslationData(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.place.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place.load_state_dict(state)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader("train")
@@ -161,9 +165,9 @@ class TranslationData(pl.LightningDataModule):
 def collate(
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
-    examples: list[tuple[list[int], list[int], tuple[str, str]]],
+    examples: list[tuple[list[int], list[int], tuple[str, str], int]],
 ) -> Batch:
-    """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` and the raw texts.
+    """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` the raw texts, their lines.
 
     The source ends with ``<eos>``; the target as fed to the decoder begins with ``<bos>``; labels
     are the target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
@@ -179,6 +183,7 @@ def collate(
         "labels": labels,
         "source_text": [e[2][0] for e in examples],
         "target_text": [e[2][1] for e in examples],
+        "line": [e[3] for e in examples],
     }
 
 
