@@ -12,17 +12,36 @@ import torch
 from torch import nn
 
 from family import TransformerConfig
+from family.inputs.preprocess import Preprocess
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 
 
 @dataclass
 class Loaded:
-    """A model in eval mode, and the tokenizers it was trained with, by name."""
+    """A model in eval mode, and what inference needs beside it.
+
+    ``assets`` are the plain values of :meth:`tasks.data.base.FamilyData.assets`.
+    """
 
     model: nn.Module
-    tokenizers: dict[str, Tokenizer]
+    assets: dict[str, Any]
     task: str
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """One of the tokenizers that the model was trained with."""
+        return Tokenizer.from_json(self.assets["tokenizers"][name])
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of their ids."""
+        return self.assets["labels"]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes ``pixel_values`` of a picture."""
+        fields = dict(self.assets["preprocess"])
+        return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def load_checkpoint(path: str, task: str) -> Loaded:
@@ -48,8 +67,7 @@ def load_checkpoint(path: str, task: str) -> Loaded:
         if name.startswith("model.")
     }
     model.load_state_dict(state)
-    tokenizers = {name: Tokenizer.from_json(t) for name, t in record["tokenizers"].items()}
-    return Loaded(model.eval(), tokenizers, trained)
+    return Loaded(model.eval(), record["assets"], trained)
 
 
 def find_checkpoint(path: str) -> Path:

@@ -13,17 +13,17 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from tasks.checkpoints import check_same_model, find_checkpoint, read_checkpoint
-from tasks.commands import generate, listing, translate
+from tasks.commands import COMMANDS
+from tasks.commands.listing import config_names
 from tasks.config_errors import sentence
-from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 from tasks.run_folder import RunRecord, keep_best_and_last, new_run_folder, run_loggers
 
 HERE = Path(__file__).parent
 CONFIG_FOLDERS = (HERE / "configs", HERE.parent / "configs")
 """Where configs lie in a wheel, and in a checkout."""
-TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = {"list": listing.run, "translate": translate.run, "generate": generate.run}
+DESCRIPTION = f"""Train and use the Transformer family. family fit --config TASK/NAME trains;
+what was trained is used by: family {", ".join(COMMANDS)} (each with --help)."""
 
 
 class FamilyCLI(LightningCLI):
@@ -76,7 +76,7 @@ class FamilyCLI(LightningCLI):
         self._use_checkpoint()
 
     def _use_checkpoint(self) -> None:
-        """A checkpoint's tokenizers go with its weights, whatever the data would train."""
+        """A checkpoint's tokenizers and classes go with its weights, whatever the data would make."""
         config = self.config[self.subcommand]
         path = config.get("ckpt_path")
         if path is None:
@@ -87,10 +87,7 @@ class FamilyCLI(LightningCLI):
         config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(file)
         record = read_checkpoint(file)["family"]
         check_same_model(file, record, type(self.model).__name__, self.model.model_spec)
-        tokenizers = {name: Tokenizer.from_json(t) for name, t in record["tokenizers"].items()}
-        self.datamodule.use_tokenizers(
-            **{name.replace("_tokenizer", ""): value for name, value in tokenizers.items()}
-        )
+        self.datamodule.use_assets(record["assets"])
 
     def before_fit(self) -> None:
         self.folder.mkdir(parents=True)
@@ -127,7 +124,7 @@ def find_config(name: str) -> str:
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate.is_file():
                 return str(candidate)
-    known = ", ".join(listing.config_names(CONFIG_FOLDERS))
+    known = ", ".join(config_names(CONFIG_FOLDERS))
     raise UserError(f"--config {name}: no such file, nor a config of ours: {known}.")
 
 
@@ -160,6 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
+            parser_kwargs={"description": DESCRIPTION},
             seed_everything_default=0,
             args=resolve_configs(arguments),
         )

@@ -12,8 +12,7 @@ import pytorch_lightning as pl
 import family
 import tasks
 from family import TransformerConfig
-from tasks.data.language_modeling import LanguageModelingData
-from tasks.data.translation import TranslationData
+from tasks.commands import COMMANDS
 from tasks.errors import closest
 
 
@@ -30,12 +29,10 @@ def sentence(message: str) -> str:
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         return f"there is no {found[1]}.{found[2]}.{closest(found[2], _class_names())}"
     if found := re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", message):
-        names = [name.strip(" '") for name in found[2].split(",")] + [
-            "list",
-            "translate",
-            "generate",
-        ]
-        return f"there is no command {found[1]!r}.{closest(found[1], names)}"
+        names = [name.strip(" '") for name in found[2].split(",")]
+        return f"there is no command {found[1]!r}.{closest(found[1], [*names, *COMMANDS])}"
+    if "arguments are required" in message:
+        return "give --config TASK/NAME (family list names those that we ship), or a path."
     key = re.findall(r"key \"([\w.]+)\"", message)
     where = f"{key[-1]}: " if key else ""
     if found := re.search(r"Expected an? <class '(\w+)'>. Got value: (.*)", message):
@@ -56,9 +53,14 @@ def _unknown_option(name: str) -> str:
 
 def _option_names() -> Iterator[str]:
     yield from (field.name for field in fields(TransformerConfig))
-    classes = [tasks.Translation, tasks.LanguageModeling, TranslationData, LanguageModelingData]
-    for owner in [*classes, family.GPT, family.Seq2Seq, pl.Trainer]:
-        yield from inspect.signature(owner).parameters
+    members = [getattr(family, name) for name in family.__all__]
+    owners = [getattr(tasks, name) for name in tasks.__all__]
+    owners += [owner for owner in members if inspect.isclass(owner)]
+    # An option may belong to a base class, which gets it through ``**options``.
+    bases = {base for owner in owners for base in owner.__mro__} | {pl.Trainer}
+    for base in bases:
+        if base.__module__.split(".")[0] in ("family", "tasks", "pytorch_lightning"):
+            yield from inspect.signature(base).parameters
     yield from ("config", "run_folder", "ckpt_path", "seed_everything", "model", "data", "trainer")
 
 

@@ -18,7 +18,7 @@ class LanguageModeling(TokenTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        context = getattr(self.trainer.datamodule, "context", 0)  # type: ignore[attr-defined]
+        context = getattr(self.data, "context", 0)
         longest = getattr(getattr(self.model, "config", None), "max_tokens", context)
         if context > longest:
             raise UserError(
@@ -30,7 +30,6 @@ class LanguageModeling(TokenTask):
         raise UserError("a language model continues prompts: use family generate.")
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        assert self.model is not None
         return self.model(batch["input_ids"])
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
@@ -43,8 +42,7 @@ class LanguageModeling(TokenTask):
         self._derived("val")
         if self.trainer.sanity_checking or not hasattr(self.model, "generate"):
             return
-        assert self.model is not None
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        tokenizer = self.data.tokenizer
         start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
         count = min(200, getattr(self.model.config, "max_tokens", 256) - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)
@@ -58,9 +56,5 @@ class LanguageModeling(TokenTask):
         loss = self.trainer.callback_metrics.get(f"{split}/loss")
         if loss is None:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.log(f"{split}/perplexity", loss.exp())
-        self.log(f"{split}/bits_per_byte", loss / math.log(2) / data.bytes_per_token)
-
-    def tokenizers(self) -> dict[str, str]:
-        return {"tokenizer": self.trainer.datamodule.tokenizer.to_json()}  # type: ignore[attr-defined]
+        self.log(f"{split}/bits_per_byte", loss / math.log(2) / self.data.bytes_per_token)

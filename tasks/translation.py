@@ -18,6 +18,7 @@ class Translation(TokenTask):
         beams: of the test's beam search; validation decodes greedily, which is faster.
         length_penalty: exponent of the length that a hypothesis' score is divided by.
         max_ratio: a translation has at most ``max_ratio`` times the source's tokens, and 10 more.
+        options: of :class:`~tasks.token_task.TokenTask` and :class:`~tasks.task.Task`.
     """
 
     monitor = ("val/bleu", "max")
@@ -25,45 +26,22 @@ class Translation(TokenTask):
     def __init__(
         self,
         model: Callable[[int], nn.Module],
-        lr: float = 1e-3,
-        optimizer: str = "adam",
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.98),
-        schedule: str = "inverse_sqrt",
-        warmup_steps: int = 400,
-        min_lr_ratio: float = 0.0,
-        label_smoothing: float = 0.1,
-        compile: bool = False,
         beams: int = 4,
         length_penalty: float = 1.0,
         max_ratio: float = 2.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            lr,
-            optimizer,
-            weight_decay,
-            betas,
-            schedule,
-            warmup_steps,
-            min_lr_ratio,
-            label_smoothing,
-            compile,
-        )
+        super().__init__(model, **options)
         self.beams, self.length_penalty, self.max_ratio = beams, length_penalty, max_ratio
         self.decoded: list[tuple[str, str, str]] = []
-        self.signatures: dict[str, str] = {}
-        self.samples: list[str] = []
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        assert self.model is not None
         return self.model(batch["source"], batch["target"], batch["source_mask"])
 
     def translate(self, batch: dict[str, Any], beams: int) -> list[str]:
         """The sentences that the model makes of ``source`` and ``source_mask``."""
-        assert self.model is not None
-        tokenizer = self.trainer.datamodule.target_tokenizer  # type: ignore[attr-defined]
-        tokens = self.model.generate(  # type: ignore[operator]
+        tokenizer = self.data.target_tokenizer
+        tokens = self.model.generate(
             batch["source"],
             batch["source_mask"],
             max_new_tokens=int(batch["source"].shape[1] * self.max_ratio) + 10,
@@ -111,10 +89,3 @@ class Translation(TokenTask):
         self.samples = [
             f"{source}\n    made: {made}\n    true: {true}" for source, true, made in spread
         ]
-
-    def tokenizers(self) -> dict[str, str]:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return {
-            "source_tokenizer": data.source_tokenizer.to_json(),
-            "target_tokenizer": data.target_tokenizer.to_json(),
-        }

@@ -40,7 +40,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         raise UserError(str(error)) from None
     loaded = load_checkpoint(options.checkpoint, "LanguageModeling")
     model: Any = loaded.model
-    tokenizer = loaded.tokenizers["tokenizer"]
+    tokenizer = loaded.tokenizer("text")
     generator = torch.Generator().manual_seed(options.seed)
     prompts = [options.prompt] if options.prompt is not None else map(str.strip, sys.stdin)
     for prompt in prompts:

@@ -21,7 +21,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     parser.add_argument("--beams", type=int, default=4)
     options = parser.parse_args(arguments)
     loaded = load_checkpoint(options.checkpoint, "Translation")
-    source, target = (loaded.tokenizers[f"{side}_tokenizer"] for side in ("source", "target"))
+    source, target = loaded.tokenizer("source"), loaded.tokenizer("target")
     model: Any = loaded.model
     for sentence in options.sentences or map(str.strip, sys.stdin):
         ids = torch.tensor([[*source.encode(sentence), source.eos_id]])

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
+from tasks.data.base import FamilyData
 from tasks.data.batching import Place
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
@@ -24,7 +24,7 @@ CHUNK = 1 << 22
 """Characters held in memory at a time."""
 
 
-class LanguageModelingData(pl.LightningDataModule):
+class LanguageModelingData(FamilyData):
     """A text file or a folder of them as windows of ``context`` tokens.
 
     Training draws windows at random places; validation covers the whole split in consecutive
@@ -61,13 +61,15 @@ class LanguageModelingData(pl.LightningDataModule):
         self.batch_size, self.val_fraction = batch_size, val_fraction
         self.cache, self.seed = Path(cache), seed
         self.tokenizer: Tokenizer | None = None
-        self.place = Place(self)
         self._tokens: dict[str, np.ndarray] = {}
         self._bytes: dict[str, int] = {}
 
-    def use_tokenizers(self, tokenizer: Tokenizer) -> None:
-        """That of a checkpoint, in place of training one."""
-        self.tokenizer = tokenizer
+    def assets(self) -> dict[str, Any]:
+        assert self.tokenizer is not None
+        return {"tokenizers": {"text": self.tokenizer.to_json()}}
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
 
     def texts(self, split: str) -> Iterator[str]:
         """The text of "train" or "val", in pieces that fit in memory."""
@@ -138,12 +140,6 @@ class LanguageModelingData(pl.LightningDataModule):
         """UTF-8 bytes of a validation token, to compare losses across tokenizers."""
         self.setup()
         return self._bytes["val"] / len(self._tokens["val"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.place.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.place.load_state_dict(state)
 
     def train_dataloader(self) -> DataLoader[Any]:
         self.setup()

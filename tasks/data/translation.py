@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
-from tasks.data.batching import Place, TokenBatches
+from tasks.data.base import FamilyData
+from tasks.data.batching import TokenBatches
 from tasks.data.text_files import Pairs, has_split, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer
 from tasks.errors import UserError
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 
 
-class TranslationData(pl.LightningDataModule):
+class TranslationData(FamilyData):
     """Sentence pairs, tokenized, in batches of like length.
 
     Args:
@@ -71,7 +71,6 @@ class TranslationData(pl.LightningDataModule):
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.source_tokenizer: Tokenizer | None = None
         self.target_tokenizer: Tokenizer | None = None
-        self.place = Place(self)
 
     def pairs(self, split: str) -> Pairs:
         """The raw sentences of "train", "val" or "test"."""
@@ -85,9 +84,18 @@ class TranslationData(pl.LightningDataModule):
             raise UserError(f"{self.root} has no files of the split data.test={name!r}.")
         return read_parallel(self.root, name, self.source, self.target)
 
-    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """Those of a checkpoint, in place of training them."""
-        self.source_tokenizer, self.target_tokenizer = source, target
+    def assets(self) -> dict[str, Any]:
+        assert self.source_tokenizer is not None and self.target_tokenizer is not None
+        return {
+            "tokenizers": {
+                "source": self.source_tokenizer.to_json(),
+                "target": self.target_tokenizer.to_json(),
+            }
+        }
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        given = {name: Tokenizer.from_json(text) for name, text in assets["tokenizers"].items()}
+        self.source_tokenizer, self.target_tokenizer = given["source"], given["target"]
 
     def setup(self, stage: str | None = None) -> None:
         if self.source_tokenizer is None:
@@ -97,9 +105,10 @@ class TranslationData(pl.LightningDataModule):
             )
             if self.shared:
                 both = train(text for pair in pairs for text in pair)
-                self.use_tokenizers(both, both)
+                self.source_tokenizer = self.target_tokenizer = both
             else:
-                self.use_tokenizers(train(p[0] for p in pairs), train(p[1] for p in pairs))
+                self.source_tokenizer = train(p[0] for p in pairs)
+                self.target_tokenizer = train(p[1] for p in pairs)
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
             self.pairs("val")
@@ -142,12 +151,6 @@ class TranslationData(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.place.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.place.load_state_dict(state)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader("train")

@@ -1,0 +1,48 @@
+"""What every data module offers to tasks, checkpoints and resumed runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from tasks.data.batching import Place
+
+
+class FamilyData(pl.LightningDataModule):
+    """A data module whose place in the data is saved with a checkpoint.
+
+    Its samplers take ``self.place``; a resumed run then goes on with the next batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Place(self)
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model: ``vocab_size``, ``num_classes``, ``image_size`` ..."""
+        raise NotImplementedError
+
+    def assets(self) -> dict[str, Any]:
+        """What inference needs beside the model, as plain values, for the checkpoint.
+
+        Keys: ``tokenizers`` (name -> JSON), ``labels`` (names of the classes in the order of their
+        ids), ``preprocess`` (the fields of :class:`~family.inputs.preprocess.Preprocess`), and what
+        a task adds.
+        """
+        raise NotImplementedError
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        """Take what a checkpoint carries in place of making it from the data.
+
+        Raises:
+            UserError: the data contradicts it (another list of classes).
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.place.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place.load_state_dict(state)

@@ -1,0 +1,98 @@
+"""What every task shares: the model built for the data, optimizer, schedule, checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from PIL import Image
+from torch import nn
+
+from tasks.errors import UserError
+from tasks.optim import build_optimizer, build_schedule
+
+
+class Task(pl.LightningModule):
+    """Train a model; subclasses say by which loss, and how well it does.
+
+    Args:
+        model: what builds the model; the data module hands in what it decides (a vocabulary size, a
+            number of classes, the size of pictures).
+        lr: the peak of the schedule.
+        optimizer: "adamw", "adam", "muon", or any of timm's.
+        schedule: "constant", "inverse_sqrt", "cosine", "linear" or "wsd", after a linear warm-up.
+        min_lr_ratio: where "cosine", "linear" and "wsd" end, as a share of the peak.
+        compile: compile the model with torch.compile.
+    """
+
+    monitor = ("val/loss", "min")
+    """The metric by which the best checkpoint is chosen."""
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module],
+        lr: float = 1e-3,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.98),
+        schedule: str = "cosine",
+        warmup_steps: int = 100,
+        min_lr_ratio: float = 0.0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.build = model
+        self.model: Any = None
+        self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
+        self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
+        self.min_lr_ratio, self.compile_model = min_lr_ratio, compile
+        self.model_spec: dict[str, Any] = {}
+        """Class path and arguments of the model, plain values; the command line fills it in."""
+        self.samples: list[str] = []
+        """Predictions as text, of the last validation."""
+        self.pictures: dict[str, Image.Image] = {}
+        """Predictions as pictures, by name, of the last validation."""
+        self.signatures: dict[str, str] = {}
+        """How each metric was computed, where there is more than one way."""
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        if self.model is None:
+            try:
+                self.model = self.build(**self.data.model_arguments)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"model: {error}") from error
+            if self.compile_model:
+                self.model.compile()  # in place: names in checkpoints stay as they are
+
+    def log_training(self, name: str, value: Any, prog_bar: bool = False) -> None:
+        """Log a number of a training step, at the steps that are logged at all."""
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log(f"train/{name}", value, prog_bar=prog_bar)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(
+            self.optimizer_name, self.model, self.lr, self.weight_decay, self.betas
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(
+            self.schedule, optimizer, self.warmup_steps, total, self.min_lr_ratio
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Plain values alone, so that the file loads with weights_only.
+        checkpoint["family"] = {
+            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "model": self.model_spec,
+            "arguments": dict(self.data.model_arguments),
+            "assets": self.data.assets(),
+        }
