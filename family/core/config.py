@@ -51,6 +51,8 @@ class TransformerConfig:
     max_tokens: int = 1024
     """The longest sequence: the size of a learned position table, and the limit of generation."""
     rotary_base: float = 10_000.0
+    rotary_axes: int = 1
+    """Coordinates of a token; rotary shares the channels of a head evenly among them."""
     relative_buckets: int = 32
     relative_max_distance: int = 128
     attention_scale: float | None = None
@@ -68,7 +70,7 @@ class TransformerConfig:
     """Normal initialisation as GPT-2; None is Xavier uniform, as the 2017 model."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "depth", "heads", "max_tokens", "relative_buckets"):
+        for name in ("dim", "depth", "heads", "max_tokens", "relative_buckets", "rotary_axes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.head_dim is None:
@@ -88,8 +90,11 @@ class TransformerConfig:
         self._one_of("norm", NORMS)
         self._one_of("norm_order", NORM_ORDERS)
         self._one_of("position", POSITIONS)
-        if self.position == "rotary" and self.head_dim % 2:  # type: ignore[operator]
-            raise ValueError(f"rotary positions need an even head_dim, not {self.head_dim}.")
+        if self.position == "rotary" and self.head_dim % (2 * self.rotary_axes):  # type: ignore[operator]
+            raise ValueError(
+                f"rotary positions with rotary_axes={self.rotary_axes} need a head_dim that divides "
+                f"by {2 * self.rotary_axes}, not {self.head_dim}."
+            )
         if self.position == "sinusoidal" and self.dim % 2:
             raise ValueError(f"sinusoidal positions need an even dim, not {self.dim}.")
         for name in ("dropout", "attention_dropout", "ffn_dropout", "drop_path"):

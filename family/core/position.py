@@ -26,6 +26,19 @@ def sinusoidal(positions: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
+def axial_sinusoidal(coordinates: Tensor, dim: int) -> Tensor:
+    """:func:`sinusoidal` of each coordinate, in an equal share of the channels one after another.
+
+    Args:
+        coordinates: ``(..., axes)``.
+        dim: channels, a multiple of ``2 * axes``.
+
+    Returns:
+        ``(..., dim)`` in float32.
+    """
+    return sinusoidal(coordinates, dim // coordinates.shape[-1]).flatten(-2)
+
+
 class SinusoidalPosition(nn.Module):
     """A table of :func:`sinusoidal` positions, added to embeddings."""
 
@@ -48,25 +61,41 @@ class Rotary(nn.Module):
     """Rotary positions: queries and keys turn by an angle that grows with position (Su et al. 2021).
 
     Channel ``i`` turns together with channel ``i + head_dim / 2``, the layout of GPT-NeoX and of
-    Llama in transformers.
+    Llama in transformers. Over several axes, each axis turns an equal share of these pairs by a
+    coordinate of its own (axial rotary, Heo et al. 2024), in the layout of DINOv3.
     """
 
-    def __init__(self, head_dim: int, base: float = 10_000.0) -> None:
+    def __init__(self, head_dim: int, base: float = 10_000.0, axes: int = 1) -> None:
         super().__init__()
-        frequency = base ** -(torch.arange(0, head_dim, 2).float() / head_dim)
+        self.axes = axes
+        share = head_dim // axes
+        frequency = base ** -(torch.arange(0, share, 2).float() / share)
         self.register_buffer("frequency", frequency, persistent=False)
         self.frequency: Tensor
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine for positions ``(tokens)`` or ``(batch, tokens)``.
 
+        Args:
+            positions: with several axes ``(tokens, axes)`` or ``(batch, tokens, axes)``.
+
         Returns:
             two tensors that broadcast with ``(batch, heads, tokens, head_dim)``.
+
+        Raises:
+            ValueError: the last dimension of ``positions`` is not that of the axes.
         """
+        if self.axes == 1:
+            positions = positions.unsqueeze(-1)
+        elif positions.shape[-1] != self.axes:
+            raise ValueError(
+                f"rotary_axes={self.axes} needs positions (..., tokens, {self.axes}), "
+                f"not {tuple(positions.shape)}."
+            )
         # Angles in float32 at least: in bf16 positions past 256 would fall together.
         working = torch.promote_types(dtype, torch.float32)
         angles = positions.unsqueeze(-1).to(working) * self.frequency.to(working)
-        angles = torch.cat([angles, angles], dim=-1)
+        angles = torch.cat([angles.flatten(-2)] * 2, dim=-1)
         if angles.dim() == 3:
             angles = angles.unsqueeze(1)
         return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -28,14 +28,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_blocks = checkpoint_blocks
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        last = max(1, config.depth - 1)
+        rates = [config.drop_path * i / last for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         final = config.final_norm
         self.norm = make_norm(config.norm, config.dim, config.norm_eps) if final else nn.Identity()
         assert config.head_dim is not None
         self.rotary = None
         if config.position == "rotary":
-            self.rotary = Rotary(config.head_dim, config.rotary_base)
+            self.rotary = Rotary(config.head_dim, config.rotary_base, config.rotary_axes)
         self.bias: nn.Module | None = None
         if config.position == "relative":
             self.bias = RelativeBias(
@@ -86,6 +87,8 @@ class Transformer(nn.Module):
             mask: as :class:`~family.core.attention.Attention`'s; key padding comes from the cache
                 where there is one.
             positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from the cache.
+                Rotary positions over several axes are given, ``(tokens, axes)`` or
+                ``(batch, tokens, axes)``.
             cache: these tokens are appended in place; the caller then advances it.
             layers: a list that receives the output of every block, through the final norm (DETR's
                 auxiliary losses).
@@ -135,6 +138,9 @@ class Transformer(nn.Module):
         if self.rotary is None and self.bias is None:
             return None, None
         tokens = x.shape[1]
+        if positions is None and self.rotary is not None and self.rotary.axes > 1:
+            axes = self.rotary.axes
+            raise ValueError(f"rotary_axes={axes} needs positions (tokens, {axes}), not None.")
         if cache is None:
             if positions is None:
                 positions = torch.arange(tokens, device=x.device)

@@ -1,0 +1,84 @@
+"""From many tokens to one vector, and from it to classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from family.core.attention import Attention
+from family.core.block import Residual
+from family.core.config import TransformerConfig
+from family.core.feedforward import FeedForward
+from family.core.norm import make_norm
+from family.heads.pooling import pool_mean
+
+POOLS = ("class", "mean", "attention")
+
+
+class Pooling(nn.Module):
+    """One vector for all tokens, ``(batch, tokens, dim) -> (batch, dim)``.
+
+    Args:
+        config: of the stack before.
+        pool: "class" is the first token; "mean" and "attention" leave the prefix out.
+        prefix_tokens: class and register tokens, which stand first.
+        norm: a norm after pooling.
+
+    Raises:
+        ValueError: an unknown ``pool``.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, pool: str, prefix_tokens: int, norm: bool = False
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS:
+            raise ValueError(f"pool={pool!r} is unknown; choose one of: {', '.join(POOLS)}.")
+        self.pool, self.prefix_tokens = pool, prefix_tokens
+        self.attention = AttentionPooling(config) if pool == "attention" else None
+        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, prefix + tokens, dim) -> (batch, dim)``."""
+        if self.pool == "class":
+            return self.norm(x[:, 0])
+        x = x[:, self.prefix_tokens :]
+        return self.norm(pool_mean(x) if self.attention is None else self.attention(x))
+
+
+class AttentionPooling(nn.Module):
+    """A learned query attends to all tokens, then a feed-forward on a branch (Zhai et al. 2022; the
+    "map" head of big_vision, SigLIP and timm).
+
+    Args:
+        config: of the stack before; attention and feed-forward are of its sizes.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        config = config.replace(
+            context_dim=config.dim, norm_order="pre", layer_scale=None, qk_norm=False
+        )
+        self.query = nn.Parameter(torch.empty(config.dim))
+        self.attention = Attention(config, cross=True)
+        self.feedforward = Residual(FeedForward(config), config, drop_path=0.0)
+        nn.init.normal_(self.query, std=config.dim**-0.5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, tokens, dim) -> (batch, dim)``."""
+        query = self.query.expand(len(x), 1, -1)
+        return self.feedforward(self.attention(query, x))[:, 0]
+
+
+class ClassHead(nn.Linear):
+    """Logits of classes, ``(..., dim) -> (..., classes)``; begins at zero: all equally likely."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

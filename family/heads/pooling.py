@@ -1,0 +1,43 @@
+"""One vector for a sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pool_end(
+    x: Tensor, input_ids: Tensor, mask: Tensor | None = None, eos_id: int | None = None
+) -> Tensor:
+    """The vector at the end of each text (Radford et al. 2021, section 2.4).
+
+    That is its first ``eos_id``; in a row without one (cut off, say), or where ``eos_id`` is None,
+    the last token that ``mask`` leaves.
+
+    Args:
+        x: ``(batch, tokens, dim)``.
+        input_ids: ``(batch, tokens)``.
+        mask: ``(batch, tokens)``, True = a token.
+
+    Returns:
+        ``(batch, dim)``.
+    """
+    real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask
+    columns = torch.arange(input_ids.shape[1], device=x.device)
+    end = (real * columns).amax(1)
+    if eos_id is not None:
+        found = real & (input_ids == eos_id)
+        end = torch.where(found.any(1), found.long().argmax(1), end)
+    return x[torch.arange(len(x), device=x.device), end]
+
+
+def pool_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean over real tokens, ``(batch, tokens, dim) -> (batch, dim)``; of no tokens, zeros.
+
+    Args:
+        mask: ``(batch, tokens)``, True = a token.
+    """
+    if mask is None:
+        return x.mean(1)
+    weights = mask.to(x.dtype).unsqueeze(-1)
+    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,215 @@
+"""Pictures become tokens: a grid of patches, with class and register tokens before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from family.core.config import TransformerConfig
+from family.core.norm import make_norm
+from family.core.position import LearnedPosition, axial_sinusoidal
+
+POSITIONS = ("none", "sinusoidal", "learned", "rotary")
+STEMS = ("patch", "conv")
+
+
+class PatchEmbedding(nn.Module):
+    """Patches projected, class and register tokens put before them, positions added, dropout
+    (Dosovitskiy et al. 2021, section 3.1; registers: Darcet et al. 2024).
+
+    ``config.position`` says where tokens stand: "learned", a table that follows another picture
+    size by interpolation; "sinusoidal", waves of the row in half of the channels and of the column
+    in the other (MoCo v3, MAE), nothing on prefix tokens; "rotary", for which the stack needs
+    :func:`over_patches` and :meth:`coordinates`; or "none".
+
+    Args:
+        config: of the stack that follows: ``dim``, ``position``, ``norm``, ``dropout``.
+        image_size: pixels, ``side`` or ``(height, width)``, for which a learned table is made.
+        patch_size: pixels, ``side`` or ``(height, width)``.
+        class_token: one learned token in front.
+        register_tokens: so many learned tokens after it.
+        prefix_positions: a learned table has rows for class and register tokens too, as in the
+            original; without, it is timm's ``no_embed_class``.
+        stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
+            to the patch (Xiao et al. 2021), which learns better from few pictures.
+        bias: of the projection (CLIP has none).
+        norm: a norm after all (CLIP's ``ln_pre``).
+
+    Raises:
+        ValueError: an unknown stem, a position that has no meaning on a grid, or sizes that do not
+            fit each other, in one sentence.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        image_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 16,
+        *,
+        channels: int = 3,
+        class_token: bool = True,
+        register_tokens: int = 0,
+        prefix_positions: bool = True,
+        stem: str = "patch",
+        bias: bool = True,
+        norm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_config(config, stem)
+        self.config, self.channels = config, channels
+        self.image_size, self.patch_size = pair(image_size), pair(patch_size)
+        self.num_prefix_tokens = int(class_token) + register_tokens
+        std = 0.02 if config.init_std is None else config.init_std
+        self.stem: nn.Module = nn.Identity()
+        if stem == "conv":
+            self.stem, width = conv_stem(channels, config.dim, self.patch_size)
+            self.projection = nn.Conv2d(width, config.dim, 1, bias=bias)
+        else:
+            self.projection = nn.Conv2d(
+                channels, config.dim, self.patch_size, self.patch_size, bias=bias
+            )
+        nn.init.normal_(self.projection.weight, std=self.projection.weight[0].numel() ** -0.5)
+        if bias:
+            nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        self.prefix = None
+        if self.num_prefix_tokens:
+            self.prefix = nn.Embedding(self.num_prefix_tokens, config.dim)
+            nn.init.normal_(self.prefix.weight, std=std)
+        self.position = None
+        self.table_grid = self.grid(*self.image_size)
+        self.prefix_rows = self.num_prefix_tokens if prefix_positions else 0
+        if config.position == "learned":
+            rows, columns = self.table_grid
+            self.position = LearnedPosition(self.prefix_rows + rows * columns, config.dim)
+            nn.init.normal_(self.position.weight, std=std)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """``(batch, channels, height, width) -> (batch, prefix + patches, dim)``, row by row.
+
+        Raises:
+            ValueError: another number of channels, or sides that do not divide into patches.
+        """
+        batch, channels, height, width = pixel_values.shape
+        if channels != self.channels:
+            raise ValueError(
+                f"pixel_values have {channels} channels, but the model takes {self.channels}."
+            )
+        rows, columns = self.grid(height, width)
+        x = self.projection(self.stem(pixel_values)).flatten(2).transpose(1, 2)
+        x = x.to(self.projection.weight.dtype)  # under autocast, as embeddings of text
+        prefix = None if self.prefix is None else self.prefix.weight
+        if self.position is not None:
+            first, table = self._learned(self.position.weight, rows, columns)
+            x = x + table
+            if prefix is not None and len(first):
+                prefix = prefix + first
+        elif self.config.position == "sinusoidal":
+            grid = grid_coordinates(rows, columns, x.device)
+            x = x + axial_sinusoidal(grid, self.config.dim).to(x.dtype)
+        if prefix is not None:
+            x = torch.cat([prefix.expand(batch, -1, -1), x], dim=1)
+        return self.norm(self.dropout(x))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """``(rows, columns)`` of patches in a picture.
+
+        Raises:
+            ValueError: the sides are not multiples of the patch's.
+        """
+        down, across = self.patch_size
+        if height < down or width < across or height % down or width % across:
+            raise ValueError(
+                f"a picture of {height} x {width} pixels does not divide into patches of "
+                f"{down} x {across}: its sides must be multiples of theirs."
+            )
+        return height // down, width // across
+
+    def coordinates(self, height: int, width: int) -> Tensor | None:
+        """The stack's ``positions`` ``(prefix + patches, 2)``, row and column; prefix tokens have 0.
+
+        None unless positions are rotary.
+        """
+        if self.config.position != "rotary":
+            return None
+        grid = grid_coordinates(*self.grid(height, width), self.projection.weight.device)
+        return F.pad(grid, (0, 0, self.num_prefix_tokens, 0))
+
+    def _learned(self, table: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Positions ``(prefix or 0, dim)`` and ``(rows * columns, dim)``."""
+        first, body = table[: self.prefix_rows], table[self.prefix_rows :]
+        if (rows, columns) == self.table_grid:
+            return first, body
+        # At least float32, as bicubic weights in half precision would blur the table.
+        working = body.to(torch.promote_types(body.dtype, torch.float32))
+        picture = working.T.unflatten(1, self.table_grid)[None]
+        resized = F.interpolate(picture, (rows, columns), mode="bicubic", antialias=True)
+        return first, resized[0].flatten(1).T.to(body.dtype)
+
+
+def over_patches(config: TransformerConfig) -> TransformerConfig:
+    """The config of a stack over patches: rotary positions have two axes, row and column."""
+    return config.replace(rotary_axes=2) if config.position == "rotary" else config
+
+
+def conv_stem(channels: int, dim: int, patch_size: tuple[int, int]) -> tuple[nn.Sequential, int]:
+    """3x3 convolutions of stride 2 with batch norm, each twice as wide as the one before.
+
+    Returns:
+        ``(batch, channels, height, width) -> (batch, width, rows, columns)``, and that width.
+
+    Raises:
+        ValueError: the patch is not a square of 2, 4, 8 ... pixels.
+    """
+    side = patch_size[0]
+    if patch_size[1] != side or side < 2 or side & (side - 1):
+        raise ValueError(
+            f"stem='conv' halves the picture step by step: patch_size must be 2, 4, 8, 16 ..., "
+            f"not {patch_size[0]} x {patch_size[1]}."
+        )
+    layers: list[nn.Module] = []
+    steps = side.bit_length() - 1
+    for step in reversed(range(steps)):
+        width = max(1, dim >> step)
+        convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers), channels
+
+
+def grid_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
+    """``(rows * columns, 2)``: row and column of each patch, row by row."""
+    axes = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """``(height, width)`` from itself or from the side of a square.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"a size must be a positive number or (height, width), not {size!r}.")
+    return sides[0], sides[1]
+
+
+def check_config(config: TransformerConfig, stem: str) -> None:
+    """What a grid of patches refuses, see :class:`PatchEmbedding`."""
+    if stem not in STEMS:
+        raise ValueError(f"stem={stem!r} is unknown; choose one of: {', '.join(STEMS)}.")
+    if config.position not in POSITIONS:
+        raise ValueError(
+            f"position={config.position!r} is for sequences; patches take one of: "
+            f"{', '.join(POSITIONS)}."
+        )
+    if config.position == "sinusoidal" and config.dim % 4:
+        raise ValueError(
+            f"sinusoidal positions of rows and columns need a dim that divides by 4, not {config.dim}."
+        )
