@@ -1,0 +1,231 @@
+"""CLIP: a picture tower and a text tower that meet in one space (Radford et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from family.core.config import TransformerConfig
+from family.core.transformer import Transformer
+from family.heads.pooling import pool_end, pool_mean
+from family.inputs.text import TextEmbedding, token_positions
+from family.models.vit import ViT, split_overrides
+
+
+def image_vit(
+    embed_dim: int,
+    config: TransformerConfig,
+    image_size: int | Sequence[int],
+    patch_size: int | Sequence[int],
+    pool: str,
+) -> ViT:
+    """CLIP's picture tower: a ViT normed once more after its embedding, whose classes are the space."""
+    vit = ViT(
+        embed_dim,
+        config,
+        image_size=image_size,
+        patch_size=patch_size,
+        pool=pool,
+        class_token=pool == "class",
+        patch_bias=False,
+        embedding_norm=True,
+        head_bias=False,
+    )
+    # A head of zeros, a good start for classes, would give embeddings without a direction.
+    assert isinstance(vit.head, nn.Linear)
+    nn.init.normal_(vit.head.weight, std=config.dim**-0.5)
+    return vit
+
+
+class TextTower(nn.Module):
+    """embed -> Transformer -> one vector a text -> projection (section 2.4).
+
+    Args:
+        vocab_size: tokens in the vocabulary.
+        config: the stack, causal (CLIP) or not.
+        embed_dim: width of the result.
+        pool: "eos", the vector at the end of the text, or "mean" over its tokens.
+        eos_id: see :func:`~family.heads.pooling.pool_end`.
+
+    Raises:
+        ValueError: an unknown ``pool``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        config: TransformerConfig,
+        embed_dim: int,
+        pool: str = "eos",
+        eos_id: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pool not in ("eos", "mean"):
+            raise ValueError(f"text_pool={pool!r} is unknown; choose one of: eos, mean.")
+        self.config, self.pool, self.eos_id = config, pool, eos_id
+        self.embedding = TextEmbedding(vocab_size, config)
+        self.transformer = Transformer(config)
+        self.projection = nn.Linear(config.dim, embed_dim, bias=False)
+        nn.init.normal_(self.projection.weight, std=config.dim**-0.5)
+
+    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, tokens)`` ids and mask (True = a token) -> ``(batch, embed_dim)``."""
+        positions = token_positions(input_ids, mask)
+        x = self.embedding(input_ids, positions)
+        x = self.transformer(x, mask=mask, positions=positions)
+        if self.pool == "mean":
+            return self.projection(pool_mean(x, mask))
+        return self.projection(pool_end(x, input_ids, mask, self.eos_id))
+
+
+class CLIP(nn.Module):
+    """pixels -> ViT -> projection; text -> causal Transformer -> projection; cosines of the two.
+
+    ``logit_scale`` is the logarithm of the factor on cosines, as in every published checkpoint:
+    it starts at log(1 / 0.07), or at log(10) with a bias of -10 for the sigmoid loss (Zhai et al.
+    2023, section 3.2). ``family.losses.contrastive`` takes both as they are.
+
+    Args:
+        vocab_size: tokens in the vocabulary.
+        image: the ViT's stack; None where ``image_tower`` stands in for it.
+        text: the text stack; causal in CLIP.
+        embed_dim: width of the common space.
+        image_size, patch_size, image_pool: of the ViT; "class" is CLIP's pooling.
+        text_pool: "eos", the vector at the end of the text, or "mean" over its tokens.
+        eos_id: the token that ends a text; None reads the last one that the mask leaves.
+        logit_bias: learn a bias on the logits, which the sigmoid loss needs.
+        image_tower: any module ``(batch, channels, height, width) -> (batch, embed_dim)``, such as
+            a CNN of timm's with ``num_classes=embed_dim``.
+
+    Raises:
+        ValueError: both or neither of ``image`` and ``image_tower``; an unknown pooling.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        image: TransformerConfig | None,
+        text: TransformerConfig,
+        embed_dim: int = 512,
+        image_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 32,
+        image_pool: str = "class",
+        text_pool: str = "eos",
+        eos_id: int | None = None,
+        logit_bias: bool = False,
+        image_tower: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if (image is None) == (image_tower is None):
+            given = "neither" if image is None else "both"
+            raise ValueError(f"CLIP needs either image or image_tower, not {given}.")
+        self.vocab_size, self.embed_dim = vocab_size, embed_dim
+        if image_tower is None:
+            assert image is not None
+            image_tower = image_vit(embed_dim, image, image_size, patch_size, image_pool)
+        self.image = image_tower
+        self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id)
+        scale = math.log(10.0) if logit_bias else math.log(1 / 0.07)
+        self.logit_scale = nn.Parameter(torch.tensor(scale))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if logit_bias else None
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """``(batch, channels, height, width) -> (batch, embed_dim)``, not normalised."""
+        return self.image(pixel_values)
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, tokens) -> (batch, embed_dim)``, not normalised.
+
+        Args:
+            mask: ``(batch, tokens)``, True = a token; may be left out where texts end in ``eos_id``
+                and the stack is causal.
+        """
+        return self.text(input_ids, mask)
+
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits ``(pictures, texts)``; transposed, they are those of texts over pictures."""
+        images = F.normalize(self.encode_image(pixel_values), dim=-1)
+        texts = F.normalize(self.encode_text(input_ids, mask), dim=-1)
+        logits = self.logit_scale.exp() * (images @ texts.T)
+        return logits if self.logit_bias is None else logits + self.logit_bias
+
+    @torch.no_grad()
+    def clamp_temperature(self, maximum: float = 100.0) -> None:
+        """Bring the factor on cosines back to ``maximum`` (section 2.5): call it after each step.
+
+        The parameter itself is changed, not what ``forward`` makes of it: clamped there, a scale
+        above the limit would have no gradient and never come back.
+        """
+        self.logit_scale.clamp_(max=math.log(maximum))
+
+
+def _clip(
+    vocab_size: int, image: dict[str, Any], text: dict[str, Any], overrides: dict[str, Any]
+) -> CLIP:
+    """Hand each override to both towers, to the one that it names, or to CLIP itself."""
+    both, rest = split_overrides(overrides)
+    towers: dict[str, dict[str, Any]] = {
+        "image": {"position": "learned", **image, **both},
+        "text": {"causal": True, "position": "learned", "max_tokens": 77, **text, **both},
+    }
+    own = {}
+    for name, value in rest.items():
+        tower, _, field = name.partition("_")
+        if tower in towers and split_overrides({field: value})[0]:
+            towers[tower][field] = value
+        else:
+            own[name] = value
+    replaced = own.get("image_tower") is not None
+    image_config = None if replaced else TransformerConfig(**towers["image"])
+    return CLIP(vocab_size, image_config, TransformerConfig(**towers["text"]), **own)
+
+
+def _openai(
+    vocab_size: int, image: dict[str, Any], text: dict[str, Any], overrides: dict[str, Any]
+) -> CLIP:
+    published: dict[str, Any] = {"activation": "quick_gelu"}
+    if vocab_size == 49_408:
+        published["eos_id"] = 49_407  # the end of text in OpenAI's own vocabulary
+    return _clip(vocab_size, image, text, {**published, **overrides})
+
+
+def clip_vit_b32(vocab_size: int = 49_408, **overrides: Any) -> CLIP:
+    """OpenAI's CLIP ViT-B/32, 151 M parameters.
+
+    Args:
+        overrides: arguments of :class:`CLIP`, and fields of :class:`TransformerConfig`: for both
+            towers as ``dropout=0.1``, for one as ``image_depth=6`` or ``text_causal=False``.
+    """
+    image = {"dim": 768, "depth": 12, "heads": 12}
+    text = {"dim": 512, "depth": 12, "heads": 8}
+    return _openai(vocab_size, image, text, overrides)
+
+
+def clip_vit_b16(vocab_size: int = 49_408, **overrides: Any) -> CLIP:
+    """OpenAI's CLIP ViT-B/16, 150 M parameters; overrides as :func:`clip_vit_b32`."""
+    return clip_vit_b32(vocab_size, **{"patch_size": 16, **overrides})
+
+
+def clip_vit_l14(vocab_size: int = 49_408, **overrides: Any) -> CLIP:
+    """OpenAI's CLIP ViT-L/14, 428 M parameters; overrides as :func:`clip_vit_b32`."""
+    image = {"dim": 1024, "depth": 24, "heads": 16}
+    text = {"dim": 768, "depth": 12, "heads": 12}
+    return _openai(vocab_size, image, text, {"patch_size": 14, "embed_dim": 768, **overrides})
+
+
+def clip_small(vocab_size: int, **overrides: Any) -> CLIP:
+    """A size for thousands of pairs: two towers of 6 layers, 256 wide, pictures of 64 pixels.
+
+    Args:
+        overrides: as :func:`clip_vit_b32`.
+    """
+    stack = {"dim": 256, "depth": 6, "heads": 4}
+    small = {"embed_dim": 256, "image_size": 64, "patch_size": 8}
+    return _clip(vocab_size, stack, stack, {**small, **overrides})
