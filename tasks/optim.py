@@ -18,13 +18,17 @@ SCHEDULES = ("constant", "inverse_sqrt", "cosine", "linear", "wsd")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices decay; embeddings, position tables, norms and biases do not."""
+    """Two groups: the weights of layers decay; embeddings, norms, biases and bare parameters do not.
+
+    A bare parameter is a class token or a table of positions: what is not called a weight.
+    """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     decay, plain = [], []
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            small = parameter.dim() < 2 or id(parameter) in embeddings
-            (plain if small else decay).append(parameter)
+            weight = "weight" in name.rsplit(".", 1)[-1] and parameter.dim() >= 2
+            decays = weight and id(parameter) not in embeddings
+            (decay if decays else plain).append(parameter)
     groups = [
         {"params": decay, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},

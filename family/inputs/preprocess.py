@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -37,6 +38,15 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode={self.mode!r} is unknown; choose one of: {', '.join(MODES)}.")
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
+        """Of plain values, lists in place of tuples."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        return cls(**plain)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """``(height, width)`` of a picture after resizing, before any crop."""

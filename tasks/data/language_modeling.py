@@ -16,6 +16,7 @@ from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import Place
+from tasks.data.sampling import as_it_is
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
 from tasks.errors import UserError
@@ -148,12 +149,12 @@ class LanguageModelingData(FamilyData):
         last = len(tokens) - self.context
         sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed, self.place)
         windows = Windows(tokens, self.context)
-        return DataLoader(windows, batch_sampler=sampler, collate_fn=identity)
+        return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
 
     def val_dataloader(self) -> DataLoader[Any]:
         self.setup()
         windows = Blocks(self._tokens["val"], self.context)
-        return DataLoader(windows, batch_size=self.batch_size, collate_fn=identity)
+        return DataLoader(windows, batch_size=self.batch_size, collate_fn=as_it_is)
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self.val_dataloader()
@@ -210,11 +211,6 @@ class RandomWindows(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return max(1, self.count // self.place.process[1])
-
-
-def identity(batch: Any) -> Any:
-    """Batches come whole."""
-    return batch
 
 
 def split_offset(path: Path, fraction: float) -> int:

@@ -1,0 +1,310 @@
+"""Pictures with sentences: tables, COCO's captions, and tar files of pairs (webdataset)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tasks.data.coco import column, find_coco, find_folder, read_json, unique
+from tasks.data.text_files import read_text
+from tasks.errors import UserError, closest
+
+TABLES = (".tsv", ".csv", ".jsonl")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+IMAGE_COLUMNS = ("file", "file_name", "filename", "filepath", "image", "image_path", "path")
+CAPTION_COLUMNS = ("caption", "text", "title", "sentence", "description")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A picture and a sentence about it.
+
+    Args:
+        file: the picture's name in its table or tar.
+        text: the sentence.
+        key: what rows have in common that one split must keep together.
+        where: place of the sentence, for messages.
+        path: of the picture, or of the tar that holds it.
+        span: first byte and length inside the tar.
+    """
+
+    file: str
+    text: str
+    key: str
+    where: str
+    path: Path
+    span: tuple[int, int] | None = None
+
+    def source(self) -> Path | bytes:
+        """The picture as a file, or its bytes."""
+        if self.span is None:
+            return self.path
+        with self.path.open("rb") as tar:
+            tar.seek(self.span[0])
+            return tar.read(self.span[1])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are read; None finds them by their usual names."""
+
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+
+def find_sources(root: Path, split: str) -> list[Path]:
+    """The files of a split, or none.
+
+    ``SPLIT.tsv``, ``.csv`` or ``.jsonl``; ``SPLIT/metadata.csv`` or ``.jsonl``; COCO's
+    ``annotations/captions_SPLIT.json``; ``SPLIT*.tar`` or ``SPLIT/*.tar``. ``split`` may also be
+    the name of a file; in names of tar files ``{0000..0099}`` and ``{a,b}`` stand for many.
+
+    Raises:
+        UserError: a file of that name does not exist.
+    """
+    if split.endswith((*TABLES, ".json", ".tar")):
+        found = [root / name for name in expand(split)]
+        for path in found:
+            if not path.is_file():
+                siblings = [p.name for p in path.parent.glob("*")]
+                raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
+        return found
+    names = [f"{split}{ending}" for ending in TABLES] + [f"{split}/metadata{e}" for e in TABLES]
+    for name in names:
+        if (root / name).is_file():
+            return [root / name]
+    file = find_coco(root, split, "captions")
+    if file is not None:
+        return [file]
+    return sorted(root.glob(f"{split}*.tar")) or sorted((root / split).glob("*.tar"))
+
+
+def find_common(root: Path) -> list[Path]:
+    """The files of a folder that has no splits: ``captions.*``, its only table, all its tars.
+
+    Raises:
+        UserError: there is none, or more tables than one.
+    """
+    found = find_sources(root, "captions")
+    if found:
+        return found
+    tables = sorted(path for path in root.glob("*") if path.suffix in TABLES)
+    if len(tables) > 1:
+        listed = ", ".join(path.name for path in tables)
+        raise UserError(f"{root} has several tables ({listed}): data.root may name one of them.")
+    found = tables or sorted(root.glob("*.tar"))
+    if not found:
+        raise UserError(
+            f"{root} has neither a table of captions (captions.tsv, .csv, .jsonl), nor COCO's "
+            "captions (annotations/captions_train.json), nor tar files."
+        )
+    return found
+
+
+def expand(pattern: str) -> list[str]:
+    """``a-{00..02}.tar`` to a-00.tar, a-01.tar, a-02.tar; ``{x,y}`` to each of its words."""
+    parts: list[list[str]] = []
+    for i, part in enumerate(re.split(r"\{([^{}]*)\}", pattern)):
+        numbers = re.fullmatch(r"(\d+)\.\.(\d+)", part)
+        if i % 2 == 0:
+            parts.append([part])
+        elif numbers:
+            first, last = numbers.groups()
+            parts.append([f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)])
+        else:
+            parts.append(part.split(","))
+    return ["".join(chosen) for chosen in product(*parts)]
+
+
+def read_captions(
+    files: Sequence[Path], columns: Columns, images: Path | None, split: str
+) -> list[Caption]:
+    """All rows of the files of a split, in their order.
+
+    Args:
+        images: the folder of the pictures, where the usual places are wrong.
+
+    Raises:
+        UserError: a file that cannot be read, a column that is missing, a tar that is compressed.
+    """
+    rows: list[Caption] = []
+    for file in files:
+        if file.suffix == ".tar":
+            rows += read_tar(file)
+        elif file.suffix == ".json":
+            rows += read_coco_captions(file, images, split)
+        else:
+            rows += read_table(file, columns, images, split)
+    if not rows:
+        raise UserError(f"{files[0]} holds no picture with a caption.")
+    return rows
+
+
+# --- Tables ----------------------------------------------------------------------------------
+
+
+def read_table(file: Path, columns: Columns, images: Path | None, split: str) -> list[Caption]:
+    """A TSV, CSV or JSON-lines table, whose first line names the columns."""
+    rows = list(table_rows(file))
+    if not rows:
+        raise UserError(f"{file} has no line below the names of the columns.")
+    names = list(rows[0][1])
+    image = choose(file, names, columns.image, IMAGE_COLUMNS, "image_column")
+    caption = choose(file, names, columns.caption, CAPTION_COLUMNS, "caption_column")
+    key = image if columns.split is None else columns.split
+    choose(file, names, key, (), "split_column")
+    for line, row in rows:
+        if not row.get(image):
+            raise UserError(f"{file} line {line} names no picture in the column {image!r}.")
+    first = [row[image] for _, row in rows[:20]]
+    folders = [file.parent, file.parent / "images", file.parent / split]
+    folder = images or next(
+        (f for f in folders if any((f / name).is_file() for name in first)), folders[0]
+    )
+    return [
+        Caption(
+            row[image],
+            row.get(caption, "").strip(),
+            row.get(key, ""),
+            f"{file} line {line}",
+            folder / row[image],
+        )
+        for line, row in rows
+    ]
+
+
+def table_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields of each row."""
+    lines = read_text(file).split("\n")
+    if file.suffix == ".jsonl":
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, json_row(file, number, line)
+        return
+    # Some write tabs into a .csv. A quote in a .tsv is a quote; in a .csv it encloses a field.
+    tabs = file.suffix == ".tsv" or ("\t" in lines[0] and "," not in lines[0])
+    lines[0] = lines[0].removeprefix("\ufeff")
+    reader = csv.reader(
+        (f"{line}\n" for line in lines),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if file.suffix == ".tsv" else csv.QUOTE_MINIMAL,
+    )
+    names = next(reader)
+    for row in csv_rows(file, reader):
+        if len(row) != len(names):
+            raise UserError(
+                f"{file} line {reader.line_num} has {len(row)} columns, but the first line names "
+                f"{len(names)}: {', '.join(names)}."
+            )
+        yield reader.line_num, dict(zip(names, row, strict=True))
+
+
+def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
+    """Rows that are not blank."""
+    try:
+        yield from filter(None, reader)
+    except csv.Error as error:
+        raise UserError(f"{file} line {reader.line_num} cannot be read: {error}.") from None
+
+
+def json_row(file: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{file} line {number} is no JSON object.")
+    return {name: "" if value is None else str(value) for name, value in row.items()}
+
+
+def choose(
+    file: Path, names: Sequence[str], wanted: str | None, usual: Sequence[str], option: str
+) -> str:
+    """The column that an option names, else the first with a usual name.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    listed = ", ".join(names)
+    if wanted is not None:
+        if wanted not in names:
+            raise UserError(f"{file} has no column {option}={wanted!r}, only: {listed}.")
+        return wanted
+    for name in usual:
+        if name in names:
+            return name
+    raise UserError(f"{file} has the columns {listed}: data.{option} must name the one to read.")
+
+
+# --- COCO ------------------------------------------------------------------------------------
+
+
+def read_coco_captions(file: Path, images: Path | None, split: str) -> list[Caption]:
+    """COCO's captions: several sentences a picture, one row each."""
+    content = read_json(file, ("images", "annotations"))
+    ids, names = column(file, content, "images", "id"), column(file, content, "images", "file_name")
+    unique(f"{file}: the image id", ids)
+    folder = images or find_folder(file, split, "captions", names)
+    name_of = dict(zip(ids, names, strict=True))
+    found = column(file, content, "annotations", "image_id")
+    texts = column(file, content, "annotations", "caption")
+    rows = []
+    for i, (image, text) in enumerate(zip(found, texts, strict=True)):
+        if image not in name_of:
+            raise UserError(f"{file}: annotations[{i}] is of image_id={image}, which no image has.")
+        name = name_of[image]
+        where = f"{file}: annotations[{i}]"
+        rows.append(Caption(name, str(text).strip(), name, where, folder / name))
+    return rows
+
+
+# --- Tar files -------------------------------------------------------------------------------
+
+
+def read_tar(file: Path) -> list[Caption]:
+    """Pairs of a webdataset shard: ``KEY.jpg`` with ``KEY.txt``, or ``KEY.json`` with "caption".
+
+    Only the places of the pictures are read, so that examples can be drawn in any order.
+    """
+    pictures: dict[str, tarfile.TarInfo] = {}
+    texts: dict[str, str] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                key, ending = f"{folder}/{stem}" if folder else stem, f".{ending.lower()}"
+                if not member.isfile():
+                    continue
+                if ending in PICTURES:
+                    pictures[key] = member
+                elif ending == ".txt" or (ending == ".json" and key not in texts):
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    texts[key] = tar_text(f"{file}/{member.name}", content.read(), ending)
+    except tarfile.TarError as error:
+        raise UserError(f"{file} is not an uncompressed tar file: {error}.") from None
+    rows = []
+    for key, member in pictures.items():
+        span = member.offset_data, member.size
+        rows.append(Caption(member.name, texts.get(key, ""), key, f"{file}/{key}", file, span))
+    return rows
+
+
+def tar_text(where: str, content: bytes, ending: str) -> str:
+    """The sentence of a ``.txt`` or ``.json`` member."""
+    try:
+        text = content.decode("utf-8")
+        if ending == ".json":
+            text = str(json.loads(text).get("caption") or "")
+        return text.strip()
+    except (ValueError, AttributeError):
+        raise UserError(f"{where} is neither UTF-8 text nor a JSON object.") from None

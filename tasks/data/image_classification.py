@@ -1,0 +1,316 @@
+"""Pictures and their classes: folders, tars, torchvision's layouts, and the world of shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from tasks.data.augment import Augment, ClassificationAugment, as_tensor
+from tasks.data.base import FamilyData
+from tasks.data.images import OnBad, read_or_next, read_those
+from tasks.data.labelled_images import (
+    READERS,
+    SPLITS,
+    TARS,
+    Labelled,
+    decode,
+    labelled_folder,
+    labelled_shapes,
+    labelled_tar,
+    labelled_torchvision,
+    refuse_other_classes,
+)
+from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
+from tasks.errors import UserError, closest
+
+Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
+MEMORY = 1 << 30
+"""Bytes that the decoded pictures of a split may take."""
+
+
+class ImageClassificationData(FamilyData):
+    """Pictures and their classes.
+
+    Where there is no validation split, a part of the training split is held out, chosen by the
+    hash of each picture's name.
+
+    Args:
+        root: where the data lies; None is the built-in world of shapes.
+        image_size: of the model's input, ``height`` and ``width`` or one number for both.
+        layout: "folder" (``root/SPLIT/CLASS/*.jpg``, or ``root/CLASS/*.jpg``), "tar"
+            (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), or torchvision's
+            "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there.
+        val_fraction: the share held out where there is no validation split; 0 validates on test.
+        augment: "flip", "crop" (shifted by up to an eighth, flipped), "resized_crop" (a random
+            part at the model's size, flipped) or "none".
+        crop_scale: the least share of the area that "resized_crop" keeps.
+        rand_augment: RandAugment in timm's words, such as "rand-m9-mstd0.5-inc1".
+        random_erasing: share of the pictures of which a part becomes noise.
+        mixup, cutmix: their strengths; labels become ``(batch, classes)`` probabilities.
+        on_bad: a picture that cannot be read ends the run ("stop") or is left out ("skip").
+        cache: keep decoded pictures in memory, where a split's take at most a gigabyte.
+        examples: training pictures of the built-in world.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        image_size: int | tuple[int, int] = 32,
+        batch_size: int = 128,
+        layout: Layout = "auto",
+        val_fraction: float = 0.1,
+        augment: Augment = "crop",
+        crop_scale: float = 0.08,
+        rand_augment: str | None = None,
+        random_erasing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        on_bad: OnBad = "stop",
+        cache: bool = True,
+        examples: int = 8000,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.root = None if root is None else Path(root)
+        self.preprocess = Preprocess((height, width), "crop", tuple(mean), tuple(std))
+        self.batch_size, self.asked_layout, self.val_fraction = batch_size, layout, val_fraction
+        self.augment, self.crop_scale = augment, crop_scale
+        self.extras: dict[str, Any] = {
+            "rand_augment": rand_augment,
+            "random_erasing": random_erasing,
+            "mixup": mixup,
+            "cutmix": cutmix,
+        }
+        # A mistake in one of them shows now, not in the first batch.
+        ClassificationAugment(self.preprocess, 2, augment, **self.extras)
+        self.on_bad, self.cache, self.examples = on_bad, cache, examples
+        self.seed, self.num_workers = seed, num_workers
+        self.given: list[str] | None = None
+        self.known: dict[str, Labelled | None] = {}
+
+    # --- What there is -----------------------------------------------------------------------
+
+    @property
+    def layout(self) -> str:
+        """The layout of ``root``.
+
+        Raises:
+            UserError: none that is known.
+        """
+        if self.root is None:
+            return "shapes"
+        if self.asked_layout != "auto":
+            return self.asked_layout
+        if not self.root.is_dir():
+            what = "is no folder" if self.root.exists() else "does not exist"
+            raise UserError(f"data.root {self.root} {what}.")
+        for layout, (_, inside) in READERS.items():
+            if (self.root / inside).exists():
+                return layout
+        if self._tar("train") is not None:
+            return "tar"
+        if any(path.is_dir() for path in self.root.iterdir()):
+            return "folder"
+        raise UserError(
+            f"{self.root} holds neither train/CLASS/*.jpg, CLASS/*.jpg, train.tar[.gz] nor a "
+            "layout of torchvision's (CIFAR, Fashion-MNIST, ImageNet)."
+        )
+
+    def _tar(self, split: str) -> Path | None:
+        assert self.root is not None
+        found = (self.root / f"{name}{end}" for name in SPLITS[split] for end in TARS)
+        return next((path for path in found if path.is_file()), None)
+
+    def _stored(self, split: str) -> Labelled | None:
+        """A split as it is stored; None where there is none."""
+        if split not in self.known:
+            self.known[split] = self._read(split)
+        return self.known[split]
+
+    def _read(self, split: str) -> Labelled | None:
+        layout = self.layout
+        if self.root is None:
+            count = self.examples if split == "train" else max(100, self.examples // 10)
+            return labelled_shapes(count, self.preprocess.size, self.seed, split)
+        if layout == "tar":
+            tar = self._tar(split)
+            return None if tar is None else labelled_tar(tar)
+        if layout == "folder":
+            names = [name for some in SPLITS.values() for name in some]
+            if split == "train" and not any((self.root / name).is_dir() for name in names):
+                return labelled_folder(self.root, self.on_bad)
+            folders = [self.root / name for name in SPLITS[split]]
+            folder = next((folder for folder in folders if folder.is_dir()), None)
+            return None if folder is None else labelled_folder(folder, self.on_bad)
+        absent = "test" if layout == "imagenet" else "val"
+        return None if split == absent else labelled_torchvision(layout, self.root, split)
+
+    def split(self, name: str) -> Labelled:
+        """The pictures of "train", "val" or "test".
+
+        Raises:
+            UserError: there is none, nothing is held out, or a class that "train" has not.
+        """
+        found = self._stored(name)
+        train = self._stored("train") if name != "test" else None
+        if name != "test" and train is not None and self._stored("val") is None:
+            if self.val_fraction == 0:
+                return train if name == "train" else self.split("test")
+            limit = self.val_fraction * 2**32
+            held_out = np.array([zlib.crc32(n.encode()) < limit for n in train.names])
+            if held_out.all() or not held_out.any():
+                raise UserError(
+                    f"data.val_fraction={self.val_fraction} of {len(train.names)} pictures in "
+                    f"{self.root} leaves {'none to train on' if held_out.all() else 'none out'}."
+                )
+            found = train.part(np.flatnonzero(held_out == (name == "val")).tolist())
+        if found is None:
+            raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
+        return self._in_order(found, name)
+
+    def _in_order(self, found: Labelled, split: str) -> Labelled:
+        """The labels by the run's list of classes."""
+        if found.classes == self.classes:
+            return found
+        for name in found.classes:
+            if name not in self.classes:
+                raise UserError(
+                    f"the class {name!r} of the {split} split in {self.root} is none of the "
+                    f"{len(self.classes)} classes of train.{closest(name, self.classes)}"
+                )
+        ids = np.array([self.classes.index(name) for name in found.classes])
+        return dataclasses.replace(found, classes=self.classes, labels=ids[found.labels])
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in the order of the labels: a checkpoint's, or those of the training split."""
+        if self.given is None:
+            train = self._stored("train")
+            if train is None:
+                raise UserError(f"{self.root} has no train split ({' or '.join(SPLITS['train'])}).")
+            return train.classes
+        return self.given
+
+    # --- What Lightning and tasks ask for ----------------------------------------------------
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model."""
+        return {"num_classes": len(self.classes), "image_size": self.preprocess.size}
+
+    def assets(self) -> dict[str, Any]:
+        return {"labels": list(self.classes), "preprocess": dataclasses.asdict(self.preprocess)}
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        labels, train = list(assets["labels"]), self._stored("train")
+        if train is not None:
+            refuse_other_classes(labels, train.classes, str(self.root or "the built-in data"))
+        self.given = labels
+        self.preprocess = Preprocess.from_dict(assets["preprocess"])
+
+    def setup(self, stage: str | None = None) -> None:
+        # Read now, so that a mistake in the files ends the run before it began.
+        if stage in (None, "fit"):
+            self.split("train")
+        if stage in (None, "fit", "validate"):
+            self.split("val")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader("val" if self._stored("test") is None else "test")
+
+    def _loader(self, split: str, train: bool = False) -> DataLoader[Any]:
+        pictures = self.split(split)
+        crop = None
+        if train and self.augment == "resized_crop":
+            crop = v2.RandomResizedCrop(self.preprocess.size, scale=(self.crop_scale, 1.0))
+        store = None
+        fits = len(pictures.names) * 3 * int(np.prod(self.preprocess.size)) <= MEMORY
+        if self.cache and fits and crop is None:
+            pictures, store = decode(pictures, self.preprocess, self.on_bad)
+        augment = None
+        if train:
+            augment = ClassificationAugment(
+                self.preprocess, len(self.classes), self.augment, **self.extras
+            )
+        dataset = ClassificationBatches(
+            pictures, self.preprocess, augment, crop, store, self.on_bad, self.seed
+        )
+        batches = ExampleBatches(
+            len(dataset), self.batch_size, train, self.seed, self.place, drop_last=train
+        )
+        return batch_loader(dataset, batches, self.num_workers)
+
+
+class ClassificationBatches(Dataset[dict[str, Tensor]]):
+    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)``, ``labels`` ``(batch,)``.
+
+    Args:
+        augment: None in evaluation.
+        crop: what training does to a picture at its own size, in place of ``preprocess.resize``.
+        store: all pictures, decoded.
+    """
+
+    def __init__(
+        self,
+        pictures: Labelled,
+        preprocess: Preprocess,
+        augment: ClassificationAugment | None,
+        crop: Callable[[Image.Image], Image.Image] | None,
+        store: Tensor | None,
+        on_bad: OnBad,
+        seed: int,
+    ) -> None:
+        self.pictures, self.preprocess, self.augment = pictures, preprocess, augment
+        self.crop, self.store, self.on_bad, self.seed = crop, store, on_bad, seed
+        self.labels = torch.from_numpy(pictures.labels.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def example(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.pictures.read(index)
+        sized = self.preprocess.resize(image) if self.crop is None else self.crop(image)
+        return as_tensor(sized), self.labels[index]
+
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+        indices = [pick.index for pick in picks]
+        with seeded(self.seed, picks[0]):
+            if self.store is not None:
+                pixels, labels = self.store[indices], self.labels[indices]
+            else:
+                pixels, labels = map(torch.stack, zip(*self._read(indices), strict=True))
+            if self.augment is None:
+                return {"pixel_values": self.preprocess.normalise(pixels), "labels": labels}
+            pixels, labels = self.augment(pixels, labels)
+            return {"pixel_values": pixels, "labels": labels}
+
+    def _read(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        if self.augment is None:
+            return read_those(self.example, indices, len(self), self.on_bad)
+        return [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]

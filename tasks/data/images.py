@@ -1,0 +1,243 @@
+"""Pictures and masks from files of every kind, each mistake one sentence that names the file."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from tasks.errors import UserError
+
+log = logging.getLogger(__name__)
+Example = TypeVar("Example")
+
+OnBad = Literal["stop", "skip"]
+"""What to do with a picture that cannot be read: end the run, or go on without it."""
+
+IMAGE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures below a folder, sorted; hidden files and folders are left out.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}.")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def read_image(
+    source: Path | bytes | BinaryIO,
+    name: str | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Image.Image:
+    """A picture as RGB, upright as its EXIF orientation says.
+
+    16-bit values are scaled by their whole range; what is transparent shows ``background``.
+
+    Args:
+        source: a file, its bytes, or an open file.
+        name: what messages call it; the path where there is one.
+
+    Raises:
+        UserError: missing, no picture, or cut short.
+    """
+    image = _decode(source, name, upright=True)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        below = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(below, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """``(height, width)`` int64, the class id of each pixel; of a palette, the indices.
+
+    Raises:
+        UserError: missing, no picture, or more than one channel.
+    """
+    image = _decode(path, None, upright=False)
+    if len(image.getbands()) > 1:
+        raise UserError(
+            f"{path} has {len(image.getbands())} channels ({image.mode}): a mask has one, "
+            "which holds the class id of each pixel."
+        )
+    values = np.asarray(image)
+    if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
+        raise UserError(f"{path} holds {values.dtype} numbers: a mask holds whole class ids.")
+    # Pillow stretches grey of 2 and 4 bits, which PNG optimisers make of small ids, to 0..255.
+    return values.astype(np.int64) // image.info.get("stretched", 1)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """``(height, width)`` of a picture as :func:`read_image` gives it, from its header alone.
+
+    Raises:
+        UserError: missing, or no picture.
+    """
+    with _open(path, None) as image:
+        # Not always getexif: of a PNG without such a header it would read everything.
+        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _open(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile.ImageFile:
+    """A picture of which only the header is read."""
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist.") from None
+    except UnidentifiedImageError:
+        empty = isinstance(source, Path) and source.stat().st_size == 0
+        what = "is empty" if empty or source == b"" else "is not a picture that can be read"
+        raise UserError(f"{name} {what}.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} cannot be read as a picture: {error}.") from None
+
+
+def _decode(source: Path | bytes | BinaryIO, name: str | None, upright: bool) -> Image.Image:
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    with _open(source, name) as image:
+        raw = image.tile[0].args if image.tile else None
+        try:
+            image.load()
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+        except Exception as error:  # decoders raise many kinds
+            reason = str(error).rstrip(".")
+            raise UserError(f"{name} is cut short or damaged: {reason}.") from None
+    image.info["stretched"] = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else "", 1)
+    return image
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or more bits by the whole range of 16 bits, or of floats by 0..1 or 0..255.
+
+    Values beyond these ranges are scaled from their least to their greatest.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    low, high = 0.0, 65535.0
+    if image.mode == "F":
+        high = 1.0 if values.max() <= 1 else 255.0
+    if values.min() < low or values.max() > high:
+        low, high = values.min(), values.max()
+    scaled = (values - low) * (255 / max(high - low, 1e-12))
+    return Image.fromarray(scaled.round().astype(np.uint8))
+
+
+# --- Pictures that cannot be read ------------------------------------------------------------
+
+
+def check_images(paths: Sequence[Path], on_bad: OnBad) -> list[int]:
+    """Indices of the pictures whose headers can be read; nothing is decoded.
+
+    With "skip" one warning names the others.
+
+    Raises:
+        UserError: "stop" and one that cannot be read, or none that can.
+    """
+
+    def mistake(path: Path) -> str | None:
+        try:
+            _open(path, None).close()
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        mistakes = list(pool.map(mistake, paths))
+    return kept(mistakes, on_bad)
+
+
+def kept(mistakes: Sequence[str | None], on_bad: OnBad) -> list[int]:
+    """Indices of the pictures without a mistake; see :func:`check_images`."""
+    bad = [mistake for mistake in mistakes if mistake]
+    if not bad:
+        return list(range(len(mistakes)))
+    hint = "data.on_bad=skip would leave it out"
+    if on_bad == "stop":
+        more = f" ({len(bad)} pictures are so)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0].rstrip('.')}{more}; {hint}.")
+    if len(bad) == len(mistakes):
+        raise UserError(f"none of {len(bad)} pictures can be read: {bad[0]}")
+    shown = " ".join(bad[:3]) + (" ..." if len(bad) > 3 else "")
+    log.warning("%d of %d pictures are left out: %s", len(bad), len(mistakes), shown)
+    return [index for index, mistake in enumerate(mistakes) if not mistake]
+
+
+_warned: set[str] = set()
+
+
+def read_or_next(read: Callable[[int], Example], index: int, count: int, on_bad: OnBad) -> Example:
+    """``read(index)``; with "skip", where that is a mistake, the next example that is none.
+
+    Each mistake is warned of once.
+
+    Raises:
+        UserError: "stop" and a mistake, or nothing but mistakes.
+    """
+    for step in range(count):
+        try:
+            return read((index + step) % count)
+        except UserError as error:
+            if on_bad == "stop":
+                raise
+            warn_once(f"another picture is taken instead: {error}")
+    raise UserError(f"none of {count} pictures can be read.")
+
+
+def read_those(
+    read: Callable[[int], Example], indices: Sequence[int], count: int, on_bad: OnBad
+) -> list[Example]:
+    """Examples for evaluation: with "skip" those that cannot be read are left out.
+
+    Only where nothing would be left another example stands in.
+
+    Raises:
+        UserError: see :func:`read_or_next`.
+    """
+    examples = []
+    for index in indices:
+        try:
+            examples.append(read(index))
+        except UserError as error:
+            if on_bad == "stop":
+                raise
+            warn_once(f"left out: {error}")
+    return examples or [read_or_next(read, indices[0], count, on_bad)]
+
+
+def warn_once(message: str) -> None:
+    """A warning, but not the same twice."""
+    if message not in _warned:
+        _warned.add(message)
+        log.warning(message)

@@ -1,0 +1,227 @@
+"""Pictures and their classes from folders, tars, torchvision's layouts and the world of shapes."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from family.inputs.preprocess import Preprocess
+from tasks.data import shapes
+from tasks.data.augment import as_tensor
+from tasks.data.images import IMAGE_ENDINGS, OnBad, check_images, kept, list_images, read_image
+from tasks.errors import UserError
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid"),
+    "test": ("test", "testing"),
+}
+"""What folders and files of each split may be called."""
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+READERS = {
+    "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),
+    "cifar100": (datasets.CIFAR100, "cifar-100-python"),
+    "fashion_mnist": (datasets.FashionMNIST, "FashionMNIST"),
+    "imagenet": (datasets.ImageNet, "meta.bin"),
+}
+"""torchvision's reader of each layout, and what its root holds."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures and their classes.
+
+    Args:
+        classes: their names, in the order of the labels.
+        labels: ``(pictures,)`` int64.
+        names: of each picture, for messages and the choice of those held out.
+        read: gives picture i as RGB.
+    """
+
+    classes: list[str]
+    labels: np.ndarray
+    names: list[str]
+    read: Callable[[int], Image.Image]
+
+    def part(self, indices: Sequence[int]) -> Labelled:
+        """Some of the pictures."""
+        names = [self.names[i] for i in indices]
+        labels = self.labels[np.asarray(indices, int)]
+        return Labelled(self.classes, labels, names, partial(read_chosen, self.read, indices))
+
+
+def read_chosen(
+    read: Callable[[int], Image.Image], indices: Sequence[int], index: int
+) -> Image.Image:
+    return read(indices[index])
+
+
+def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
+    """A folder of folders of pictures, one a class.
+
+    Raises:
+        UserError: no folders of classes, an empty one, a file that is no picture.
+    """
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if not classes:
+        raise UserError(f"{folder} has no folders of pictures: it needs one for each class.")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = list_images(folder / name)
+        if not found:
+            raise UserError(f"the class folder {folder / name} is empty: it has no pictures.")
+        paths += found
+        labels += [label] * len(found)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    everything = Labelled(classes, np.array(labels), names, partial(read_path, paths))
+    keep = check_images(paths, on_bad)
+    return everything if len(keep) == len(paths) else everything.part(keep)
+
+
+def read_path(paths: Sequence[Path], index: int) -> Image.Image:
+    return read_image(paths[index])
+
+
+def labelled_tar(path: Path) -> Labelled:
+    """A tar with one folder a class: pictures of a plain tar are read where they lie.
+
+    Those of a compressed tar are kept in memory, encoded as they are.
+
+    Raises:
+        UserError: no tar, a class folder that is empty, no pictures.
+    """
+    try:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                members = tar.getmembers()
+            content: list[Any] | None = None
+        except tarfile.ReadError:
+            with tarfile.open(path) as tar:
+                members = tar.getmembers()
+                content = [tar.extractfile(m).read() for m in members if is_picture(m)]  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(".:")
+        raise UserError(f"{path} is not a tar that can be read: {reason}.") from None
+    pictures = [member for member in members if is_picture(member)]
+    filled = {Path(member.name).parent for member in pictures}
+    folders = [Path(member.name) for member in members if member.isdir()]
+    above = {folder.parent for folder in folders} | {folder.parent for folder in filled}
+    for folder in folders:
+        if folder not in filled | above and folder.name[:1] != ".":
+            raise UserError(f"the class folder {folder} in {path} is empty: it has no pictures.")
+    if not pictures or Path() in filled:
+        raise UserError(f"{path} needs a folder of pictures for each class.")
+    classes = sorted({parent.name for parent in filled})
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of[Path(member.name).parent.name] for member in pictures])
+    names = ["/".join(Path(member.name).parts[-2:]) for member in pictures]
+    places = [(member.offset_data, member.size) for member in pictures]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    read = partial(read_member, path, names, places if content is None else content)
+    return Labelled(classes, labels, names, read).part(order)
+
+
+def is_picture(member: tarfile.TarInfo) -> bool:
+    path = Path(member.name)
+    return member.isfile() and path.suffix.lower() in IMAGE_ENDINGS and path.name[0] != "."
+
+
+def read_member(
+    path: Path, names: Sequence[str], sources: Sequence[Any], index: int
+) -> Image.Image:
+    """Of bytes, or of a place ``(offset, size)`` in a file."""
+    source = sources[index]
+    if not isinstance(source, bytes):
+        with path.open("rb") as file:
+            file.seek(source[0])
+            source = file.read(source[1])
+    return read_image(source, f"{names[index]} in {path}")
+
+
+def labelled_torchvision(layout: str, root: Path, split: str) -> Labelled:
+    """CIFAR, Fashion-MNIST or ImageNet as torchvision keeps them on disk; nothing is downloaded.
+
+    Raises:
+        UserError: files are missing.
+    """
+    reader, inside = READERS[layout]
+    try:
+        if layout == "imagenet":
+            dataset = reader(str(root), split)
+        else:
+            dataset = reader(str(root), train=split == "train", download=False)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).split(". ")[0].strip().rstrip(".")
+        raise UserError(
+            f"{root} does not hold {layout} as torchvision stores it ({inside} ...): {reason}."
+        ) from None
+    labels = np.array(dataset.targets)
+    if layout == "imagenet":
+        paths = [Path(path) for path, _ in dataset.samples]
+        classes = [", ".join(words) for words in dataset.classes]
+        return Labelled(classes, labels, [path.name for path in paths], partial(read_path, paths))
+    pixels = np.asarray(dataset.data)
+    names = [str(i) for i in range(len(pixels))]
+    return Labelled(list(dataset.classes), labels, names, partial(read_array, pixels))
+
+
+def read_array(pixels: np.ndarray, index: int) -> Image.Image:
+    return Image.fromarray(pixels[index]).convert("RGB")
+
+
+def labelled_shapes(count: int, size: tuple[int, int], seed: int, split: str) -> Labelled:
+    """Scenes of the built-in world, squashed to ``size``; the class is the shape that covers most."""
+    labels = np.array([shapes.label(shapes.sample(i, seed, split)) for i in range(count)])
+    names = [str(i) for i in range(count)]
+    return Labelled(list(shapes.CLASSES), labels, names, partial(draw, size, seed, split))
+
+
+def draw(size: tuple[int, int], seed: int, split: str, index: int) -> Image.Image:
+    image = shapes.draw(shapes.sample(index, seed, split), max(size))
+    return image if size[0] == size[1] else image.resize((size[1], size[0]))
+
+
+def refuse_other_classes(labels: Sequence[str], ours: Sequence[str], where: str) -> None:
+    """Refuse data whose list of classes is not the checkpoint's.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    for i, (theirs, name) in enumerate(zip(labels, ours, strict=False)):
+        if theirs != name:
+            raise UserError(f"class {i} of the checkpoint is {theirs!r}, but {name!r} in {where}.")
+    if len(labels) != len(ours):
+        raise UserError(f"the checkpoint has {len(labels)} classes, but {where} has {len(ours)}.")
+
+
+def decode(pictures: Labelled, preprocess: Preprocess, on_bad: OnBad) -> tuple[Labelled, Tensor]:
+    """All pictures as one uint8 tensor ``(pictures, 3, height, width)``, and those kept.
+
+    Raises:
+        UserError: one cannot be read, and ``on_bad`` is "stop".
+    """
+    store = torch.empty((len(pictures.names), 3, *preprocess.size), dtype=torch.uint8)
+
+    def one(index: int) -> str | None:
+        try:
+            store[index] = as_tensor(preprocess.resize(pictures.read(index)))
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        keep = kept(list(pool.map(one, range(len(store)))), on_bad)
+    return (pictures, store) if len(keep) == len(store) else (pictures.part(keep), store[keep])

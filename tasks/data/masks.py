@@ -1,0 +1,156 @@
+"""Masks that hold the class of every pixel: found beside their pictures, checked before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tasks.data.images import OnBad, check_images, list_images, read_mask, size_of
+from tasks.errors import UserError
+
+IGNORE_MASK = 255
+"""The label of pixels that do not count, the ``ignore_index`` of the loss."""
+VALUES = 1 << 16
+"""How many values a mask may hold."""
+CHECKED = 5000
+"""At most so many masks of a split are read before training; the others as they come."""
+
+
+class Masks:
+    """The values of mask files as labels: class k is the k-th value that is not ignored.
+
+    Args:
+        classes: their number.
+        ignore: values that become ``IGNORE_MASK``.
+    """
+
+    def __init__(self, classes: int, ignore: Sequence[int]) -> None:
+        self.classes, self.ignore = classes, list(ignore)
+        if classes > IGNORE_MASK:
+            raise UserError(f"{classes} classes are too many: masks may have {IGNORE_MASK}.")
+        self.table = np.full(VALUES, -1, np.int64)
+        kept = np.setdiff1d(np.arange(VALUES), self.ignore)[:classes]
+        self.table[kept] = np.arange(classes)
+        self.table[self.ignore] = IGNORE_MASK
+        self.first, self.last = int(kept[0]), int(kept[-1])
+
+    def labels(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """The labels of a mask.
+
+        Raises:
+            UserError: a value that is no class; ``path`` is named.
+        """
+        labels = self.table[values.clip(0, VALUES - 1)]
+        wrong = values[(labels < 0) | (values < 0) | (values >= VALUES)]
+        if wrong.size:
+            value = int(wrong.max())
+            hint = "" if self.ignore else f"; data.ignore={value} if it does not count"
+            raise UserError(
+                f"{path} has the value {value}, but there are {self.classes} classes "
+                f"({self.first} to {self.last}){hint}."
+            )
+        return labels
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask, as files or (of the built-in world) in memory."""
+
+    image: Path | Image.Image
+    mask: Path | np.ndarray
+
+
+def find_pairs(images: Path, masks: Path) -> list[Pair]:
+    """Pictures and masks of the same name but for the ending.
+
+    Raises:
+        UserError: none at all, one without a partner, two of one name.
+    """
+    found: list[dict[str, Path]] = []
+    for folder in (images, masks):
+        by_name: dict[str, Path] = {}
+        for path in list_images(folder):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in by_name:
+                raise UserError(f"{path} and {by_name[name]} have one name: which one is meant?")
+            by_name[name] = path
+        found.append(by_name)
+    if not found[0]:
+        raise UserError(f"{images} has no pictures.")
+    counts = f"{images} has {len(found[0])} pictures and {masks} {len(found[1])} masks"
+    for ours, theirs, folder, what in (
+        (found[0], found[1], masks, "mask"),
+        (found[1], found[0], images, "picture"),
+    ):
+        for name in ours:
+            if name not in theirs:
+                raise UserError(f"{counts}: {ours[name].name} has no {what} in {folder}.")
+    return [Pair(found[0][name], found[1][name]) for name in found[0]]
+
+
+def check_pairs(
+    pairs: Sequence[Pair], masks: Masks | None, on_bad: OnBad
+) -> tuple[list[Pair], np.ndarray]:
+    """Read masks before training: that sizes agree, and that every value is a class.
+
+    Args:
+        masks: None where the classes are to be found from the values.
+
+    Returns:
+        The pairs whose pictures can be read, and which values occur.
+
+    Raises:
+        UserError: names the file; see :class:`Masks`.
+    """
+    paths = [pair.image for pair in pairs if isinstance(pair.image, Path)]
+    pairs = [pairs[i] for i in check_images(paths, on_bad)]
+
+    def values(pair: Pair) -> np.ndarray:
+        mask = read_pair_mask(pair)
+        if masks is not None:
+            masks.labels(mask, pair.mask)  # type: ignore[arg-type]
+        return np.unique(mask)
+
+    # Where classes are known, a sample of a very large set will do.
+    step = 1 if masks is None else -(-len(pairs) // CHECKED)
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(values, pairs[::step]))
+    return list(pairs), np.unique(np.concatenate(seen))
+
+
+def read_pair_mask(pair: Pair) -> np.ndarray:
+    """The values of a mask file.
+
+    Raises:
+        UserError: it is not as large as its picture.
+    """
+    assert isinstance(pair.image, Path) and isinstance(pair.mask, Path)
+    mask, size = read_mask(pair.mask), size_of(pair.image)
+    if mask.shape != size:
+        raise UserError(
+            f"{pair.mask} is {mask.shape[1]} x {mask.shape[0]}, but its picture "
+            f"{pair.image.name} is {size[1]} x {size[0]} (width x height)."
+        )
+    return mask
+
+
+def numbers(values: np.ndarray, ignore: Sequence[int]) -> list[str]:
+    """Names of classes that are known by their values alone.
+
+    Raises:
+        UserError: 255 occurs, which means "does not count" where the values below it are unused.
+    """
+    kept = np.setdiff1d(values, ignore)
+    if 255 in kept and 254 not in kept:
+        raise UserError(
+            "the masks hold the value 255, but not 254: give data.ignore=255 if it does not "
+            "count, or data.classes."
+        )
+    if not len(kept) or kept[0] < 0 or kept[-1] >= VALUES:
+        raise UserError(f"the masks hold no class ids from 0 to {VALUES - 1}, but {values[:5]}.")
+    return [str(v) for v in np.setdiff1d(np.arange(kept[-1] + 1), ignore)]

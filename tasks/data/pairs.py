@@ -1,0 +1,164 @@
+"""Batches of pictures and sentences."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from family.inputs.preprocess import Preprocess
+from tasks.data import shapes
+from tasks.data.captions import Caption
+from tasks.data.images import OnBad, read_image, read_or_next
+from tasks.data.sampling import Pick, seeded
+from tasks.data.tokenizers import Tokenizer
+from tasks.data.translation import pad_rows
+
+Batch = dict[str, Any]
+
+
+class Pairs:
+    """Pictures and sentences from files."""
+
+    labels: Sequence[int] | None = None
+
+    def __init__(self, rows: list[Caption], background: tuple[int, int, int]) -> None:
+        self.rows, self.background = rows, background
+        self.texts = [row.text for row in rows]
+        self.files = [row.file for row in rows]
+        self.groups = groups([(row.path, row.span) for row in rows], self.texts)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, index: int) -> Image.Image:
+        row = self.rows[index]
+        name = str(row.path) if row.span is None else f"{row.path}/{row.file}"
+        return read_image(row.source(), name, self.background)
+
+
+class ShapePairs:
+    """The built-in world; as in translation, no sentence belongs to two splits."""
+
+    def __init__(self, count: int, image_size: int, seed: int, split: str) -> None:
+        self.image_size = image_size
+        self.scenes: list[shapes.Scene] = []
+        self.texts: list[str] = []
+        index = 0
+        while len(self.scenes) < count:
+            scene = shapes.sample(index, seed, split)
+            text = shapes.caption(scene)
+            if zlib.crc32(text.encode()) % 10 in shapes.SPLITS[split]:
+                self.scenes.append(scene)
+                self.texts.append(text)
+            index += 1
+        self.files = [f"shapes-{split}-{i}" for i in range(count)]
+        self.labels = [shapes.label(scene) for scene in self.scenes]
+        self.groups = groups(self.files, self.texts)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def image(self, index: int) -> Image.Image:
+        return shapes.draw(self.scenes[index], self.image_size)
+
+
+def groups(pictures: Sequence[Any], texts: Sequence[str]) -> list[int]:
+    """A number for each pair: the same where the picture or the sentence is the same.
+
+    What pairs have in common carries over: if a and b share a picture, and b and c a sentence,
+    all three are of one group.
+    """
+    parent = list(range(len(texts)))
+
+    def first(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for values in (pictures, texts):
+        seen: dict[Any, int] = {}
+        for i, value in enumerate(values):
+            parent[first(i)] = first(seen.setdefault(value, i))
+    return [first(i) for i in range(len(texts))]
+
+
+def augmentation(size: tuple[int, int], crop: float, flip: bool, colour: float) -> v2.Transform:
+    """What happens to a picture in training; the result has the size that the model wants."""
+    steps: list[Any] = []
+    if crop < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(crop, 1), ratio=(0.9, 1.1)))
+    if flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if colour:
+        steps.append(v2.ColorJitter(colour, colour, colour))
+    return v2.Compose(steps or [v2.Identity()])
+
+
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """<bos> text <eos>, cut to ``max_tokens``: ids ``(texts, tokens)``, and their mask."""
+    ids = tokenizer.encode_batch(list(texts))
+    pad, bos, eos = tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id
+    assert pad is not None and bos is not None and eos is not None
+    padded = pad_rows([[bos, *row[: max_tokens - 2], eos] for row in ids], -1)
+    mask = padded >= 0
+    return padded.masked_fill(~mask, pad), mask
+
+
+class PairBatches(Dataset[Batch]):
+    """Whole batches: pictures read, changed and made into tensors, sentences into ids."""
+
+    def __init__(
+        self,
+        pairs: Pairs | ShapePairs,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        preprocess: Preprocess,
+        augment: v2.Transform | None,
+        on_bad: OnBad,
+        seed: int,
+    ) -> None:
+        self.pairs, self.tokenizer, self.max_tokens = pairs, tokenizer, max_tokens
+        self.preprocess, self.augment = preprocess, augment
+        self.on_bad, self.seed = on_bad, seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def example(self, pick: Pick) -> tuple[Tensor, int]:
+        """``(3, height, width)``, and which pair it is."""
+
+        def read(index: int) -> tuple[Image.Image, int]:
+            return self.pairs.image(index), index
+
+        image, index = read_or_next(read, pick.index, len(self.pairs), self.on_bad)
+        if self.augment is not None:
+            with seeded(self.seed, pick):
+                image = self.augment(image)
+        return self.preprocess(image), index
+
+    def __getitems__(self, picks: list[Pick]) -> Batch:
+        pictures, chosen = zip(*(self.example(pick) for pick in picks), strict=True)
+        pairs = self.pairs
+        texts = [pairs.texts[i] for i in chosen]
+        input_ids, mask = encode_texts(self.tokenizer, texts, self.max_tokens)
+        batch: Batch = {
+            "pixel_values": torch.stack(pictures),
+            "input_ids": input_ids,
+            "mask": mask,
+            "groups": torch.tensor([pairs.groups[i] for i in chosen]),
+            "caption": texts,
+            "file": [pairs.files[i] for i in chosen],
+        }
+        if pairs.labels is not None:
+            batch["labels"] = torch.tensor([pairs.labels[i] for i in chosen])
+        return batch

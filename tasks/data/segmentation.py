@@ -1,0 +1,275 @@
+"""Pictures and masks that hold the class of every pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+
+from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from tasks.data import shapes
+from tasks.data.augment import as_tensor, joint_transform
+from tasks.data.base import FamilyData
+from tasks.data.images import OnBad, read_image, read_or_next, read_those
+from tasks.data.labelled_images import SPLITS, refuse_other_classes
+from tasks.data.masks import (
+    IGNORE_MASK,
+    VALUES,
+    Masks,
+    Pair,
+    check_pairs,
+    find_pairs,
+    numbers,
+    read_pair_mask,
+)
+from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
+from tasks.data.text_files import read_lines
+from tasks.errors import UserError
+
+MASKS = ("masks", "annotations", "labels")
+"""What the folder of masks may be called."""
+
+
+class SegmentationData(FamilyData):
+    """Pictures and masks.
+
+    Args:
+        root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
+            (or "annotations" or "labels" for "masks"); a picture and its mask have one name. None
+            is the built-in world of shapes.
+        image_size: ``(height, width)`` of the model's input: training cuts it out, evaluation
+            resizes the whole picture to it.
+        classes: their names, by the values of the masks; by default the lines of
+            ``root/classes.txt``, else numbers up to the largest value in training.
+        ignore: values of the masks that do not count, in training or evaluation.
+        augment: resize, cut and flip at random in training.
+        scale: the least and greatest of the random resizing; 1 fits the picture to ``image_size``.
+        colour: how strongly colours change in training: 0 to 1.
+        on_bad: a picture that cannot be read ends the run ("stop") or is left out ("skip").
+        examples: training pictures of the built-in world.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        image_size: int | tuple[int, int] = 96,
+        batch_size: int = 16,
+        classes: list[str] | None = None,
+        ignore: int | list[int] | None = None,
+        augment: bool = True,
+        scale: tuple[float, float] = (0.5, 2.0),
+        colour: float = 0.3,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        on_bad: OnBad = "stop",
+        examples: int = 2000,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.root = None if root is None else Path(root)
+        self.preprocess = Preprocess((height, width), "squash", tuple(mean), tuple(std))
+        self.batch_size, self.asked = batch_size, classes
+        self.ignore = [ignore] if isinstance(ignore, int) else list(ignore or [])
+        for value in self.ignore:
+            if not 0 <= value < VALUES:
+                raise UserError(
+                    f"data.ignore={value} must be a value of a mask, 0 to {VALUES - 1}."
+                )
+        self.augment, self.scale, self.colour, self.on_bad = augment, scale, colour, on_bad
+        self.examples, self.seed, self.num_workers = examples, seed, num_workers
+        self.checked: dict[str, list[Pair]] = {}
+        self.given: list[str] | None = None
+
+    # --- What there is -----------------------------------------------------------------------
+
+    def _named(self) -> list[str] | None:
+        """The classes as far as no mask need be read for them."""
+        if self.root is None:
+            return ["background", *shapes.CLASSES]
+        if self.asked is not None:
+            return list(self.asked)
+        file = self.root / "classes.txt"
+        return read_lines(file) if file.is_file() else None
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in the order of the labels."""
+        if self.given is None:
+            self.given = self._named()
+        if self.given is None:
+            self.pairs("train")
+        assert self.given is not None
+        return self.given
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The pictures and masks of "train", "val" or "test", checked.
+
+        Raises:
+            UserError: no such split; see :func:`find_pairs` and :func:`check_pairs`.
+        """
+        if split not in self.checked:
+            if self.root is None:
+                return self._shapes(split)
+            folders = self._folders(split)
+            if folders is None:
+                raise UserError(
+                    f"{self.root} has no {split} split: it needs {split}/images and "
+                    f"{split}/masks, or images/{split} and masks/{split}."
+                )
+            found = find_pairs(*folders)
+            if split == "train" and self.given is None:
+                self.given = self._named()
+                if self.given is None:
+                    self.checked[split], values = check_pairs(found, None, self.on_bad)
+                    self.given = numbers(values, self.ignore)
+                    return self.checked[split]
+            self.checked[split], _ = check_pairs(found, self.masks, self.on_bad)
+        return self.checked[split]
+
+    def _shapes(self, split: str) -> list[Pair]:
+        count = self.examples if split == "train" else max(100, self.examples // 10)
+        size = max(self.preprocess.size)
+        scenes = [shapes.sample(i, self.seed, split) for i in range(count)]
+        self.checked[split] = [
+            Pair(shapes.draw(scene, size), shapes.segmentation(scene, size)) for scene in scenes
+        ]
+        return self.checked[split]
+
+    def _folders(self, split: str) -> tuple[Path, Path] | None:
+        """Where a split's pictures and masks are; None where there is none."""
+        assert self.root is not None
+        if not self.root.is_dir():
+            what = "is no folder" if self.root.exists() else "does not exist"
+            raise UserError(f"data.root {self.root} {what}.")
+        for name in SPLITS[split]:
+            for one, other in ((Path(name), Path()), (Path(), Path(name))):
+                images = self.root / one / "images" / other
+                masks = [self.root / one / folder / other for folder in MASKS]
+                found = next((folder for folder in masks if folder.is_dir()), None)
+                if images.is_dir() and found is not None:
+                    return images, found
+        return None
+
+    @property
+    def masks(self) -> Masks:
+        """How the values of masks become labels."""
+        return Masks(len(self.classes), self.ignore)
+
+    # --- What Lightning and tasks ask for ----------------------------------------------------
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model."""
+        return {"num_classes": len(self.classes), "image_size": self.preprocess.size}
+
+    def assets(self) -> dict[str, Any]:
+        return {"labels": list(self.classes), "preprocess": dataclasses.asdict(self.preprocess)}
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        labels, ours = list(assets["labels"]), self._named()
+        if ours is not None:
+            refuse_other_classes(labels, ours, str(self.root or "the built-in data"))
+        self.given = labels
+        self.preprocess = Preprocess.from_dict(assets["preprocess"])
+
+    def setup(self, stage: str | None = None) -> None:
+        # Read now, so that a mistake in the files ends the run before it began.
+        if stage in (None, "fit"):
+            self.pairs("train")
+        if stage in (None, "fit", "validate"):
+            self.pairs("val")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader("test" if self.root is None or self._folders("test") else "val")
+
+    def _loader(self, split: str, train: bool = False) -> DataLoader[Any]:
+        augment = None
+        if train and self.augment:
+            size = self.preprocess.size
+            augment = joint_transform(size, self.scale, self.colour, mask_fill=IGNORE_MASK)
+        masks = None if self.root is None else self.masks
+        dataset = SegmentationBatches(
+            self.pairs(split), masks, self.preprocess, augment, train, self.on_bad, self.seed
+        )
+        batches = ExampleBatches(
+            len(dataset), self.batch_size, train, self.seed, self.place, drop_last=train
+        )
+        return batch_loader(dataset, batches, self.num_workers)
+
+
+class SegmentationBatches(Dataset[dict[str, Tensor]]):
+    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)``, ``labels`` likewise.
+
+    Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count.
+
+    Args:
+        masks: None where masks hold labels already.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        masks: Masks | None,
+        preprocess: Preprocess,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None,
+        train: bool,
+        on_bad: OnBad,
+        seed: int,
+    ) -> None:
+        self.pairs, self.masks, self.preprocess = pairs, masks, preprocess
+        self.on_bad, self.seed, self.train, self.augment = on_bad, seed, train, augment
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Picture ``index`` at its own size, and its labels ``(height, width)`` in uint8."""
+        pair = self.pairs[index]
+        if isinstance(pair.image, Image.Image):
+            return pair.image, np.asarray(pair.mask, np.uint8)
+        assert self.masks is not None and isinstance(pair.mask, Path)
+        labels = self.masks.labels(read_pair_mask(pair), pair.mask)
+        return read_image(pair.image), labels.astype(np.uint8)
+
+    def example(self, index: int) -> tuple[Tensor, Tensor]:
+        image, labels = self.read(index)
+        if self.augment is None:
+            pixels = as_tensor(self.preprocess.resize(image))
+            size = pixels.shape[2], pixels.shape[1]
+            resized = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
+            return pixels, torch.from_numpy(np.array(resized))
+        both = {
+            "image": tv_tensors.Image(as_tensor(image)),
+            "mask": tv_tensors.Mask(torch.from_numpy(labels.copy())),
+        }
+        both = self.augment(both)
+        return both["image"].as_subclass(Tensor), both["mask"].as_subclass(Tensor)
+
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+        indices = [pick.index for pick in picks]
+        with seeded(self.seed, picks[0]):
+            if self.train:
+                examples = [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]
+            else:
+                examples = read_those(self.example, indices, len(self), self.on_bad)
+        images, labels = map(torch.stack, zip(*examples, strict=True))
+        return {"pixel_values": self.preprocess.normalise(images), "labels": labels.long()}

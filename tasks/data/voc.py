@@ -1,0 +1,106 @@
+"""Pascal VOC's annotation files: one XML a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tasks.data.annotations import Annotations, Rows, pictures
+from tasks.data.images import OnBad
+from tasks.data.text_files import read_lines, read_text
+from tasks.errors import UserError, closest
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder has VOC's layout: ``Annotations/*.xml`` and ``JPEGImages``."""
+    return (root / "JPEGImages").is_dir()
+
+
+def read_voc(
+    root: Path, split: str, names: Sequence[str] | None = None, on_bad: OnBad = "stop"
+) -> Annotations:
+    """The pictures that ``ImageSets/Main/SPLIT.txt`` lists, with the boxes of ``Annotations``.
+
+    Boxes count pixels from 1 and include the last, as VOC has it. Objects marked difficult are
+    treated as crowds: training leaves them out, evaluation ignores them.
+
+    Args:
+        names: the classes; without them those of the files, sorted.
+
+    Raises:
+        UserError: a file that is missing or no XML, an object without a name or a box, a class
+            that ``names`` lacks.
+    """
+    files = [
+        root / "Annotations" / f"{line.split()[0]}.xml"
+        for line in read_lines(root / "ImageSets" / "Main" / f"{split}.txt")
+    ]
+    documents = [parse(file) for file in files]
+    objects = [
+        (index, thing)
+        for index, document in enumerate(documents)
+        for thing in document.iter("object")
+    ]
+
+    def where(i: int) -> str:
+        index, thing = objects[i]
+        return f"{files[index]}: object {thing.findtext('name')!r}"
+
+    found = [(thing.findtext("name") or "").strip() for _, thing in objects]
+    names = sorted(set(found)) if names is None else names
+    labels, boxes = [], []
+    for i, name in enumerate(found):
+        if name not in names:
+            hint = closest(name, names) or f" Known are: {', '.join(names)}."
+            raise UserError(f"{where(i)} is of an unknown class.{hint}")
+        labels.append(names.index(name))
+        box = [objects[i][1].findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            boxes.append([float(value) for value in box])  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise UserError(f"{where(i)} has no box: it needs xmin, ymin, xmax, ymax.") from None
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    # Some programs count from 0, against the format: their 0 is no box out of the picture.
+    corners[:, :2] = np.where(corners[:, :2] == 0, 0, corners[:, :2] - 1)
+    rows = Rows(
+        [index for index, _ in objects],
+        labels,
+        corners,
+        [thing.findtext("difficult") == "1" for _, thing in objects],
+        np.zeros(len(objects)),
+        where,
+    )
+    paths = [
+        voc_image(root / "JPEGImages", file, document)
+        for file, document in zip(files, documents, strict=True)
+    ]
+    sizes = [
+        (int(d.findtext("size/height") or 0), int(d.findtext("size/width") or 0)) for d in documents
+    ]
+    categories = {label + 1: name for label, name in enumerate(names)}
+    source = root / "Annotations"
+    ids = list(range(1, len(files) + 1))
+    return Annotations(categories, pictures(source, ids, paths, sizes, rows, on_bad))
+
+
+def parse(file: Path) -> ElementTree.Element:
+    """The root of an XML file.
+
+    Raises:
+        UserError: missing, or no XML.
+    """
+    try:
+        return ElementTree.fromstring(read_text(file))
+    except ElementTree.ParseError as error:
+        raise UserError(f"{file} is not XML: {error}.") from None
+
+
+def voc_image(folder: Path, file: Path, document: ElementTree.Element) -> Path:
+    """The picture of an XML file: of the same name, else the one that the XML names."""
+    for ending in (".jpg", ".jpeg", ".png", ".JPG"):
+        if (folder / (file.stem + ending)).is_file():
+            return folder / (file.stem + ending)
+    return folder / (document.findtext("filename") or f"{file.stem}.jpg")

@@ -1,0 +1,48 @@
+"""A compiled step has static shapes: one graph, compiled once, and the numbers of the plain step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import family
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "relative"])
+def test_decoding_compiles_once_and_without_breaks(position):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, max_tokens=24, position=position).eval()
+    ids = torch.randint(0, 31, (2, 6))
+    mask = torch.tensor([[True] * 6, [False] * 2 + [True] * 4])
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(model._step, fullgraph=True, backend=backend)
+    with torch.no_grad():
+        plain, cache = model.prefill(ids, mask, capacity=12)
+        compiled, static = model.prefill(ids, mask, capacity=12)
+        for _ in range(10):
+            torch.testing.assert_close(compiled, plain)
+            tokens = plain.argmax(-1)
+            plain = model.decode(tokens, cache)
+            compiled = step(tokens, static)
+            static.advance(1)
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("name", ["gpt", "seq2seq"])
+def test_training_step_compiles_without_breaks(name):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    ids = torch.randint(0, 31, (2, 6))
+    if name == "gpt":
+        model, inputs = family.gpt_nano(31, dim=16, depth=2, heads=2), (ids,)
+    else:
+        model = family.transformer_tiny(31, dim=16, depth=2, heads=2, ffn_dim=32, dropout=0.0)
+        inputs = (ids, ids[:, :5], torch.ones_like(ids, dtype=torch.bool))
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*inputs), model(*inputs))
