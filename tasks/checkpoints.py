@@ -40,8 +40,7 @@ class Loaded:
     @property
     def preprocess(self) -> Preprocess:
         """What makes ``pixel_values`` of a picture."""
-        fields = dict(self.assets["preprocess"])
-        return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return Preprocess.from_dict(self.assets["preprocess"])
 
 
 def load_checkpoint(path: str, task: str) -> Loaded:

@@ -162,7 +162,9 @@ def main(arguments: list[str] | None = None) -> None:
             args=resolve_configs(arguments),
         )
     except UserError as error:
-        print(f"family: {error}", file=sys.stderr)
+        # A worker of a data loader sends its traceback along; the sentence is at the end.
+        said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
+        print(f"family: {said}", file=sys.stderr)
         sys.exit(2)
     except ArgumentError as error:
         print(f"family: {sentence(str(error))}", file=sys.stderr)

@@ -7,9 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from tasks.gathering import gather
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
@@ -57,19 +60,46 @@ def keep_best_and_last(trainer: pl.Trainer, folder: Path, monitor: str, mode: st
 
 
 class RunRecord(pl.Callback):
-    """Write samples at each validation, and the last metrics as JSON."""
+    """Write samples and pictures at each validation, predictions, and the last metrics as JSON."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.predictions: list[dict[str, Any]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        samples = getattr(module, "samples", [])
-        if trainer.sanity_checking or not samples or not trainer.is_global_zero:
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
         folder = self.folder / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        text = "\n\n".join(samples) + "\n"
-        (folder / f"step-{trainer.global_step:06d}.txt").write_text(text, encoding="utf-8")
+        name = f"step-{trainer.global_step:06d}"
+        samples = getattr(module, "samples", [])
+        if samples:
+            text = "\n\n".join(samples) + "\n"
+            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        pictures = getattr(module, "pictures", {})
+        for kind, picture in pictures.items():
+            picture.save(folder / f"{name}-{kind}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                board, step = logger.experiment, trainer.global_step
+                for i, sample in enumerate(samples):
+                    board.add_text(f"samples/{i}", f"    {sample}".replace("\n", "\n    "), step)
+                for kind, picture in pictures.items():
+                    board.add_image(kind, np.asarray(picture), step, dataformats="HWC")
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *batch: Any
+    ) -> None:
+        self.predictions += outputs or []
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        predictions = gather(self.predictions)
+        # Batches of like length come in another order than the file.
+        predictions.sort(key=lambda made: made.get("line", 0))
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
+            (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "fit")

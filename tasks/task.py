@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import nn
 
+from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError
 from tasks.optim import build_optimizer, build_schedule
 
@@ -60,6 +61,11 @@ class Task(pl.LightningModule):
     def data(self) -> Any:
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How the data makes ``pixel_values`` of pictures."""
+        return Preprocess.from_dict(self.data.assets()["preprocess"])
 
     def configure_model(self) -> None:
         if self.model is None:

@@ -8,6 +8,7 @@ from typing import Any
 import sacrebleu
 from torch import Tensor, nn
 
+from tasks.gathering import gather
 from tasks.token_task import TokenTask
 
 
@@ -63,8 +64,11 @@ class Translation(TokenTask):
     def test_step(self, batch: dict[str, Any], index: int) -> None:
         self._evaluate(batch, "test", self.beams)
 
-    def predict_step(self, batch: dict[str, Any], index: int) -> list[str]:
-        return self.translate(batch, self.beams)
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        made = zip(
+            batch["line"], batch["source_text"], self.translate(batch, self.beams), strict=True
+        )
+        return [{"line": line, "source": source, "translation": t} for line, source, t in made]
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -73,7 +77,7 @@ class Translation(TokenTask):
         self._score("test")
 
     def _score(self, split: str) -> None:
-        decoded, self.decoded = self.decoded, []
+        decoded, self.decoded = gather(self.decoded), []
         hypotheses = [hypothesis for _, _, hypothesis in decoded]
         references = [[reference for _, reference, _ in decoded]]
         for name, metric in (

@@ -1,0 +1,44 @@
+"""``family search CKPT "a red circle" FOLDER``: rank pictures by a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from tasks.checkpoints import load_checkpoint
+from tasks.commands.pictures import find_pictures, parser, prepared
+from tasks.data.image_text import encode_texts
+from tasks.data.images import read_image
+from tasks.pictures import sheet
+
+
+def run(arguments: list[str], folders: Iterable[Path]) -> None:
+    """Print the nearest pictures with their cosine similarity, and write a contact sheet."""
+    options_parser = parser("search", __doc__, sentence="what to look for")
+    options_parser.add_argument("--top", type=int, default=12)
+    options_parser.add_argument("--out", type=Path, default=Path("search.png"))
+    options = options_parser.parse_args(arguments)
+    paths = find_pictures(options.images)
+    loaded = load_checkpoint(options.checkpoint, "ImageText")
+    max_tokens = loaded.assets["max_tokens"]
+    input_ids, mask = encode_texts(loaded.tokenizer("text"), [options.sentence], max_tokens)
+    with torch.inference_mode():
+        wanted = F.normalize(loaded.model.encode_text(input_ids, mask), dim=-1)
+    rows = [
+        F.normalize(loaded.model.encode_image(pixels), dim=-1)[0]
+        for _, _, pixels in prepared(loaded, paths)
+    ]
+    similarity = torch.stack(rows) @ wanted[0]
+    best = similarity.topk(min(options.top, len(paths)))
+    captions, pictures = [], []
+    for place, (index, value) in enumerate(
+        zip(best.indices.tolist(), best.values.tolist(), strict=True), 1
+    ):
+        print(f"{place:3}. {value:.3f}  {paths[index]}")
+        captions.append(f"{place}. {value:.3f}\n{paths[index].name}")
+        pictures.append(read_image(paths[index]))
+    sheet(pictures, captions).save(options.out)
+    print(f"The contact sheet is {options.out}.")

@@ -1,0 +1,144 @@
+"""Detection: a picture in, a set of boxes with classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from family.heads.detection import postprocess
+from family.losses.boxes import to_corners
+from family.losses.set_matching import SetLoss
+from tasks.coco_metrics import coco_table
+from tasks.gathering import gather
+from tasks.pictures import draw_boxes, sheet, to_picture
+from tasks.task import Task
+
+SHOWN = 4
+"""Pictures of the sheet."""
+SURE = 0.3
+"""Boxes of at least this score are drawn."""
+
+
+class Detection(Task):
+    """The set loss of DETR, each term logged; COCO's table of twelve; boxes drawn.
+
+    Args:
+        model: what builds the model from the number of classes.
+        class_weight, box_weight, giou_weight, no_object_weight: of
+            :class:`~family.losses.set_matching.SetLoss`; its ``classification`` is the model's.
+        options: of :class:`~tasks.task.Task`.
+    """
+
+    monitor = ("val/map", "max")
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module],
+        class_weight: float | None = None,
+        box_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        no_object_weight: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        self.weights = class_weight, box_weight, giou_weight, no_object_weight
+        self.found: list[dict[str, Any]] = []
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        classification = getattr(self.model, "classification", "softmax")
+        self.criterion = SetLoss(classification, *self.weights)
+
+    def outputs(self, batch: dict[str, Any], targets: Any = None) -> dict[str, Any]:
+        """What the model finds; models that learn from noised targets get them in training."""
+        mask = batch["pixel_mask"]
+        # Without padding there is nothing to mask, and unmasked attention is faster.
+        inputs = [batch["pixel_values"], None if bool(mask.all()) else mask]
+        if targets is not None and getattr(self.model, "denoising", None) is not None:
+            inputs.append(targets)
+        return self.model(*inputs)
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        terms = self.criterion(self.outputs(batch, batch["targets"]), batch["targets"])
+        loss = self.criterion.total(terms)
+        self.log_training("loss", loss.detach(), prog_bar=True)
+        for name in ("class", "boxes", "giou"):
+            self.log_training(name, terms[name].detach())
+        return loss
+
+    def _evaluate(self, batch: dict[str, Any], split: str) -> list[dict[str, Tensor]]:
+        outputs, targets = self.outputs(batch), batch["targets"]
+        loss = self.criterion.total(self.criterion(outputs, targets))
+        self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
+        made = self.boxes(outputs, targets)
+        ids = self.data.assets()["category_ids"]
+        for target, boxes in zip(targets, made, strict=True):
+            self.found += coco_results(boxes, target["image_id"], ids)
+        return made
+
+    def boxes(self, outputs: dict[str, Any], targets: Any) -> list[dict[str, Tensor]]:
+        """``scores``, ``labels``, ``boxes`` of each picture, in pixels of the original."""
+        sizes = [target["size"] for target in targets]
+        return postprocess(outputs, sizes, self.criterion.classification)
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        made = self._evaluate(batch, "val")
+        if index == 0:
+            self._show(batch, made)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        found, self.found = gather(self.found), []
+        truth = self.data.ground_truth(split)
+        if self.trainer.sanity_checking:
+            return
+        table = coco_table(truth, found)
+        for name, value in table.items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "map")
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        made = self.boxes(self.outputs(batch), batch["targets"])
+        ids = self.data.assets()["category_ids"]
+        pairs = zip(made, batch["targets"], strict=True)
+        return [row for boxes, t in pairs for row in coco_results(boxes, t["image_id"], ids)]
+
+    def _show(self, batch: dict[str, Any], made: list[dict[str, Tensor]]) -> None:
+        names = self.data.assets()["labels"]
+        pictures, captions = [], []
+        restored = self.preprocess.restore(batch["pixel_values"][:SHOWN])
+        for i, pixels in enumerate(restored):
+            target, found, mask = batch["targets"][i], made[i], batch["pixel_mask"][i]
+            height, width = int(mask[:, 0].sum()), int(mask[0].sum())
+            picture = to_picture(pixels[:, :height, :width])
+            true = to_corners(target["boxes"].cpu()) * torch.tensor([width, height] * 2)
+            sure = found["scores"] >= SURE
+            boxes = found["boxes"][sure].cpu() * (width / target["size"][1])
+            scores, labels = found["scores"][sure].tolist(), found["labels"][sure].tolist()
+            pictures.append(draw_boxes(picture, true, target["labels"].tolist(), names))
+            pictures.append(draw_boxes(picture, boxes, labels, names, scores))
+            captions += ["true", f"made ({len(labels)} of score {SURE} and more)"]
+        self.pictures = {"boxes": sheet(pictures, captions, columns=2, side=400)}
+
+
+def coco_results(
+    made: dict[str, Tensor], image_id: int, category_ids: list[int]
+) -> list[dict[str, Any]]:
+    """One picture's boxes as COCO writes results, category ids as in the data."""
+    boxes = made["boxes"].float().cpu()
+    sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+    rows = zip(sides, made["labels"].tolist(), made["scores"].tolist(), strict=True)
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, label, score in rows
+    ]

@@ -1,0 +1,177 @@
+"""Image-text matching: pictures and sentences in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from family.losses.contrastive import clip_loss, siglip_loss
+from tasks.gathering import gather
+from tasks.pictures import BAD, GOOD, PAPER, PLAIN, sheet, stack, to_picture
+from tasks.task import Task
+
+SHOWN = 4
+"""Sentences of the best and of the worst retrievals."""
+FOUND = 5
+"""Pictures shown for a sentence."""
+THUMBNAILS = 2000
+"""Pictures kept for showing; more would fill the memory of a long validation."""
+
+
+class ImageText(Task):
+    """Contrastive loss; recall both ways over the whole split, zero-shot accuracy where classes are known.
+
+    A picture and a sentence of one group (the data's ``groups``: equal captions, variants of one
+    picture) count as a match, in training as in recall.
+
+    Args:
+        model: what builds the model from the vocabulary size.
+        loss: "softmax" (Radford et al. 2021) or "sigmoid" (SigLIP, Zhai et al. 2023).
+        templates: sentences for zero-shot classes, ``{}`` in the place of the class; their
+            embeddings are averaged.
+        options: of :class:`~tasks.task.Task`.
+    """
+
+    monitor = ("val/recall@1", "max")
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module],
+        loss: Literal["softmax", "sigmoid"] = "softmax",
+        templates: tuple[str, ...] = ("a picture of a {}", "a {}"),
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        self.loss_name, self.templates = loss, templates
+        self.seen: list[dict[str, Any]] = []
+
+    def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """``(batch, embed_dim)`` of pictures and of sentences, not normalised."""
+        images = self.model.encode_image(batch["pixel_values"])
+        return images, self.model.encode_text(batch["input_ids"], batch["mask"])
+
+    def loss(self, images: Tensor, texts: Tensor, groups: Tensor) -> Tensor:
+        if self.loss_name == "softmax":
+            return clip_loss(images, texts, self.model.logit_scale, groups=groups)
+        bias = self.model.logit_bias
+        return siglip_loss(images, texts, self.model.logit_scale, bias, groups=groups)
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        loss = self.loss(*self.embed(batch), batch["groups"])
+        self.log_training("loss", loss.detach(), prog_bar=True)
+        self.log_training("temperature", (-self.model.logit_scale.detach()).exp())
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.model.clamp_temperature()
+
+    def _evaluate(self, batch: dict[str, Any]) -> None:
+        images, texts = self.embed(batch)
+        pixels = self.preprocess.restore(batch["pixel_values"])
+        room = THUMBNAILS - len(self.seen)
+        for i, (image, text) in enumerate(zip(normalised(images), normalised(texts), strict=True)):
+            self.seen.append(
+                {
+                    "image": image,
+                    "text": text,
+                    "group": int(batch["groups"][i]),
+                    "caption": batch["caption"][i],
+                    "file": batch["file"][i],
+                    "label": int(batch["labels"][i]) if "labels" in batch else None,
+                    "picture": to_picture(pixels[i]) if i < room else None,
+                }
+            )
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        seen, self.seen = gather(self.seen), []
+        # A picture with several sentences stands once among the candidates.
+        first = list({s["file"]: i for i, s in reversed(list(enumerate(seen)))}.values())[::-1]
+        shown = [seen[i] for i in first]
+        images = torch.stack([s["image"] for s in shown])
+        texts = torch.stack([s["text"] for s in seen])
+        groups = torch.tensor([s["group"] for s in seen])
+        same = groups[first][:, None] == groups[None]
+        similarity = images @ texts.T
+        to_text, to_image = ranks(similarity, same), ranks(similarity.T, same.T)
+        for k in (1, 5, 10):
+            either = (to_text < k).float().mean(), (to_image < k).float().mean()
+            self.log(f"{split}/recall@{k}_image_to_text", either[0])
+            self.log(f"{split}/recall@{k}_text_to_image", either[1])
+            self.log(f"{split}/recall@{k}", sum(either) / 2, prog_bar=k == 1)
+        # Of guessing at random: the share of pairs that are right.
+        self.log(f"{split}/chance@1", same.float().mean())
+        if shown[0]["label"] is not None:
+            classes = self.class_embeddings(self.data.assets()["labels"])
+            labels = torch.tensor([s["label"] for s in shown])
+            accuracy = ((images @ classes.T).argmax(1) == labels).float().mean()
+            self.log(f"{split}/zero_shot_accuracy", accuracy, prog_bar=True)
+        self.pictures = {"retrieval": retrievals(seen, shown, similarity.T, to_image)}
+
+    @torch.no_grad()
+    def class_embeddings(self, names: list[str]) -> Tensor:
+        """``(classes, embed_dim)``: the mean over the templates, normalised (Radford et al. 2021, 3.1.4)."""
+        rows = []
+        for name in names:
+            ids, mask = self.data.encode([template.format(name) for template in self.templates])
+            texts = self.model.encode_text(ids.to(self.device), mask.to(self.device))
+            rows.append(normalised(texts).mean(0))
+        return normalised(torch.stack(rows))
+
+
+def normalised(embeddings: Tensor) -> Tensor:
+    """To length 1, in float32 on the CPU."""
+    return F.normalize(embeddings.detach().float().cpu(), dim=-1)
+
+
+def ranks(similarity: Tensor, same: Tensor) -> Tensor:
+    """For each row the place (from 0) of the first column that is right: ``(rows)``.
+
+    Args:
+        similarity: ``(rows, columns)``; same: True where a column is right, one of each row at least.
+    """
+    best = similarity.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
+    return ((similarity > best) & ~same).sum(1)
+
+
+def retrievals(
+    asked: list[dict[str, Any]], found: list[dict[str, Any]], similarity: Tensor, rank: Tensor
+) -> Image.Image:
+    """For the sentences that are found best and worst: the pictures nearest to each.
+
+    Args:
+        similarity: ``(asked, found)``; rank: ``(asked)``, the place of the right picture.
+    """
+    order = rank.argsort(stable=True).tolist()
+    rows = []
+    for i in dict.fromkeys(order[:SHOWN] + order[-SHOWN:]):
+        near = [found[j] for j in similarity[i].argsort(descending=True)[:FOUND].tolist()]
+        right = [other["group"] == asked[i]["group"] for other in near]
+        truth = f"asked (right one at {int(rank[i]) + 1})\n{asked[i]['caption']}"
+        blank = Image.new("RGB", (8, 8), PAPER)
+        rows.append(
+            sheet(
+                [asked[i]["picture"] or blank, *(other["picture"] or blank for other in near)],
+                [truth, *(f"{n}.\n{other['caption']}" for n, other in enumerate(near, 1))],
+                [PLAIN, *(GOOD if r else BAD for r in right)],
+                columns=FOUND + 1,
+                side=128,
+            )
+        )
+    return stack(rows)

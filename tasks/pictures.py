@@ -1,0 +1,132 @@
+"""Predictions as pictures to look at: sheets with captions, boxes, masks."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+GOOD, BAD, PLAIN = (20, 130, 60), (190, 40, 40), (40, 40, 40)
+PAPER = (255, 255, 255)
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """Colours that are easy to tell apart, the same for the same class everywhere."""
+    colours = []
+    for i in range(count):
+        hue, value = (i * 0.618034) % 1, 0.95 if i % 2 else 0.75
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colours
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """``(3, height, width)`` uint8 as a picture."""
+    return to_pil_image(pixels.cpu())
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def sheet(
+    pictures: Sequence[Image.Image],
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]] | None = None,
+    columns: int = 4,
+    side: int = 160,
+) -> Image.Image:
+    """Pictures in rows, each fitted into a cell of ``side`` pixels, with its caption below."""
+    columns = max(1, min(columns, len(pictures)))
+    letters = max(11, side // 12)
+    room = max((caption.count("\n") + 1 for caption in captions), default=1) * (letters + 3) + 6
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * (side + 8) + 8, rows * (side + room + 8) + 8), PAPER)
+    drawing = ImageDraw.Draw(page)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = 8 + i % columns * (side + 8), 8 + i // columns * (side + room + 8)
+        ratio = min(side / picture.width, side / picture.height)
+        size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+        # Small pictures grow by whole pixels, so that one sees what the model saw.
+        smooth = Image.Resampling.NEAREST if ratio >= 2 else Image.Resampling.BICUBIC
+        page.paste(picture.resize(size, smooth), (left, top))
+        colour = PLAIN if colours is None else colours[i]
+        for line, text in enumerate(caption.split("\n")):
+            place = left, top + side + 2 + line * (letters + 3)
+            drawing.text(place, shorten(text, side, letters), colour, font(letters))
+    return page
+
+
+def shorten(text: str, width: int, letters: int) -> str:
+    """The beginning of a line that fits into ``width`` pixels."""
+    measure = font(letters).getlength
+    while text and measure(text) > width:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
+    return text
+
+
+def draw_boxes(
+    picture: Image.Image,
+    boxes: Tensor,
+    classes: Sequence[int],
+    names: Sequence[str],
+    scores: Sequence[float] | None = None,
+) -> Image.Image:
+    """A copy with boxes ``(n, 4)`` x0, y0, x1, y1 in pixels, labels and scores."""
+    picture = picture.convert("RGB")
+    drawing = ImageDraw.Draw(picture)
+    colours, letters = palette(len(names)), max(10, min(picture.size) // 32)
+    for i, (box, kind) in enumerate(zip(boxes.tolist(), classes, strict=True)):
+        x0, y0 = min(box[0], box[2]), min(box[1], box[3])
+        colour = colours[kind]
+        drawing.rectangle((x0, y0, max(box[0], box[2]), max(box[1], box[3])), None, colour, 2)
+        text = names[kind] if scores is None else f"{names[kind]} {scores[i]:.2f}"
+        place = x0, max(0, y0 - letters - 3)
+        drawing.rectangle(drawing.textbbox(place, text, font(letters)), colour)
+        drawing.text(place, text, PAPER, font(letters))
+    return picture
+
+
+def overlay(picture: Image.Image, classes: Tensor | np.ndarray, count: int) -> Image.Image:
+    """A copy tinted by the class ``(height, width)`` of each pixel; others than 0..count-1 stay."""
+    ids = np.asarray(classes)
+    tints = np.asarray(palette(count), np.uint8)
+    known = (ids >= 0) & (ids < count)
+    pixels = np.asarray(picture.convert("RGB").resize((ids.shape[1], ids.shape[0])))
+    tinted = (0.4 * pixels + 0.6 * tints[np.where(known, ids, 0)]).astype(np.uint8)
+    return Image.fromarray(np.where(known[..., None], tinted, pixels))
+
+
+def legend(names: Sequence[str], width: int = 640) -> Image.Image:
+    """The colour of each class."""
+    letters, columns = 13, max(1, width // 130)
+    rows = -(-len(names) // columns)
+    strip = Image.new("RGB", (width, rows * (letters + 8) + 6), PAPER)
+    drawing = ImageDraw.Draw(strip)
+    for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
+        x, y = i % columns * 130 + 6, i // columns * (letters + 8) + 4
+        drawing.rectangle((x, y, x + letters, y + letters), colour)
+        drawing.text((x + letters + 5, y - 2), shorten(name, 105, letters), PLAIN, font(letters))
+    return strip
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other."""
+    page = Image.new(
+        "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER
+    )
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def class_map(logits: Tensor) -> Tensor:
+    """``(..., classes, height, width)`` to the likeliest class of each pixel, on the CPU."""
+    return logits.argmax(-3).to(torch.uint8).cpu()

@@ -1,0 +1,103 @@
+"""Semantic segmentation: a picture in, the class of each of its pixels out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from tasks.data.segmentation import IGNORE_MASK
+from tasks.pictures import class_map, legend, overlay, sheet, stack, to_picture
+from tasks.task import Task
+
+SHOWN = 4
+"""Pictures of the sheet."""
+
+
+class Segmentation(Task):
+    """Cross-entropy by pixel; mean IoU and pixel accuracy over the pixels that are not ignored.
+
+    The IoU of a class is taken over the whole set, and the mean over the classes that occur in the
+    truth or in the predictions.
+    """
+
+    monitor = ("val/miou", "max")
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        classes = self.data.model_arguments["num_classes"]
+        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_MASK)
+
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        logits = self.model(batch["pixel_values"]).float()
+        return F.cross_entropy(logits, batch["labels"], ignore_index=IGNORE_MASK), logits
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        loss, _ = self.loss(batch)
+        self.log_training("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def _evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
+        loss, logits = self.loss(batch)
+        self.confusion.update(logits.argmax(1), batch["labels"])
+        self.log(f"{split}/loss", loss, batch_size=len(logits), sync_dist=True)
+        return logits
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        logits = self._evaluate(batch, "val")
+        if index == 0:
+            self._show(batch, logits)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        iou, accuracy = scores(self.confusion.compute())
+        self.confusion.reset()
+        self.log(f"{split}/miou", iou[~iou.isnan()].mean(), prog_bar=True)
+        self.log(f"{split}/pixel_accuracy", accuracy)
+        names = self.data.assets()["labels"]
+        known = [(name, value) for name, value in zip(names, iou, strict=True) if value == value]
+        self.log_dict({f"{split}/iou/{name}": value for name, value in known})
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        names = self.data.assets()["labels"]
+        found = []
+        for ids in class_map(self.model(batch["pixel_values"])):
+            share = torch.bincount(ids.flatten(), minlength=len(names)) / ids.numel()
+            found.append({n: round(float(s), 4) for n, s in zip(names, share, strict=True)})
+        return found
+
+    def _show(self, batch: dict[str, Any], logits: Tensor) -> None:
+        names = self.data.assets()["labels"]
+        pictures, captions = [], []
+        restored = self.preprocess.restore(batch["pixel_values"][:SHOWN])
+        for pixels, made, true in zip(
+            restored, class_map(logits[:SHOWN]), batch["labels"].cpu(), strict=False
+        ):
+            picture = to_picture(pixels)
+            pictures += [picture, overlay(picture, made, len(names))]
+            pictures.append(overlay(picture, true, len(names)))
+            captions += ["picture", "made", "true"]
+        page = sheet(pictures, captions, columns=3, side=240)
+        self.pictures = {"masks": stack([page, legend(names, page.width)])}
+
+
+def scores(confusion: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU of each class ``(classes)``, NaN where it never occurs, and the accuracy over all pixels.
+
+    Args:
+        confusion: ``(classes, classes)``, rows the truth and columns the predictions.
+    """
+    counts = confusion.double()
+    both = counts.diagonal()
+    return both / (counts.sum(0) + counts.sum(1) - both), both.sum() / counts.sum()
