@@ -13,7 +13,7 @@ from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.coco_metrics import coco_table
 from tasks.gathering import gather
-from tasks.pictures import draw_boxes, sheet, to_picture
+from tasks.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.task import Task
 
 SHOWN = 4
@@ -120,10 +120,10 @@ class Detection(Task):
         for i, pixels in enumerate(restored):
             target, found, mask = batch["targets"][i], made[i], batch["pixel_mask"][i]
             height, width = int(mask[:, 0].sum()), int(mask[0].sum())
-            picture = to_picture(pixels[:, :height, :width])
-            true = to_corners(target["boxes"].cpu()) * torch.tensor([width, height] * 2)
+            picture, factor = enlarged(to_picture(pixels[:, :height, :width]))
+            true = to_corners(target["boxes"].cpu()) * torch.tensor([*picture.size] * 2)
             sure = found["scores"] >= SURE
-            boxes = found["boxes"][sure].cpu() * (width / target["size"][1])
+            boxes = found["boxes"][sure].cpu() * (width * factor / target["size"][1])
             scores, labels = found["scores"][sure].tolist(), found["labels"][sure].tolist()
             pictures.append(draw_boxes(picture, true, target["labels"].tolist(), names))
             pictures.append(draw_boxes(picture, boxes, labels, names, scores))

@@ -43,7 +43,8 @@ def sheet(
 ) -> Image.Image:
     """Pictures in rows, each fitted into a cell of ``side`` pixels, with its caption below."""
     columns = max(1, min(columns, len(pictures)))
-    letters = max(11, side // 12)
+    letters = max(11, min(16, side // 12))
+    captions = [wrap(caption, side, letters) for caption in captions]
     room = max((caption.count("\n") + 1 for caption in captions), default=1) * (letters + 3) + 6
     rows = -(-len(pictures) // columns)
     page = Image.new("RGB", (columns * (side + 8) + 8, rows * (side + room + 8) + 8), PAPER)
@@ -58,8 +59,23 @@ def sheet(
         colour = PLAIN if colours is None else colours[i]
         for line, text in enumerate(caption.split("\n")):
             place = left, top + side + 2 + line * (letters + 3)
-            drawing.text(place, shorten(text, side, letters), colour, font(letters))
+            drawing.text(place, text, colour, font(letters))
     return page
+
+
+def wrap(text: str, width: int, letters: int, most: int = 3) -> str:
+    """Break each line between words to fit into ``width`` pixels: at most ``most`` lines of each."""
+    measure, made = font(letters).getlength, []
+    for line in text.split("\n"):
+        rows = [""]
+        for word in line.split():
+            longer = f"{rows[-1]} {word}".strip()
+            if rows[-1] and measure(longer) > width and len(rows) < most:
+                rows.append(word)
+            else:
+                rows[-1] = longer
+        made += [shorten(row, width, letters) for row in rows]
+    return "\n".join(made)
 
 
 def shorten(text: str, width: int, letters: int) -> str:
@@ -68,6 +84,12 @@ def shorten(text: str, width: int, letters: int) -> str:
     while text and measure(text) > width:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
     return text
+
+
+def enlarged(picture: Image.Image, side: int = 384) -> tuple[Image.Image, int]:
+    """A small picture grown by a whole factor, so that what is drawn on it can be read; the factor."""
+    factor = max(1, side // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), 0), factor
 
 
 def draw_boxes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ class RunRecord(pl.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.predictions: list[dict[str, Any]] = []
+        self.start = time.perf_counter()
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.start = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -114,6 +119,7 @@ class RunRecord(pl.Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         record = {
             "step": trainer.global_step,
+            "seconds": round(time.perf_counter() - self.start, 1),
             "metrics": metrics,
             "signatures": getattr(module, "signatures", {}),
         }

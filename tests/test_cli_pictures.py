@@ -1,0 +1,139 @@
+"""The members that see, from fit to the command that uses what was trained."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.cli import main
+from tasks.data import shapes
+
+SMALL = [
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2",
+    "--trainer.limit_predict_batches=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--data.examples=200",
+    "--data.batch_size=8",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        shapes.draw(shapes.sample(i, split="test"), 96).save(tmp_path / f"pictures/{i}.png")
+    return tmp_path
+
+
+def fit(task, folder, *more):
+    main(["fit", "--config", f"{task}/shapes", "--run_folder", "run", *SMALL, *more])
+    record = json.loads((folder / "run/metrics-fit.json").read_text())
+    assert record["step"] == 2
+    content = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)
+    assert content["family"]["assets"]["preprocess"]["size"]
+    return record["metrics"]
+
+
+def test_classification(folder, capsys):
+    metrics = fit("image_classification", folder)
+    assert 0 <= metrics["val/accuracy"] <= metrics["val/accuracy_top5"] <= 1
+    assert Image.open(folder / "run/samples/step-000002-predictions.png").width > 300
+    capsys.readouterr()
+    main(["classify", "run", "pictures", "--top", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert sum(float(part.split()[-1]) for part in lines[0].split(",")) == pytest.approx(
+        1, abs=0.01
+    )
+    config = ["--config", "run/config.yaml", "--ckpt_path", "run", *SMALL]
+    main(["test", *config, "--run_folder", "tested"])
+    assert (
+        "test/accuracy" in json.loads((folder / "tested/metrics-test.json").read_text())["metrics"]
+    )
+    main(["predict", *config, "--run_folder", "predicted"])
+    rows = (folder / "predicted/predictions.jsonl").read_text().splitlines()
+    assert len(rows) == 8
+    assert json.loads(rows[0])["label"] in shapes.CLASSES
+
+
+def test_detection(folder, capsys):
+    metrics = fit("detection", folder)
+    assert {"val/map", "val/map_50", "val/mar_100"} <= metrics.keys()
+    assert (folder / "run/samples/step-000002-boxes.png").exists()
+    main(["detect", "run", "pictures/0.png", "--out", "out", "--threshold", "0"])
+    record = json.loads((folder / "out/0.json").read_text())
+    assert (record["height"], record["width"]) == (96, 96)
+    for row in record["objects"]:
+        x0, y0, x1, y1 = row["box"]
+        assert 0 <= x0 <= x1 <= 96
+        assert 0 <= y0 <= y1 <= 96
+        assert row["label"] in shapes.CLASSES
+    assert Image.open(folder / "out/0.png").size == (96, 96)
+
+
+def test_segmentation(folder):
+    metrics = fit("segmentation", folder)
+    assert 0 <= metrics["val/miou"] <= 1
+    assert (folder / "run/samples/step-000002-masks.png").exists()
+    main(["segment", "run", "pictures/0.png", "--out", "out"])
+    mask = np.asarray(Image.open(folder / "out/0-mask.png"))
+    assert mask.shape == (96, 96)
+    assert mask.max() <= len(shapes.CLASSES)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_image_text(folder, capsys, loss):
+    bias = ["--model.model.init_args.logit_bias=true"] if loss == "sigmoid" else []
+    metrics = fit("image_text", folder, f"--model.loss={loss}", *bias)
+    assert metrics["val/recall@1"] <= metrics["val/recall@5"] <= metrics["val/recall@10"]
+    assert 0 <= metrics["val/zero_shot_accuracy"] <= 1
+    assert (folder / "run/samples/step-000002-retrieval.png").exists()
+    capsys.readouterr()
+    main(["search", "run", "a red circle", "pictures", "--out", "found.png"])
+    out = capsys.readouterr().out
+    assert all(f"{i}.png" in out for i in range(3))
+    assert Image.open(folder / "found.png").width > 300
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder):
+    """In mid-epoch, with augmentation: the same weights to the bit."""
+    config = ["fit", "--config", "image_classification/shapes", *SMALL, "--model.schedule=constant"]
+    main([*config, "--trainer.max_steps=5", "--run_folder", "whole"])
+    main([*config, "--trainer.max_steps=3", "--run_folder", "half"])
+    more = ["--trainer.max_steps=5", "--ckpt_path", "half/checkpoints/last.ckpt"]
+    main([*config, *more, "--run_folder", "rest"])
+    states = [
+        torch.load(folder / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "half", "rest")
+    ]
+    changed = [k for k in states[0] if not torch.equal(states[0][k], states[1][k])]
+    assert changed
+    assert all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code != 0
+    return capsys.readouterr().err
+
+
+def test_mistakes_end_in_one_sentence(folder, capsys):
+    fit("image_classification", folder)
+    (folder / "bad.png").write_bytes(b"no picture")
+    assert "bad.png is not a picture" in refused(["classify", "run", "bad.png"], capsys)
+    assert "none.png does not exist" in refused(["classify", "run", "none.png"], capsys)
+    assert "needs Detection" in refused(["detect", "run", "pictures"], capsys)
+    config = ["--config", "image_classification/shapes", "--model.model.init_args.patch_size=7"]
+    assert "7 x 7" in refused(["fit", *config, *SMALL], capsys)
