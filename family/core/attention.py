@@ -76,7 +76,8 @@ class Attention(nn.Module):
             rotary: what :class:`~family.core.position.Rotary` returned for these tokens.
             query_position, key_position: added to the input of queries and of keys, but not of
                 values (DETR), ``(batch, tokens, dim)``.
-            cache: keys and values of earlier tokens, extended in place.
+            cache: keys and values of earlier tokens, extended in place. Its context may have fewer
+                rows than ``x``: each serves as many consecutive rows (beams of one sentence).
 
         Returns:
             ``(batch, queries, dim)``.
@@ -89,13 +90,16 @@ class Attention(nn.Module):
             column = cache.progress.column if compiling() else cache.progress.length
             keys, values = cache.append(keys, values)
         causal = self.causal if causal is None else causal
-        mask = expand_mask(mask, len(x))
+        mask = expand_mask(mask, len(keys))
         plain = mask is None and bias is None and self.record is None
         if causal and not (plain and queries.shape[2] == keys.shape[2] and not compiling(cache)):
             mask = causal_mask(mask, queries.shape[2], keys.shape[2], column, x.device)
             causal = False
+        rows = len(queries)
+        if len(keys) != rows:  # beams share the context of their sentence
+            queries = queries.unflatten(0, (len(keys), -1)).transpose(1, 2).flatten(2, 3)
         attended = self._attend(queries, keys, values, mask, bias, causal)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        return self.out(attended.transpose(1, 2).reshape(rows, -1, self.heads * self.head_dim))
 
     def _project(
         self,
@@ -110,19 +114,21 @@ class Attention(nn.Module):
         if self.cross:
             query = self.query(asking)
             if cache is not None and cache.context is not None:
-                return (self._normed(query, self.heads, "query_norm"), *cache.context)
+                return (self._normed(self._split(query), "query_norm"), *cache.context)
             if context is None:
                 raise ValueError("cross-attention needs a context (batch, keys, context_dim).")
             key, value = self._linear(self.key_value, context, key_position, 0, kv_dim)
         elif query_position is None and key_position is None:
-            query, key, value = self.qkv(x).split([query_dim, kv_dim, kv_dim], dim=-1)
+            heads = [self.heads, self.kv_heads, self.kv_heads]
+            query, key, value = self._split(self.qkv(x)).split(heads, dim=1)
+            return self._normed(query, "query_norm"), self._normed(key, "key_norm"), value
         else:
             query = F.linear(asking, *self._rows(self.qkv, 0, query_dim))
             key, value = self._linear(self.qkv, x, key_position, query_dim, kv_dim)
-        keys, values = self._normed(key, self.kv_heads, "key_norm"), self._split(value)
+        keys, values = self._normed(self._split(key), "key_norm"), self._split(value)
         if self.cross and cache is not None:
             cache.context = keys, values
-        return self._normed(query, self.heads, "query_norm"), keys, values
+        return self._normed(self._split(query), "query_norm"), keys, values
 
     def _linear(
         self, fused: nn.Linear, x: Tensor, key_position: Tensor | None, first: int, dim: int
@@ -141,11 +147,11 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """``(batch, tokens, heads * head_dim) -> (batch, heads, tokens, head_dim)``."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        batch, tokens, _ = x.shape
+        return x.view(batch, tokens, -1, self.head_dim).transpose(1, 2)
 
-    def _normed(self, x: Tensor, heads: int, norm: str) -> Tensor:
-        split = self._split(x)
-        return getattr(self, norm)(split) if self.qk_norm else split
+    def _normed(self, x: Tensor, norm: str) -> Tensor:
+        return getattr(self, norm)(x) if self.qk_norm else x
 
     def _attend(
         self,

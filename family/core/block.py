@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.attention import Attention
@@ -32,7 +33,7 @@ class Residual(nn.Module):
         self.norm = make_norm(config.norm, config.dim, config.norm_eps)
         self.sublayer = sublayer
         self.pre = config.norm_order == "pre"
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.drop_path = drop_path
         self.scale = None
         if config.layer_scale is not None:
@@ -42,10 +43,11 @@ class Residual(nn.Module):
         branch = self.sublayer(self.norm(x) if self.pre else x, *args, **kwargs)
         if self.scale is not None:
             branch = branch * self.scale
-        branch = self.dropout(branch)
-        if self.training and self.drop_path:
-            keep = 1 - self.drop_path
-            branch = branch * branch.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+        if self.training:
+            branch = F.dropout(branch, self.dropout)
+            if self.drop_path:
+                keep = 1 - self.drop_path
+                branch = branch * branch.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
         return x + branch if self.pre else self.norm(x + branch)
 
 

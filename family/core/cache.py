@@ -18,7 +18,8 @@ class Progress:
 class LayerCache:
     """One layer's keys and values ``(batch, kv_heads, capacity, head_dim)``.
 
-    ``context`` holds the keys and values of cross-attention, projected once.
+    ``context`` holds the keys and values of cross-attention, projected once; consecutive rows may
+    share one of its rows.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, progress: Progress) -> None:
@@ -41,19 +42,15 @@ class LayerCache:
         self.values[:, :, start:end] = values
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def reorder(self, rows: Tensor) -> None:
-        self.keys, self.values = self._select(self.keys, rows), self._select(self.values, rows)
-        if self.context is not None:
-            keys, values = self.context
-            self.context = keys[rows], values[rows]
+    def expand(self, copies: int) -> None:
+        self.keys = self.keys.repeat_interleave(copies, 0)
+        self.values = self.values.repeat_interleave(copies, 0)
 
-    def _select(self, buffer: Tensor, rows: Tensor) -> Tensor:
-        length = self.progress.length
-        filled = buffer[:, :, :length].index_select(0, rows)
-        if len(rows) != len(buffer):
-            buffer = buffer.new_zeros(len(rows), *buffer.shape[1:])
-        buffer[:, :, :length] = filled
-        return buffer
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy rows ``source`` to rows ``target``."""
+        for buffer in (self.keys, self.values):
+            filled = buffer[:, :, : self.progress.length]
+            filled.index_copy_(0, target, filled.index_select(0, source))
 
 
 class Cache:
@@ -99,11 +96,21 @@ class Cache:
         self.progress.length += tokens
         self.progress.column += tokens
 
-    def reorder(self, rows: Tensor) -> None:
-        """Row ``i`` becomes a copy of the old row ``rows[i]``, in place: beams move, grow and end."""
+    def expand(self, copies: int) -> None:
+        """Every row becomes so many consecutive ones: beams. They go on sharing one context."""
         for layer in self.layers:
-            layer.reorder(rows)
+            layer.expand(copies)
         if self.mask is not None:
-            self.mask = self.mask[rows]
-        if self.context_mask is not None:
-            self.context_mask = self.context_mask[rows]
+            self.mask = self.mask.repeat_interleave(copies, 0)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row ``i`` becomes a copy of the old row ``rows[i]``, in place: beams move, fork and end.
+
+        Rows must stay among the copies of one row (:meth:`expand`), whose padding and context are
+        the same.
+        """
+        # Only what moves is copied: the best beam mostly stays where it is.
+        target = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
+        if len(target):
+            for layer in self.layers:
+                layer.move(rows[target], target)

@@ -43,7 +43,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, 2 * ffn_dim if config.gated else ffn_dim, config.bias)
         self.down = nn.Linear(ffn_dim, config.dim, config.bias)
         self.activation = ACTIVATIONS[config.activation]
-        self.dropout = nn.Dropout(config.ffn_dropout)
+        self.dropout = config.ffn_dropout
         if config.gated:
             vars(self.up.weight)["fused_parts"] = 2
 
@@ -55,4 +55,4 @@ class FeedForward(nn.Module):
             hidden = self.activation(gate) * value
         else:
             hidden = self.activation(hidden)
-        return self.down(self.dropout(hidden))
+        return self.down(F.dropout(hidden, self.dropout) if self.training else hidden)

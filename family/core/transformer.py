@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,7 @@ class Transformer(nn.Module):
         Args:
             mask: as :class:`~family.core.attention.Attention`'s; key padding comes from the cache
                 where there is one.
+            context_mask: ``(batch, keys)``, or of three or four dimensions as Attention's.
             positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from the cache.
                 Rotary positions over several axes are given, ``(tokens, axes)`` or
                 ``(batch, tokens, axes)``.
@@ -95,19 +97,21 @@ class Transformer(nn.Module):
         """
         mask, causal = self._mask(x, mask, cache)
         rotary, bias = self._positions(x, positions, cache)
-        context_mask = expand_mask(context_mask, len(x))
+        if context_mask is not None:
+            context_mask = expand_mask(context_mask, len(context_mask))
+        arguments: dict[str, Any] = {
+            "mask": mask,
+            "causal": causal,
+            "rotary": rotary,
+            "bias": bias,
+            "context": context,
+            "context_mask": context_mask,
+            "query_position": query_position,
+            "context_position": context_position,
+        }
         for i, block in enumerate(self.blocks):
-            arguments = {
-                "mask": mask,
-                "causal": causal,
-                "rotary": rotary,
-                "bias": bias,
-                "context": context,
-                "context_mask": context_mask,
-                "query_position": query_position,
-                "context_position": context_position,
-                "cache": None if cache is None else cache.layers[i],
-            }
+            if cache is not None:
+                arguments["cache"] = cache.layers[i]
             if self.checkpoint_blocks and self.training:
                 x = checkpoint(partial(block, **arguments), x, use_reentrant=False)
             else:

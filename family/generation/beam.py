@@ -34,7 +34,7 @@ def beam_search(
     """
     logits, cache = model.prefill(*inputs, capacity=max_new_tokens)
     rows, vocab, device = len(logits), logits.shape[1], logits.device
-    cache.reorder(torch.arange(rows, device=device).repeat_interleave(beams))
+    cache.expand(beams)
     logits = logits.repeat_interleave(beams, 0)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
     # All beams of a row start alike: only the first may branch at first.
