@@ -41,10 +41,7 @@ def training(nanogpt: str | None, rounds: int) -> dict[str, Any]:
         config = GPTConfig(CONTEXT, VOCAB, n_layer=6, n_head=8, n_embd=256, dropout=0.0, bias=True)
         nano = GPT(config)
         steps["nanoGPT"] = train_step(nano, lambda: nano(inputs, labels)[1])
-    config = transformers.GPT2Config(
-        VOCAB, CONTEXT, 256, 6, 8, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
-    )
-    theirs = transformers.GPT2LMHeadModel(config).train()
+    theirs = their_gpt2().train()
 
     def their_loss() -> torch.Tensor:
         logits = theirs(inputs, use_cache=False).logits
@@ -56,6 +53,14 @@ def training(nanogpt: str | None, rounds: int) -> dict[str, Any]:
         plain, lambda: F.cross_entropy(plain(inputs).flatten(0, 1), labels.flatten())
     )
     return report("Training step, GPT 6 x 256", medians(steps, rounds))
+
+
+def their_gpt2() -> transformers.GPT2LMHeadModel:
+    config = transformers.GPT2Config(
+        vocab_size=VOCAB, n_positions=CONTEXT, n_embd=256, n_layer=6, n_head=8,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, eos_token_id=None, bos_token_id=None,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
 
 
 class Plain(nn.Module):
@@ -82,8 +87,7 @@ def decoding(rounds: int) -> dict[str, Any]:
     """128 greedy tokens after a prompt of 16, with a cache, at batch 1."""
     prompt = torch.randint(0, VOCAB, (1, 16))
     ours = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT).eval()
-    config = transformers.GPT2Config(VOCAB, CONTEXT, 256, 6, 8, eos_token_id=None)
-    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs = their_gpt2().eval()
     options = {"max_new_tokens": 128, "do_sample": False, "pad_token_id": 0}
     steps = {
         "ours": lambda: ours.generate(prompt, max_new_tokens=128),
@@ -103,7 +107,7 @@ def beams(rounds: int) -> dict[str, Any]:
     mask = torch.ones_like(source, dtype=torch.bool)
     ours = family.transformer_base(VOCAB, dim=256, depth=6, heads=8, activation="silu").eval()
     config = transformers.MarianConfig(
-        VOCAB, d_model=256, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8,
+        vocab_size=VOCAB, d_model=256, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8,
         decoder_attention_heads=8, encoder_ffn_dim=1024, decoder_ffn_dim=1024,
         pad_token_id=0, eos_token_id=2, decoder_start_token_id=0, forced_eos_token_id=None,
     )  # fmt: skip
