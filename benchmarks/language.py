@@ -34,6 +34,10 @@ def training(nanogpt: str | None, rounds: int) -> dict[str, Any]:
     inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     ours = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT)
     steps = {"ours": train_step(ours, lambda: language_model_loss(ours(inputs), labels))}
+    exact = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT, activation="gelu")
+    steps["ours with nanoGPT's GELU"] = train_step(
+        exact, lambda: language_model_loss(exact(inputs), labels)
+    )
     if nanogpt is not None:
         sys.path.insert(0, nanogpt)
         from model import GPT, GPTConfig
@@ -73,6 +77,8 @@ class Plain(nn.Module):
             256, 8, 1024, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.stack = nn.TransformerEncoder(layer, 6, nn.LayerNorm(256), enable_nested_tensor=False)
+        for table in (self.tokens, self.places):  # drawn at 1, tiny gradients would slow it down
+            nn.init.normal_(table.weight, std=0.02)
         self.head = nn.Linear(256, VOCAB, bias=False)
         self.head.weight = self.tokens.weight
         mask = nn.Transformer.generate_square_subsequent_mask(CONTEXT)
@@ -93,6 +99,9 @@ def decoding(rounds: int) -> dict[str, Any]:
         "ours": lambda: ours.generate(prompt, max_new_tokens=128),
         "transformers GPT-2": lambda: theirs.generate(prompt, **options),
     }
+    compiled = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT).eval()
+    compiled.compile_decoding()
+    steps["ours, compiled"] = lambda: compiled.generate(prompt, max_new_tokens=128)
     seconds = medians(steps, rounds)
     rows = report("Decoding 128 tokens at batch 1", seconds)
     for name, value in seconds.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pickle
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Loaded:
 
 
 def load_checkpoint(path: str, task: str) -> Loaded:
-    """Rebuild the model of a checkpoint; nothing in the file is executed.
+    """Rebuild the model of a checkpoint; of what the file names, only a model's class is called.
 
     Args:
         path: a ``.ckpt`` file, or the folder of a run, whose best checkpoint is taken.
@@ -69,15 +70,15 @@ def load_checkpoint(path: str, task: str) -> Loaded:
     return Loaded(model.eval(), record["assets"], trained)
 
 
-def find_checkpoint(path: str) -> Path:
-    """A ``.ckpt`` file, or the best of a run's folder (the newest where none is called best).
+def find_checkpoint(path: str, prefer: str = "best") -> Path:
+    """A ``.ckpt`` file, or that of a run's folder: ``prefer``, or the newest where none is called so.
 
     Raises:
         UserError: there is none.
     """
     file = Path(path)
     if file.is_dir():
-        found = sorted(file.rglob("*.ckpt"), key=lambda p: (p.stem == "best", p.stat().st_mtime))
+        found = sorted(file.rglob("*.ckpt"), key=lambda p: (p.stem == prefer, p.stat().st_mtime))
         if not found:
             raise UserError(f"{path} holds no checkpoint (*.ckpt).")
         file = found[-1]
@@ -106,7 +107,7 @@ def check_same_model(file: Path, record: dict[str, Any], task: str, spec: dict[s
     trained = record["task"].rsplit(".", 1)[-1]
     if trained != task:
         raise UserError(f"{file} was trained for {trained}, but the config says {task}.")
-    theirs, ours = flatten(record["model"]), flatten(spec)
+    theirs, ours = flatten(completed(record["model"])), flatten(completed(spec))
     for name in sorted({*theirs, *ours}):
         was, now = theirs.get(name), ours.get(name)
         if was != now:
@@ -126,12 +127,41 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def completed(spec: dict[str, Any]) -> dict[str, Any]:
+    """A model's class path with all its arguments: what an older checkpoint does not name is default."""
+    parameters = inspect.signature(find_class(spec["class_path"])).parameters.values()
+    arguments = {p.name: p.default for p in parameters if p.default is not p.empty}
+    arguments |= options(spec)
+    configs = {n: asdict(v) for n, v in arguments.items() if isinstance(v, TransformerConfig)}
+    return {"class_path": spec["class_path"], "init_args": arguments | configs}
+
+
+def options(spec: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a model as its class takes them: configs of stacks are made of their fields."""
+    known = {field.name for field in fields(TransformerConfig)}
+    given = dict(spec.get("init_args") or {})
+    for name, value in given.items():
+        if isinstance(value, dict) and value and value.keys() <= known:
+            given[name] = TransformerConfig(**value)
+    return given
+
+
+def find_class(path: str) -> type[nn.Module]:
+    """The model's class that a path names.
+
+    Raises:
+        UserError: there is none, or it is no model: what a checkpoint names must call nothing else.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"the model {path} cannot be found: {error}.") from None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise UserError(f"the model {path} is no class of torch.nn.Module.")
+    return found
+
+
 def build(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The model of a class path and its arguments, with those that the data gave."""
-    module, name = spec["class_path"].rsplit(".", 1)
-    options = dict(spec.get("init_args") or {})
-    if isinstance(options.get("config"), dict):
-        options["config"] = TransformerConfig(**options["config"])
-    built = getattr(importlib.import_module(module), name)(**{**options, **arguments})
-    assert isinstance(built, nn.Module)
-    return built
+    return find_class(spec["class_path"])(**{**options(spec), **arguments})

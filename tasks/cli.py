@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -10,18 +12,23 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import ArgumentError
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from tasks.checkpoints import check_same_model, find_checkpoint, read_checkpoint
+from tasks.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
 from tasks.commands import COMMANDS
 from tasks.commands.listing import config_names
 from tasks.config_errors import sentence
 from tasks.errors import UserError
-from tasks.run_folder import RunRecord, keep_best_and_last, new_run_folder, run_loggers
+from tasks.run_folder import RunRecord, checkpoints, new_run_folder, run_loggers
 
 HERE = Path(__file__).parent
 CONFIG_FOLDERS = (HERE / "configs", HERE.parent / "configs")
 """Where configs lie in a wheel, and in a checkout."""
+FOLDER = "FAMILY_RUN_FOLDER"
+"""Tells the other processes of a run where it lives."""
 DESCRIPTION = f"""Train and use the Transformer family. family fit --config TASK/NAME trains;
 what was trained is used by: family {", ".join(COMMANDS)} (each with --help)."""
 
@@ -42,23 +49,38 @@ class FamilyCLI(LightningCLI):
         return super().init_parser(**{**kwargs, "exit_on_error": False})
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self.config[self.subcommand]
-        parent = Path("runs")
-        folder = new_run_folder(parent, self._name())
-        if config.run_folder is not None:
-            folder = Path(config.run_folder)
-            if folder.exists():
-                raise UserError(f"run_folder {folder} exists: choose another, or remove it.")
-        self.folder = folder
+        self.folder = self._choose_folder()
         trainer = super().instantiate_trainer(
             # Our samplers share the batches out among processes themselves.
-            logger=run_loggers(folder),
+            logger=run_loggers(self.folder),
             use_distributed_sampler=False,
             **kwargs,
         )
-        trainer.callbacks.append(RunRecord(folder))
-        keep_best_and_last(trainer, folder / "checkpoints", *self.model.monitor)
+        folder, given = (
+            self.folder / "checkpoints",
+            self._get(self.config_init, "trainer.callbacks"),
+        )
+        found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
+        # Lightning adds one that keeps the newest alone, unless the config has its own.
+        defaults = [c for c in found if c not in (given or [])]
+        trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
+        trainer.callbacks.append(RunRecord(self.folder))
+        if defaults:
+            trainer.callbacks += checkpoints(folder, *self.model.monitor)
+        for callback in found:
+            callback.dirpath = callback.dirpath or str(folder)
         return trainer
+
+    def _choose_folder(self) -> Path:
+        """Where the run goes: the first process decides, and tells those that it starts."""
+        if rank_zero_only.rank and FOLDER in os.environ:
+            return Path(os.environ[FOLDER])
+        wanted = self.config[self.subcommand].run_folder
+        folder = new_run_folder(Path("runs"), self._name()) if wanted is None else Path(wanted)
+        if folder.exists() and not rank_zero_only.rank:
+            raise UserError(f"run_folder {folder} exists: choose another, or remove it.")
+        os.environ[FOLDER] = str(folder)
+        return folder
 
     def _name(self) -> str:
         files = self.config[self.subcommand].get("config") or []
@@ -73,6 +95,7 @@ class FamilyCLI(LightningCLI):
             raise UserError(sentence(str(error))) from error
         spec = self.config[self.subcommand].model.init_args.model
         self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+        find_class(self.model.model_spec["class_path"])  # else no checkpoint could be loaded
         self._use_checkpoint()
 
     def _use_checkpoint(self) -> None:
@@ -83,15 +106,23 @@ class FamilyCLI(LightningCLI):
             if self.subcommand != "fit":
                 raise UserError(f"family {self.subcommand} needs --ckpt_path, a .ckpt file.")
             return
-        file = find_checkpoint(path)
+        file = find_checkpoint(path, "last" if self.subcommand == "fit" else "best")
         config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(file)
         record = read_checkpoint(file)["family"]
         check_same_model(file, record, type(self.model).__name__, self.model.model_spec)
         self.datamodule.use_assets(record["assets"])
 
-    def before_fit(self) -> None:
-        self.folder.mkdir(parents=True)
-        (self.folder / "config.yaml").write_text(self.resolved_yaml, encoding="utf-8")
+    def _run_subcommand(self, subcommand: str) -> None:
+        if not rank_zero_only.rank:
+            self.folder.mkdir(parents=True)
+            (self.folder / "config.yaml").write_text(self.resolved_yaml, encoding="utf-8")
+        try:
+            super()._run_subcommand(subcommand)
+        except (UserError, MisconfigurationException):
+            # Nothing was done yet: leave the name free for the corrected call.
+            if not rank_zero_only.rank and not any(self.folder.rglob("*.ckpt")):
+                shutil.rmtree(self.folder)
+            raise
 
     @property
     def resolved_yaml(self) -> str:
@@ -149,6 +180,11 @@ def main(arguments: list[str] | None = None) -> None:
         # We hand the arguments in, because names of configs became paths.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=".*treespec")
+        # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        warnings.filterwarnings("ignore", message=".*custom batch sampler")
+        warnings.filterwarnings("ignore", message="The dirpath has changed")
+        warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
         FamilyCLI(
@@ -166,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
         print(f"family: {said}", file=sys.stderr)
         sys.exit(2)
-    except ArgumentError as error:
+    except (ArgumentError, MisconfigurationException) as error:
         print(f"family: {sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
 

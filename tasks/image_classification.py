@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from tasks.pictures import BAD, GOOD, sheet, to_picture
@@ -31,6 +32,7 @@ class ImageClassification(Task):
     ) -> None:
         super().__init__(model, **options)
         self.label_smoothing = label_smoothing
+        self.shown: list[tuple[Image.Image, str, tuple[int, int, int]]] = []
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         logits = self.model(batch["pixel_values"]).float()
@@ -52,8 +54,15 @@ class ImageClassification(Task):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         logits = self._evaluate(batch, "val")
-        if index == 0:
-            self._show(batch, logits)
+        # Some of each batch: sets are often sorted by class.
+        share = -(-SHOWN // int(self.trainer.num_val_batches[0]))
+        self._keep(batch, logits, min(share, SHOWN - len(self.shown)))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.shown:
+            pictures, words, marks = zip(*self.shown, strict=True)
+            self.pictures = {"predictions": sheet(pictures, words, marks)}
+        self.shown = []
 
     def test_step(self, batch: dict[str, Any], index: int) -> None:
         self._evaluate(batch, "test")
@@ -64,11 +73,11 @@ class ImageClassification(Task):
         pairs = zip(ids.tolist(), scores.tolist(), strict=True)
         return [{"label": names[i], "score": round(score, 6)} for i, score in pairs]
 
-    def _show(self, batch: dict[str, Any], logits: Tensor) -> None:
+    def _keep(self, batch: dict[str, Any], logits: Tensor, count: int) -> None:
+        """Remember the first pictures of a batch with what was made of them."""
         names = self.data.assets()["labels"]
-        pixels = self.preprocess.restore(batch["pixel_values"][:SHOWN])
-        guessed = logits[:SHOWN].argmax(-1).tolist()
-        true = batch["labels"][:SHOWN].tolist()
-        words = [f"made: {names[g]}\ntrue: {names[t]}" for g, t in zip(guessed, true, strict=True)]
-        marks = [GOOD if g == t else BAD for g, t in zip(guessed, true, strict=True)]
-        self.pictures = {"predictions": sheet([to_picture(p) for p in pixels], words, marks)}
+        pixels = self.preprocess.restore(batch["pixel_values"][:count])
+        ids = zip(logits[:count].argmax(-1).tolist(), batch["labels"][:count].tolist(), strict=True)
+        for picture, (made, true) in zip(pixels, ids, strict=True):
+            words = f"made: {names[made]}\ntrue: {names[true]}"
+            self.shown.append((to_picture(picture), words, GOOD if made == true else BAD))

@@ -50,6 +50,11 @@ class ImageText(Task):
         self.loss_name, self.templates = loss, templates
         self.seen: list[dict[str, Any]] = []
 
+    def compiled_parts(self) -> list[nn.Module]:
+        # Training never calls the model as a whole, whose pairs of one process are not all.
+        towers = [getattr(self.model, name, None) for name in ("image", "text")]
+        return [tower for tower in towers if isinstance(tower, nn.Module)]
+
     def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """``(batch, embed_dim)`` of pictures and of sentences, not normalised."""
         images = self.model.encode_image(batch["pixel_values"])
@@ -92,6 +97,12 @@ class ImageText(Task):
 
     def test_step(self, batch: dict[str, Any], index: int) -> None:
         self._evaluate(batch)
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        images, texts = self.embed(batch)
+        cosine = F.cosine_similarity(images.float(), texts.float())
+        rows = zip(batch["file"], batch["caption"], cosine.tolist(), strict=True)
+        return [{"file": f, "caption": c, "similarity": round(s, 6)} for f, c, s in rows]
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -146,8 +157,9 @@ def ranks(similarity: Tensor, same: Tensor) -> Tensor:
     Args:
         similarity: ``(rows, columns)``; same: True where a column is right, one of each row at least.
     """
+    # Ties and NaN count against: a model that gives all pictures one vector finds nothing.
     best = similarity.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
-    return ((similarity > best) & ~same).sum(1)
+    return (~(similarity < best) & ~same).sum(1)
 
 
 def retrievals(

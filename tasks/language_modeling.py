@@ -26,9 +26,6 @@ class LanguageModeling(TokenTask):
                 "make one smaller, or the other larger."
             )
 
-    def predict_step(self, batch: dict[str, Any], index: int) -> None:
-        raise UserError("a language model continues prompts: use family generate.")
-
     def logits(self, batch: dict[str, Any]) -> Tensor:
         return self.model(batch["input_ids"])
 
@@ -57,4 +54,4 @@ class LanguageModeling(TokenTask):
         if loss is None:
             return
         self.log(f"{split}/perplexity", loss.exp())
-        self.log(f"{split}/bits_per_byte", loss / math.log(2) / self.data.bytes_per_token)
+        self.log(f"{split}/bits_per_byte", loss / math.log(2) / self.data.bytes_per_token(split))

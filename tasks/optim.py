@@ -42,11 +42,14 @@ def build_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    fused: bool = True,
 ) -> Optimizer:
     """An optimizer over :func:`parameter_groups`.
 
     Args:
         name: "adamw", "adam", "muon", or any name that timm knows.
+        betas: for those that have two.
+        fused: one kernel for PyTorch's own; Lightning cannot clip with it in mixed precision.
 
     Raises:
         UserError: an unknown name, with the nearest known one.
@@ -56,11 +59,13 @@ def build_optimizer(
     groups = parameter_groups(model, weight_decay)
     if name in ("adamw", "adam"):
         build = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-        return build(groups, lr=lr, betas=betas, fused=True)
+        return build(groups, lr=lr, betas=betas, fused=fused)
     known = ["adamw", "adam", "muon", *timm.optim.list_optimizers()]
     if name not in known:
         raise UserError(f"optimizer={name!r} is unknown.{closest(name, known)}")
-    return timm.optim.create_optimizer_v2(groups, opt=name, lr=lr)
+    info = timm.optim.get_optimizer_info(name)
+    more = {"betas": betas} if info.has_betas and info.num_betas == 2 else {}
+    return timm.optim.create_optimizer_v2(groups, opt=name, lr=lr, **more)
 
 
 class MuonAdamW(Optimizer):

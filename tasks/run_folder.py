@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from tasks.gathering import gather
@@ -34,30 +34,40 @@ def run_loggers(folder: Path) -> list[Any]:
     ]
 
 
-def keep_best_and_last(trainer: pl.Trainer, folder: Path, monitor: str, mode: str) -> None:
-    """Checkpoints go into ``folder``: the best by ``monitor`` and the last, unless a config says else.
+class LastCheckpoint(Checkpoint):
+    """Keep the last state: at each validation and end of an epoch, and when training is cut short.
 
-    An interruption or an error saves the last state too, so that ``--ckpt_path`` can go on from it.
+    ``--ckpt_path`` goes on from it. Lightning's own ``save_last`` writes only along with a new best.
     """
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    found = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
-    for callback in found:
-        # Lightning's own default watches nothing: it would keep the newest alone.
-        if callback.monitor is None and callback.dirpath is None and callback.save_top_k == 1:
-            callbacks.remove(callback)
-            callbacks.append(
-                ModelCheckpoint(
-                    folder,
-                    filename="best",
-                    monitor=monitor,
-                    mode=mode,
-                    save_last=True,
-                    save_on_exception=True,
-                    enable_version_counter=False,
-                )
-            )
-        elif callback.dirpath is None:
-            callback.dirpath = str(folder)
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.began = folder / "last.ckpt", 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.began = trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn == "fit" and trainer.global_step > self.began:
+            trainer.save_checkpoint(self.file)
+
+
+def checkpoints(folder: Path, monitor: str, mode: str) -> list[Checkpoint]:
+    """The best by ``monitor`` and the last, in ``folder``."""
+    best = ModelCheckpoint(
+        folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False
+    )
+    return [best, LastCheckpoint(folder)]
 
 
 class RunRecord(pl.Callback):
@@ -105,6 +115,10 @@ class RunRecord(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
             (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._write(trainer, module, "validate")
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "fit")

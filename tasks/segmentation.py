@@ -20,8 +20,8 @@ SHOWN = 4
 class Segmentation(Task):
     """Cross-entropy by pixel; mean IoU and pixel accuracy over the pixels that are not ignored.
 
-    The IoU of a class is taken over the whole set, and the mean over the classes that occur in the
-    truth or in the predictions.
+    Logits are resized to each mask's own size before they are judged. The IoU of a class is taken
+    over the whole set, and the mean over the classes that occur in the truth or in the predictions.
     """
 
     monitor = ("val/miou", "max")
@@ -31,19 +31,23 @@ class Segmentation(Task):
         classes = self.data.model_arguments["num_classes"]
         self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_MASK)
 
-    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        logits = self.model(batch["pixel_values"]).float()
-        return F.cross_entropy(logits, batch["labels"], ignore_index=IGNORE_MASK), logits
-
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss, _ = self.loss(batch)
+        loss, count = pixel_loss(self.model(batch["pixel_values"]), batch["labels"])
+        loss = loss / count.clamp(min=1)  # a batch of void alone teaches nothing
         self.log_training("loss", loss.detach(), prog_bar=True)
         return loss
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
-        loss, logits = self.loss(batch)
-        self.confusion.update(logits.argmax(1), batch["labels"])
-        self.log(f"{split}/loss", loss, batch_size=len(logits), sync_dist=True)
+        logits = self.model(batch["pixel_values"]).float()
+        for i, labels in enumerate(batch["labels"]):
+            whole = F.interpolate(logits[i : i + 1], labels.shape, mode="bilinear")
+            loss, count = pixel_loss(whole, labels[None])
+            self.confusion.update(whole.argmax(1), labels[None])
+            if count:
+                mean = loss / count
+                self.log(
+                    f"{split}/loss", mean, on_epoch=True, batch_size=int(count), sync_dist=True
+                )
         return logits
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
@@ -81,15 +85,24 @@ class Segmentation(Task):
         names = self.data.assets()["labels"]
         pictures, captions = [], []
         restored = self.preprocess.restore(batch["pixel_values"][:SHOWN])
-        for pixels, made, true in zip(
-            restored, class_map(logits[:SHOWN]), batch["labels"].cpu(), strict=False
-        ):
+        masks = [labels.cpu() for labels in batch["labels"][:SHOWN]]
+        for pixels, made, true in zip(restored, class_map(logits[:SHOWN]), masks, strict=True):
             picture = to_picture(pixels)
             pictures += [picture, overlay(picture, made, len(names))]
             pictures.append(overlay(picture, true, len(names)))
             captions += ["picture", "made", "true"]
         page = sheet(pictures, captions, columns=3, side=240)
         self.pictures = {"masks": stack([page, legend(names, page.width)])}
+
+
+def pixel_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over the pixels that count, and their number.
+
+    Args:
+        logits: ``(batch, classes, height, width)``; labels: ``(batch, height, width)``.
+    """
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_MASK, reduction="sum")
+    return loss, (labels != IGNORE_MASK).sum()
 
 
 def scores(confusion: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,12 @@ class Task(pl.LightningModule):
             except (TypeError, ValueError) as error:
                 raise UserError(f"model: {error}") from error
             if self.compile_model:
-                self.model.compile()  # in place: names in checkpoints stay as they are
+                for part in self.compiled_parts():
+                    part.compile()  # in place: names in checkpoints stay as they are
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """What training calls of the model."""
+        return [self.model]
 
     def log_training(self, name: str, value: Any, prog_bar: bool = False) -> None:
         """Log a number of a training step, at the steps that are logged at all."""
@@ -82,12 +88,20 @@ class Task(pl.LightningModule):
             self.log(f"train/{name}", value, prog_bar=prog_bar)
 
     def configure_optimizers(self) -> Any:
+        fused = "mixed" not in str(self.trainer.precision)
         optimizer = build_optimizer(
-            self.optimizer_name, self.model, self.lr, self.weight_decay, self.betas
+            self.optimizer_name, self.model, self.lr, self.weight_decay, self.betas, fused
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
+        if total == math.inf:
+            if self.schedule not in ("constant", "inverse_sqrt"):
+                raise UserError(
+                    f"schedule={self.schedule!r} ends with the training: it needs "
+                    "trainer.max_steps or trainer.max_epochs."
+                )
+            total = 0  # which these two do not ask for
         schedule = build_schedule(
-            self.schedule, optimizer, self.warmup_steps, total, self.min_lr_ratio
+            self.schedule, optimizer, self.warmup_steps, int(total), self.min_lr_ratio
         )
         return {
             "optimizer": optimizer,

@@ -68,3 +68,9 @@ def test_pictures():
     page = sheet([picture] * 5, ["one\ntwo"] * 5, columns=2)
     assert page.width < page.height
     assert wrap("a few words that do not fit", 60, 11).count("\n") >= 1
+
+
+def test_a_collapsed_model_finds_nothing():
+    same = torch.eye(20, dtype=torch.bool)
+    for value in (1.0, float("nan")):
+        assert (ranks(torch.full((20, 20), value), same) == 19).all()

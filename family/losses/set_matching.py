@@ -273,9 +273,13 @@ def pad_targets(targets: Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
 
 
 def target_count(targets: Targets, device: torch.device) -> Tensor | float:
-    """Targets of this batch, or the mean of all processes where there are several; 1 at least."""
+    """Targets of this batch, or the mean of all processes where there are several; 1 at least.
+
+    Without gradients each process counts its own: in evaluation they hold unequally many batches.
+    """
     count = sum(len(target["labels"]) for target in targets)
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not (several and torch.is_grad_enabled()):
         return max(float(count), 1.0)
     total = torch.tensor(float(count), device=device)
     torch.distributed.all_reduce(total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from family.core.cache import Cache
@@ -36,6 +37,7 @@ class GPT(nn.Module):
         self.transformer = Transformer(config)
         tied = self.embedding.tokens if tie_embeddings else None
         self.head = LanguageModelHead(config.dim, vocab_size, tied=tied)
+        self.compiled = False
 
     def features(
         self, input_ids: Tensor, mask: Tensor | None = None, cache: Cache | None = None
@@ -73,7 +75,8 @@ class GPT(nn.Module):
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
                 f"{self.config.max_tokens} tokens."
             )
-        cache = self.transformer.new_cache(batch, tokens + capacity)
+        room = self.config.max_tokens if self.compiled else tokens + capacity
+        cache = self.transformer.new_cache(batch, room)
         if mask is not None and not bool(mask.all()):
             # Flush right, whichever side the padding was on: the next column is then one for all.
             order = mask.long().argsort(dim=1, stable=True)
@@ -82,6 +85,15 @@ class GPT(nn.Module):
         hidden = self.features(input_ids, cache=cache)
         cache.advance(tokens)
         return self.head.next_token(hidden), cache
+
+    def compile_decoding(self) -> None:
+        """Compile the step of one token: the first call takes long, all later ones less time.
+
+        The cache then always has the size of the context, so that only another number of rows
+        compiles anew.
+        """
+        self.compiled = True
+        self._step = torch.compile(self._step, dynamic=False)  # type: ignore[method-assign]
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next."""

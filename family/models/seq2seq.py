@@ -99,6 +99,8 @@ class Seq2Seq(nn.Module):
         self, source: Tensor, source_mask: Tensor | None = None, *, capacity: int
     ) -> tuple[Tensor, Cache]:
         """Read the source: logits ``(batch, vocab)`` of the first target token, and a cache."""
+        if source_mask is not None and bool(source_mask.all()):
+            source_mask = None  # nothing to mask at every step
         context = self.encode(source, source_mask)
         cache = self.decoder.new_cache(len(source), 1 + capacity)
         cache.context_mask = source_mask

@@ -213,7 +213,9 @@ def decode(pictures: Labelled, preprocess: Preprocess, on_bad: OnBad) -> tuple[L
     Raises:
         UserError: one cannot be read, and ``on_bad`` is "stop".
     """
-    store = torch.empty((len(pictures.names), 3, *preprocess.size), dtype=torch.uint8)
+    # Lightning evaluates in inference mode, in which the threads below are not.
+    with torch.inference_mode(False):
+        store = torch.empty((len(pictures.names), 3, *preprocess.size), dtype=torch.uint8)
 
     def one(index: int) -> str | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
 from tasks.errors import UserError
 
+SPLITS = ("train", "val", "test")
 CHUNK = 1 << 22
 """Characters held in memory at a time."""
 
@@ -32,9 +34,9 @@ class LanguageModelingData(FamilyData):
     windows, so that every token but the first is predicted exactly once.
 
     Args:
-        root: a text file, or a folder whose ``*.txt`` are read in the order of their names; files
-            ``train.txt`` and ``val.txt`` are taken as the splits. None is the built-in world of
-            shapes, as English captions.
+        root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
+            they are called ``train.txt``, ``val.txt`` and ``test.txt``, they are the splits. None is
+            the built-in world of shapes, as English captions.
         tokenizer: "char", "bpe" or "unigram", trained on the training split alone.
         vocab_size: for bpe and unigram.
         context: tokens of a window.
@@ -73,15 +75,25 @@ class LanguageModelingData(FamilyData):
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
 
     def texts(self, split: str) -> Iterator[str]:
-        """The text of "train" or "val", in pieces that fit in memory."""
+        """The text of "train", "val" or "test", in pieces that fit in memory.
+
+        Raises:
+            UserError: a split that has no text.
+        """
         if self.root is None:
             pairs = shapes.translation_pairs(8000 if split == "train" else 800, self.seed, split)
             yield "".join(f"{english}\n" for _, english in pairs)
             return
         named = self.root / f"{split}.txt"
-        if self.root.is_dir() and named.exists():
+        if self.root.is_dir() and any((self.root / f"{s}.txt").exists() for s in SPLITS):
+            # All splits are files then: a split cut out of the others' would repeat their text.
+            if not named.exists():
+                have = ", ".join(p.name for p in sorted(self.root.glob("*.txt")))
+                raise UserError(f"{self.root} has {have} but no {named.name} for data.{split}.")
             yield from read_pieces(named, 0, named.stat().st_size)
             return
+        if split == "test":
+            raise UserError(f"{self.root} has no test.txt: use family validate, or give one.")
         files = sorted(self.root.glob("*.txt")) if self.root.is_dir() else [self.root]
         if not files:
             raise UserError(f"data.root {self.root} is a folder without any .txt file.")
@@ -98,17 +110,24 @@ class LanguageModelingData(FamilyData):
             self.tokenizer = Tokenizer.train(
                 self.kind, lines, self.vocab_size, specials=self.kind != "char"
             )
-        if stage == "tokenizers" or self._tokens:
-            return
-        for split in ("train", "val"):
-            self._tokens[split], self._bytes[split] = self._encode(split)
-            if len(self._tokens[split]) < 2:
+        if stage in (None, "fit"):
+            self.tokens("val")
+            count = len(self.tokens("train"))
+            if count <= self.context:
+                raise UserError(
+                    f"the training text has {count} tokens, too few for windows of "
+                    f"data.context={self.context}."
+                )
+
+    def tokens(self, split: str) -> np.ndarray:
+        """The tokens of a split, memory-mapped."""
+        if split not in self._tokens:
+            self.setup("tokenizer")
+            tokens, self._bytes[split] = self._encode(split)
+            if len(tokens) < 2:
                 raise UserError(f"the {split} split of {self.root} has fewer than 2 tokens.")
-        if len(self._tokens["train"]) <= self.context:
-            raise UserError(
-                f"the training text has {len(self._tokens['train'])} tokens, too few for windows "
-                f"of data.context={self.context}."
-            )
+            self._tokens[split] = tokens
+        return self._tokens[split]
 
     def _encode(self, split: str) -> tuple[np.ndarray, int]:
         """The tokens of a split as a memory map, and the UTF-8 bytes of its text."""
@@ -122,29 +141,27 @@ class LanguageModelingData(FamilyData):
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
+            # A name of its own: several processes may begin together.
+            partial = path.with_suffix(f".{os.getpid()}")
             with partial.open("wb") as file:
                 for text in self.texts(split):
                     file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
-            partial.rename(path)
+            partial.replace(path)
         return np.memmap(path, dtype=dtype, mode="r"), size
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the data decides of a model."""
-        self.setup("tokenizers")
+        self.setup("tokenizer")
         assert self.tokenizer is not None
         return {"vocab_size": self.tokenizer.vocab_size}
 
-    @property
-    def bytes_per_token(self) -> float:
-        """UTF-8 bytes of a validation token, to compare losses across tokenizers."""
-        self.setup()
-        return self._bytes["val"] / len(self._tokens["val"])
+    def bytes_per_token(self, split: str) -> float:
+        """UTF-8 bytes of a token in "val" or "test", to compare losses across tokenizers."""
+        return self._bytes[split] / len(self.tokens(split))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        self.setup()
-        tokens = self._tokens["train"]
+        tokens = self.tokens("train")
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
         sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed, self.place)
@@ -152,12 +169,17 @@ class LanguageModelingData(FamilyData):
         return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        self.setup()
-        windows = Blocks(self._tokens["val"], self.context)
-        return DataLoader(windows, batch_size=self.batch_size, collate_fn=as_it_is)
+        return self._blocks("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self.val_dataloader()
+        return self._blocks("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        raise UserError("a language model continues prompts: use family generate.")
+
+    def _blocks(self, split: str) -> DataLoader[Any]:
+        windows = Blocks(self.tokens(split), self.context)
+        return DataLoader(windows, batch_size=self.batch_size, collate_fn=as_it_is)
 
 
 class Windows(Dataset[Any]):

@@ -44,8 +44,10 @@ class ExampleBatches(Sampler[list[Pick]]):
         place: Place | None = None,
         drop_last: bool = False,
     ) -> None:
-        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.place, self.drop_last = place or Place(), drop_last
+        # Not "batch_size" and "drop_last": by these names Lightning takes it for PyTorch's own
+        # kind, and builds it anew for prediction.
+        self.count, self.size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.place, self.full_only = place or Place(), drop_last
 
     def __iter__(self) -> Iterator[list[Pick]]:
         rank, world = self.place.process
@@ -55,8 +57,8 @@ class ExampleBatches(Sampler[list[Pick]]):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         first = self.place.done if self.shuffle else 0
         for batch in range(rank + first * world, self._usable(), world):
-            start = batch * self.batch_size
-            yield [Pick(i, epoch) for i in order[start : start + self.batch_size].tolist()]
+            start = batch * self.size
+            yield [Pick(i, epoch) for i in order[start : start + self.size].tolist()]
 
     def __len__(self) -> int:
         rank, world = self.place.process
@@ -64,9 +66,9 @@ class ExampleBatches(Sampler[list[Pick]]):
 
     def _usable(self) -> int:
         """Batches of all processes together."""
-        batches = -(-self.count // self.batch_size)
-        if self.drop_last and self.count >= self.batch_size:
-            batches = self.count // self.batch_size
+        batches = -(-self.count // self.size)
+        if self.full_only and self.count >= self.size:
+            batches = self.count // self.size
         world = self.place.process[1]
         return max(1, batches // world) * world if self.shuffle and batches >= world else batches
 

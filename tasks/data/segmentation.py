@@ -217,9 +217,10 @@ class SegmentationData(FamilyData):
 
 
 class SegmentationBatches(Dataset[dict[str, Tensor]]):
-    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)``, ``labels`` likewise.
+    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)`` and ``labels``.
 
-    Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count.
+    Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count; in evaluation
+    they are a list, each mask at its own size.
 
     Args:
         masks: None where masks hold labels already.
@@ -254,9 +255,10 @@ class SegmentationBatches(Dataset[dict[str, Tensor]]):
         image, labels = self.read(index)
         if self.augment is None:
             pixels = as_tensor(self.preprocess.resize(image))
-            size = pixels.shape[2], pixels.shape[1]
-            resized = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-            return pixels, torch.from_numpy(np.array(resized))
+            if self.train:
+                size = pixels.shape[2], pixels.shape[1]
+                labels = np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+            return pixels, torch.from_numpy(labels.copy())
         both = {
             "image": tv_tensors.Image(as_tensor(image)),
             "mask": tv_tensors.Mask(torch.from_numpy(labels.copy())),
@@ -271,5 +273,7 @@ class SegmentationBatches(Dataset[dict[str, Tensor]]):
                 examples = [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]
             else:
                 examples = read_those(self.example, indices, len(self), self.on_bad)
-        images, labels = map(torch.stack, zip(*examples, strict=True))
-        return {"pixel_values": self.preprocess.normalise(images), "labels": labels.long()}
+        images = torch.stack([image for image, _ in examples])
+        masks = [mask.long() for _, mask in examples]
+        labels = torch.stack(masks) if self.train else masks
+        return {"pixel_values": self.preprocess.normalise(images), "labels": labels}

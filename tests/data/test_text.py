@@ -167,7 +167,7 @@ def test_language_model_predicts_every_token_once(tmp_path):
     batch = next(iter(data.train_dataloader()))
     assert batch["input_ids"].shape == (3, 8)
     assert torch.equal(batch["input_ids"][:, 1:], batch["labels"][:, :-1])
-    assert data.bytes_per_token == 1
+    assert data.bytes_per_token("val") == 1
     assert data.model_arguments == {"vocab_size": 26}
 
 
@@ -179,3 +179,18 @@ def test_language_model_bad_files(tmp_path):
         LanguageModelingData(str(tmp_path / "a.txt"), context=1000, cache=str(tmp_path)).setup()
     with pytest.raises(UserError, match="does not exist"):
         LanguageModelingData(str(tmp_path / "c.txt"), cache=str(tmp_path)).setup()
+
+
+def test_language_model_splits_are_all_files_or_none(tmp_path):
+    write(tmp_path, train_txt="abc\n" * 50)
+    data = LanguageModelingData(str(tmp_path), context=8, cache=str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"has train.txt but no val.txt"):
+        data.setup("fit")
+    write(tmp_path, val_txt="cab\n" * 9, test_txt="bca\n" * 5)
+    data.setup("fit")
+    assert len(data.tokens("train")) == 200
+    assert len(data.tokens("val")) == 36
+    assert data.tokenizer.decode(data.tokens("test").tolist()) == "bca\n" * 5
+    lone = LanguageModelingData(str(tmp_path / "train.txt"), context=8, cache=str(tmp_path / "c"))
+    with pytest.raises(UserError, match=r"no test.txt"):
+        lone.test_dataloader()

@@ -34,6 +34,18 @@ def test_decoding_compiles_once_and_without_breaks(position):
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
+def test_compiled_generation_is_the_same_for_every_length():
+    torch._dynamo.reset()
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, max_tokens=24).eval()
+    prompts = [torch.randint(0, 31, (1, count)) for count in (3, 6)]
+    plain = [model.generate(prompt, max_new_tokens=8) for prompt in prompts]
+    model.compile_decoding()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for prompt, expected in zip(prompts, plain, strict=True):
+            assert torch.equal(model.generate(prompt, max_new_tokens=8), expected)
+
+
 @pytest.mark.parametrize("name", ["gpt", "seq2seq"])
 def test_training_step_compiles_without_breaks(name):
     torch.manual_seed(0)

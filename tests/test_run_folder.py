@@ -1,0 +1,104 @@
+"""What a run leaves behind: the last state and the best, and nothing where it never began."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tasks.checkpoints import load_checkpoint
+from tasks.cli import main
+from tasks.errors import UserError
+from tasks.image_classification import ImageClassification
+
+FIT = [
+    "fit",
+    "--config=image_classification/shapes",
+    "--run_folder=run",
+    "--trainer.max_steps=3",
+    "--trainer.val_check_interval=2",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--data.examples=200",
+    "--data.batch_size=8",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def step_of(name):
+    return torch.load(f"run/checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+
+
+def test_the_last_state_is_kept_beside_the_best():
+    main(FIT)
+    assert step_of("best") == 2
+    assert step_of("last") == 3
+
+
+def test_an_error_saves_the_last_state_and_leaves_the_best_alone(monkeypatch):
+    train = ImageClassification.training_step
+
+    def fails(self, batch, index):
+        if self.global_step == 3:
+            raise RuntimeError("the power went")
+        return train(self, batch, index)
+
+    monkeypatch.setattr(ImageClassification, "training_step", fails)
+    with pytest.raises(RuntimeError, match="power"):
+        main([*FIT, "--trainer.max_steps=5"])
+    assert step_of("best") == 2
+    assert step_of("last") == 3
+
+
+def test_a_run_that_could_not_begin_leaves_its_name_free(folder, capsys):
+    with pytest.raises(SystemExit):
+        main([*FIT, "--model.optimizer=adamm"])
+    assert "adam" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+    main(FIT)
+    assert (folder / "run/config.yaml").exists()
+    with pytest.raises(SystemExit):
+        main(FIT)
+    assert step_of("last") == 3  # the refused call touched nothing
+
+
+def test_validate_writes_its_config_and_metrics(folder):
+    main(FIT)
+    more = [a for a in FIT[1:] if "run_folder" not in a and "max_steps" not in a]
+    main(["validate", *more, "--ckpt_path=run", "--run_folder=again"])
+    record = json.loads((folder / "again/metrics-validate.json").read_text())
+    assert "val/accuracy" in record["metrics"]
+    assert (folder / "again/config.yaml").exists()
+
+
+def test_a_checkpoint_calls_nothing_but_a_model(folder):
+    main(FIT)
+    content = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    content["family"]["model"] = {
+        "class_path": "pathlib.Path.touch",
+        "init_args": {"self": "touched"},
+    }
+    torch.save(content, "bad.ckpt")
+    with pytest.raises(UserError, match="cannot be found"):
+        load_checkpoint("bad.ckpt", "ImageClassification")
+    content["family"]["model"] = {"class_path": "os.mkdir", "init_args": {"path": "made"}}
+    torch.save(content, "bad.ckpt")
+    with pytest.raises(UserError, match=r"os.mkdir is no class of torch.nn.Module"):
+        load_checkpoint("bad.ckpt", "ImageClassification")
+    assert not (folder / "made").exists()
+
+
+def test_an_older_checkpoint_lacks_what_was_added_since(folder):
+    main(FIT)
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert content["family"]["model"]["init_args"]["config"].pop("rotary_axes") == 1
+    torch.save(content, "old.ckpt")
+    main([*FIT, "--run_folder=more", "--ckpt_path=old.ckpt", "--trainer.max_steps=4"])
+    assert (folder / "more/metrics-fit.json").exists()
