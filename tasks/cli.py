@@ -133,7 +133,8 @@ class FamilyCLI(LightningCLI):
         return self._parser(self.subcommand).dump(config, skip_none=False)
 
     def after_fit(self) -> None:
-        print(f"The run is in {self.folder}.")
+        if not rank_zero_only.rank:
+            print(f"The run is in {self.folder}.")
 
     after_validate = after_test = after_predict = after_fit
 

@@ -102,3 +102,18 @@ def test_an_older_checkpoint_lacks_what_was_added_since(folder):
     torch.save(content, "old.ckpt")
     main([*FIT, "--run_folder=more", "--ckpt_path=old.ckpt", "--trainer.max_steps=4"])
     assert (folder / "more/metrics-fit.json").exists()
+
+
+@pytest.mark.parametrize("config", ["translation/shapes", "detection/shapes"])
+def test_mixed_precision_clips_gradients(config):
+    """PyTorch's fused optimizers would not let Lightning do it."""
+    small = [a for a in FIT[2:] if "batch_size" not in a]
+    main(["fit", "--config", config, *small, "--trainer.precision=bf16-mixed"])
+    assert step_of("last") == 3
+
+
+@pytest.mark.slow
+def test_compiled_training_leaves_no_trace_in_the_names():
+    main([*FIT, "--model.compile=true", "--trainer.max_steps=2"])
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert not [name for name in content["state_dict"] if "_orig_mod" in name]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.cache import LayerCache
+from family.core.config import TransformerConfig
 from family.core.position import apply_rotary
-
-if TYPE_CHECKING:
-    from family.core.config import TransformerConfig
 
 
 class Attention(nn.Module):

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from family.core.feedforward import ACTIVATIONS
+from family.core.activation import ACTIVATIONS
 from family.core.norm import NORMS
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary", "relative", "alibi")
