@@ -10,6 +10,24 @@ class UserError(Exception):
     """Bad input: names the field or file, the value, and what would be right."""
 
 
+def at_least(least: float, *, of: str = "data.", **values: float) -> None:
+    """Refuse values of options that are smaller, or not a number.
+
+    Args:
+        of: what stands before an option's name: "data.", or "--" for a command's.
+    """
+    for name, value in values.items():
+        if not value >= least:
+            raise UserError(f"{of}{name} must be at least {least}, not {value}.")
+
+
+def between(low: float, high: float, *, of: str = "data.", **values: float) -> None:
+    """Refuse values of options beyond these bounds; see :func:`at_least`."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            raise UserError(f"{of}{name} must be between {low} and {high}, not {value}.")
+
+
 def closest(name: str, options: Iterable[str]) -> str:
     """`` Did you mean 'x'?``, or nothing where no option is near."""
     near = difflib.get_close_matches(name, list(options), n=1)

@@ -46,21 +46,29 @@ def sheet(
     letters = max(11, min(16, side // 12))
     captions = [wrap(caption, side, letters) for caption in captions]
     room = max((caption.count("\n") + 1 for caption in captions), default=1) * (letters + 3) + 6
+    fitted = [fit(picture, side) for picture in pictures]
+    tall = max((picture.height for picture in fitted), default=0)
     rows = -(-len(pictures) // columns)
-    page = Image.new("RGB", (columns * (side + 8) + 8, rows * (side + room + 8) + 8), PAPER)
+    page = Image.new("RGB", (columns * (side + 8) + 8, rows * (tall + room + 8) + 8), PAPER)
     drawing = ImageDraw.Draw(page)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left, top = 8 + i % columns * (side + 8), 8 + i // columns * (side + room + 8)
-        ratio = min(side / picture.width, side / picture.height)
-        size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
-        # Small pictures grow by whole pixels, so that one sees what the model saw.
-        smooth = Image.Resampling.NEAREST if ratio >= 2 else Image.Resampling.BICUBIC
-        page.paste(picture.resize(size, smooth), (left, top))
+    for i, (picture, caption) in enumerate(zip(fitted, captions, strict=True)):
+        left, top = 8 + i % columns * (side + 8), 8 + i // columns * (tall + room + 8)
+        page.paste(picture, (left, top))
         colour = PLAIN if colours is None else colours[i]
         for line, text in enumerate(caption.split("\n")):
-            place = left, top + side + 2 + line * (letters + 3)
+            place = left, top + tall + 2 + line * (letters + 3)
             drawing.text(place, text, colour, font(letters))
     return page
+
+
+def fit(picture: Image.Image, side: int) -> Image.Image:
+    """Resized so that the longer side is ``side`` pixels."""
+    ratio = side / max(picture.size)
+    size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+    # Small pictures grow by whole pixels, so that one sees what the model saw.
+    return picture.resize(
+        size, Image.Resampling.NEAREST if ratio >= 2 else Image.Resampling.BICUBIC
+    )
 
 
 def wrap(text: str, width: int, letters: int, most: int = 3) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from family.heads.detection import postprocess
 from tasks.checkpoints import load_checkpoint
-from tasks.commands.pictures import find_pictures, output_names, parser, prepared
+from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, prepared
+from tasks.errors import between
 from tasks.pictures import draw_boxes
 
 
@@ -18,11 +19,12 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     options_parser.add_argument("--out", type=Path, default=Path("detected"))
     options_parser.add_argument("--threshold", type=float, default=0.3, help="the least score")
     options = options_parser.parse_args(arguments)
+    between(0, 1, of="--", threshold=options.threshold)
     paths = find_pictures(options.images)
     loaded = load_checkpoint(options.checkpoint, "Detection")
     labels, ids = loaded.labels, loaded.assets["category_ids"]
     classification = getattr(loaded.model, "classification", "softmax")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     names = iter(output_names(paths))
     for path, picture, pixel_values in prepared(loaded, paths):
         size = picture.height, picture.width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import torch
 
 from family import Sampling
 from tasks.checkpoints import load_checkpoint
-from tasks.errors import UserError
+from tasks.commands.sentences import given_or_read
+from tasks.errors import UserError, at_least
 
 
 def run(arguments: list[str], folders: Iterable[Path]) -> None:
@@ -28,6 +28,8 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     parser.add_argument("--repetition_penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if options.max_new_tokens is not None:
+        at_least(1, of="--", max_new_tokens=options.max_new_tokens)
     try:
         sampling = Sampling(
             options.repetition_penalty,
@@ -40,26 +42,46 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         raise UserError(str(error)) from None
     loaded = load_checkpoint(options.checkpoint, "LanguageModeling")
     model: Any = loaded.model
+    if not hasattr(model, "stream"):
+        raise UserError(
+            f"{options.checkpoint} holds a {type(model).__name__}, which cannot generate: it has "
+            "no method stream."
+        )
     tokenizer = loaded.tokenizer("text")
     generator = torch.Generator().manual_seed(options.seed)
-    prompts = [options.prompt] if options.prompt is not None else map(str.strip, sys.stdin)
-    for prompt in prompts:
-        ids = torch.tensor([tokenizer.encode(prompt)])
-        room = model.config.max_tokens - ids.shape[1]
-        count = min(200, room) if options.max_new_tokens is None else options.max_new_tokens
+    for prompt in given_or_read([] if options.prompt is None else [options.prompt]):
+        if not prompt and options.prompt is None:
+            print(flush=True)  # an empty line ends no session
+            continue
+        ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long)
+        count = new_tokens(ids.shape[1], options.max_new_tokens, model.config.max_tokens)
         written: list[int] = []
         print(prompt, end="", flush=True)
         shown = 0
-        try:
-            for token in model.stream(
-                ids, max_new_tokens=max(count, 1), sampling=sampling, generator=generator
-            ):
-                written.append(int(token))
-                # Decoded whole: a character may be made of several tokens.
-                text = tokenizer.decode(written)
-                if not text.endswith("\ufffd"):
-                    print(text[shown:], end="", flush=True)
-                    shown = len(text)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        for token in model.stream(
+            ids, max_new_tokens=count, sampling=sampling, generator=generator
+        ):
+            written.append(int(token))
+            # Decoded whole: a character may be made of several tokens.
+            text = tokenizer.decode(written)
+            if not text.endswith("\ufffd"):
+                print(text[shown:], end="", flush=True)
+                shown = len(text)
         print(flush=True)
+
+
+def new_tokens(prompt: int, wanted: int | None, context: int) -> int:
+    """How many tokens follow a prompt of so many; by default at most 200.
+
+    Raises:
+        UserError: the prompt is empty, or the model's context too short for both.
+    """
+    if prompt == 0:
+        raise UserError("the prompt is empty: it needs one token at least.")
+    count = max(1, min(200, context - prompt)) if wanted is None else wanted
+    if prompt + count > context:
+        raise UserError(
+            f"a prompt of {prompt} tokens and {count} new ones do not fit the model's context of "
+            f"{context} tokens."
+        )
+    return count

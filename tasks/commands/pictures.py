@@ -52,6 +52,19 @@ def prepared(loaded: Loaded, paths: list[Path]) -> Iterator[tuple[Path, Image.Im
             yield path, picture, preprocess(picture)[None]
 
 
+def make_folder(path: Path) -> None:
+    """The folder that results go into, unless it is there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = "is a file" if path.is_file() else f"cannot be made ({error.strerror})"
+        raise UserError(f"--out {path} {what}: give a folder.") from None
+
+
 def output_names(paths: list[Path]) -> list[str]:
     """A name for each picture's results, without ending; files of one name in two folders differ."""
     names: list[str] = []

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from tasks.checkpoints import load_checkpoint
-from tasks.commands.pictures import find_pictures, parser, prepared
+from tasks.commands.pictures import find_pictures, make_folder, parser, prepared
+from tasks.commands.sentences import checked
 from tasks.data.image_text import encode_texts
 from tasks.data.images import read_image
+from tasks.errors import UserError, at_least
 from tasks.pictures import sheet
 
 
@@ -21,10 +24,18 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     options_parser.add_argument("--top", type=int, default=12)
     options_parser.add_argument("--out", type=Path, default=Path("search.png"))
     options = options_parser.parse_args(arguments)
+    at_least(1, of="--", top=options.top)
+    sentence = checked(options.sentence)
+    if not sentence.strip():
+        raise UserError("the sentence is empty: say what to look for.")
+    kind = Image.registered_extensions().get(options.out.suffix.lower())
+    if kind not in Image.SAVE or options.out.is_dir():
+        raise UserError(f"--out {options.out} is no name of a picture, such as found.png.")
     paths = find_pictures(options.images)
     loaded = load_checkpoint(options.checkpoint, "ImageText")
+    make_folder(options.out.parent)
     max_tokens = loaded.assets["max_tokens"]
-    input_ids, mask = encode_texts(loaded.tokenizer("text"), [options.sentence], max_tokens)
+    input_ids, mask = encode_texts(loaded.tokenizer("text"), [sentence], max_tokens)
     with torch.inference_mode():
         wanted = F.normalize(loaded.model.encode_text(input_ids, mask), dim=-1)
     rows = [

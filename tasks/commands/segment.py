@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tasks.checkpoints import load_checkpoint
-from tasks.commands.pictures import find_pictures, output_names, parser, prepared
+from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, prepared
 from tasks.pictures import class_map, legend, overlay, palette, stack
 
 
@@ -22,7 +22,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     paths = find_pictures(options.images)
     loaded = load_checkpoint(options.checkpoint, "Segmentation")
     labels = loaded.labels
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     names = iter(output_names(paths))
     for path, picture, pixel_values in prepared(loaded, paths):
         logits = loaded.model(pixel_values)

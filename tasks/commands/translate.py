@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from tasks.checkpoints import load_checkpoint
+from tasks.commands.sentences import given_or_read
+from tasks.data.translation import most_new_tokens
+from tasks.errors import UserError, at_least
 
 
 def run(arguments: list[str], folders: Iterable[Path]) -> None:
@@ -20,14 +23,28 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     parser.add_argument("sentences", nargs="*", help="none: lines from standard input")
     parser.add_argument("--beams", type=int, default=4)
     options = parser.parse_args(arguments)
+    at_least(1, of="--", beams=options.beams)
     loaded = load_checkpoint(options.checkpoint, "Translation")
     source, target = loaded.tokenizer("source"), loaded.tokenizer("target")
     model: Any = loaded.model
-    for sentence in options.sentences or map(str.strip, sys.stdin):
+    if not hasattr(model, "generate"):
+        raise UserError(
+            f"{options.checkpoint} holds a {type(model).__name__}, which cannot translate: it has "
+            "no method generate."
+        )
+    longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
+    for sentence in given_or_read(options.sentences):
+        if not sentence.strip():
+            print(flush=True)
+            continue
         ids = torch.tensor([[*source.encode(sentence), source.eos_id]])
+        if ids.shape[1] > longest:
+            raise UserError(
+                f"a sentence of {ids.shape[1]} tokens does not fit the model's max_tokens={longest}."
+            )
         tokens = model.generate(
             ids,
-            max_new_tokens=2 * ids.shape[1] + 10,
+            max_new_tokens=most_new_tokens(ids.shape[1], longest),
             beams=options.beams,
             stop_ids=(target.eos_id,),
             pad_id=target.pad_id,

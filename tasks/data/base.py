@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+from torch.utils.data import DataLoader
 
 from tasks.data.batching import Place
 
@@ -40,6 +41,22 @@ class FamilyData(pl.LightningDataModule):
             UserError: the data contradicts it (another list of classes).
         """
         raise NotImplementedError
+
+    def loader(self, split: str) -> DataLoader[Any]:
+        """The batches of "train", "val" or "test"."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.loader("test")
 
     def state_dict(self) -> dict[str, Any]:
         return self.place.state_dict()

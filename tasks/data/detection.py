@@ -18,10 +18,10 @@ from family.inputs.preprocess import Preprocess
 from tasks.data.annotations import Annotations, Picture, ShapePictures, ground_truth
 from tasks.data.base import FamilyData
 from tasks.data.coco import find_coco, read_coco
-from tasks.data.images import OnBad, kept, read_image, read_or_next
+from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.voc import is_voc, read_voc
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least, between
 
 Batch = dict[str, Any]
 VISIBLE = 0.25
@@ -69,11 +69,13 @@ class DetectionData(FamilyData):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < scale[0] <= scale[1]:
-            raise UserError(f"data.scale needs two shares, the smaller first, not {scale}.")
+        at_least(1, batch_size=batch_size, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed)
+        between(0, 1, crop=crop, colour=colour)
+        check_scale(scale)
         self.root = None if root is None else Path(root)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
-        self.preprocess = Preprocess(image_size, mode="longest")
+        self.preprocess = Preprocess(picture_size(image_size), mode="longest")
         self.augment = Augment(vertical_flip, crop, colour, scale) if augment else None
         self.batch_size, self.on_bad, self.examples = batch_size, on_bad, examples
         self.seed, self.num_workers = seed, num_workers
@@ -178,24 +180,12 @@ class DetectionData(FamilyData):
         pictures = [found.picture(i) for i in range(len(found))]
         return ground_truth(found.categories, pictures)
 
-    def _loader(self, split: str) -> DataLoader[Any]:
+    def loader(self, split: str) -> DataLoader[Any]:
         found, training = self.annotations(split), split == "train"
         augment = self.augment if training else None
         dataset = Detections(found, self.preprocess, augment, self.on_bad, self.seed)
         batches = ExampleBatches(len(found), self.batch_size, training, self.seed, self.place)
         return batch_loader(dataset, batches, self.num_workers)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
 
 
 class Augment:

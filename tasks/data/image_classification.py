@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data.augment import Augment, ClassificationAugment, as_tensor
 from tasks.data.base import FamilyData
-from tasks.data.images import OnBad, read_or_next, read_those
+from tasks.data.images import OnBad, check_normalisation, picture_size, read_or_next, read_those
 from tasks.data.labelled_images import (
     READERS,
     SPLITS,
@@ -32,7 +32,7 @@ from tasks.data.labelled_images import (
     refuse_other_classes,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, at_least, between, closest
 
 Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
 MEMORY = 1 << 30
@@ -87,9 +87,14 @@ class ImageClassificationData(FamilyData):
         super().__init__()
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
-        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        at_least(1, batch_size=batch_size, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed, mixup=mixup, cutmix=cutmix)
+        between(0, 1, random_erasing=random_erasing)
+        if not 0 < crop_scale <= 1:
+            raise UserError(f"data.crop_scale must be above 0 and at most 1, not {crop_scale}.")
+        check_normalisation(mean, std)
         self.root = None if root is None else Path(root)
-        self.preprocess = Preprocess((height, width), "crop", tuple(mean), tuple(std))
+        self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
         self.batch_size, self.asked_layout, self.val_fraction = batch_size, layout, val_fraction
         self.augment, self.crop_scale = augment, crop_scale
         self.extras: dict[str, Any] = {
@@ -232,19 +237,11 @@ class ImageClassificationData(FamilyData):
         if stage in (None, "fit", "validate"):
             self.split("val")
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", train=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
-
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val" if self._stored("test") is None else "test")
+        return self.loader("val" if self._stored("test") is None else "test")
 
-    def _loader(self, split: str, train: bool = False) -> DataLoader[Any]:
+    def loader(self, split: str) -> DataLoader[Any]:
+        train = split == "train"
         pictures = self.split(split)
         crop = None
         if train and self.augment == "resized_crop":

@@ -16,11 +16,11 @@ from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sources, read_captions
-from tasks.data.images import OnBad, check_images, kept
+from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.tokenizers import Kind, Tokenizer
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least, between
 
 DEFAULT_SPLITS = ("train", "val", "test")
 
@@ -88,6 +88,9 @@ class ImageTextData(FamilyData):
             raise UserError(f"data.val_fraction must be between 0 and 1, not {val_fraction}.")
         if not 0 < crop <= 1:
             raise UserError(f"data.crop must be above 0 and at most 1, not {crop}.")
+        at_least(1, batch_size=batch_size, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed)
+        between(0, 1, colour=colour)
         if max_tokens < 3:
             raise UserError(f"data.max_tokens={max_tokens} leaves no room for a sentence: 3 do.")
         self.ignore = compiled(split_ignore)
@@ -95,7 +98,7 @@ class ImageTextData(FamilyData):
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.columns = Columns(image_column, caption_column, split_column)
         self.val_fraction = val_fraction
-        self.preprocess = Preprocess(image_size)
+        self.preprocess = Preprocess(picture_size(image_size))
         self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
         self.max_tokens, self.background = max_tokens, background
         self.crop, self.flip, self.colour = crop, flip, colour
@@ -213,7 +216,7 @@ class ImageTextData(FamilyData):
 
     # --- Loaders ---
 
-    def _loader(self, split: str) -> DataLoader[Any]:
+    def loader(self, split: str) -> DataLoader[Any]:
         self.setup("tokenizer")
         assert self.tokenizer is not None
         pairs, training = self.pairs(split), split == "train"
@@ -234,18 +237,6 @@ class ImageTextData(FamilyData):
             len(pairs), self.batch_size, training, self.seed, self.place, drop_last=training
         )
         return batch_loader(dataset, batches, self.num_workers)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
 
 
 def compiled(pattern: str | None) -> re.Pattern[str]:

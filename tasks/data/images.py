@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,43 @@ IMAGE_ENDINGS = (
     ".ppm",
     ".pgm",
 )
+
+
+def picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """``(height, width)`` of what ``data.image_size`` says: one number for both, or two.
+
+    Raises:
+        UserError: not one or two numbers of at least 1.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or not min(size) >= 1:
+        raise UserError(
+            f"data.image_size must be (height, width), both at least 1, not {image_size}."
+        )
+    return size[0], size[1]
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse what no picture can be normalised by.
+
+    Raises:
+        UserError: not three numbers each, or a deviation that is not above 0.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or not all(map(math.isfinite, values)):
+            raise UserError(f"data.{name} must be 3 numbers, one a channel, not {list(values)}.")
+    if min(std) <= 0:
+        raise UserError(f"data.std must be above 0, not {min(std)}.")
+
+
+def check_scale(scale: tuple[float, float]) -> None:
+    """Refuse what is no range of sizes to draw from.
+
+    Raises:
+        UserError: not above 0, the greater first, or without end.
+    """
+    if not 0 < scale[0] <= scale[1] < math.inf:
+        raise UserError(f"data.scale needs two shares, the smaller first, not {list(scale)}.")
 
 
 def list_images(folder: Path) -> list[Path]:

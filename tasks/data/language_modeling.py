@@ -20,7 +20,7 @@ from tasks.data.batching import Place
 from tasks.data.sampling import as_it_is
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least
 
 SPLITS = ("train", "val", "test")
 CHUNK = 1 << 22
@@ -59,6 +59,10 @@ class LanguageModelingData(FamilyData):
         super().__init__()
         if not 0 < val_fraction < 1:
             raise UserError(f"data.val_fraction must be between 0 and 1, not {val_fraction}.")
+        at_least(1, context=context, batch_size=batch_size)
+        at_least(0, seed=seed)
+        if Path(cache).exists() and not Path(cache).is_dir():
+            raise UserError(f"data.cache {cache} is a file: give a folder for the tokens.")
         self.root = None if root is None else Path(root)
         self.kind, self.vocab_size, self.context = tokenizer, vocab_size, context
         self.batch_size, self.val_fraction = batch_size, val_fraction
@@ -160,26 +164,19 @@ class LanguageModelingData(FamilyData):
         """UTF-8 bytes of a token in "val" or "test", to compare losses across tokenizers."""
         return self._bytes[split] / len(self.tokens(split))
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        tokens = self.tokens("train")
+    def loader(self, split: str) -> DataLoader[Any]:
+        tokens = self.tokens(split)
+        if split != "train":
+            blocks = Blocks(tokens, self.context)
+            return DataLoader(blocks, batch_size=self.batch_size, collate_fn=as_it_is)
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
         sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed, self.place)
         windows = Windows(tokens, self.context)
         return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._blocks("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._blocks("test")
-
     def predict_dataloader(self) -> DataLoader[Any]:
         raise UserError("a language model continues prompts: use family generate.")
-
-    def _blocks(self, split: str) -> DataLoader[Any]:
-        windows = Blocks(self.tokens(split), self.context)
-        return DataLoader(windows, batch_size=self.batch_size, collate_fn=as_it_is)
 
 
 class Windows(Dataset[Any]):

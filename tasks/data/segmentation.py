@@ -18,7 +18,15 @@ from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data import shapes
 from tasks.data.augment import as_tensor, joint_transform
 from tasks.data.base import FamilyData
-from tasks.data.images import OnBad, read_image, read_or_next, read_those
+from tasks.data.images import (
+    OnBad,
+    check_normalisation,
+    check_scale,
+    picture_size,
+    read_image,
+    read_or_next,
+    read_those,
+)
 from tasks.data.labelled_images import SPLITS, refuse_other_classes
 from tasks.data.masks import (
     IGNORE_MASK,
@@ -32,7 +40,7 @@ from tasks.data.masks import (
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.text_files import read_lines
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least, between
 
 MASKS = ("masks", "annotations", "labels")
 """What the folder of masks may be called."""
@@ -75,9 +83,13 @@ class SegmentationData(FamilyData):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        at_least(1, batch_size=batch_size, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed)
+        between(0, 1, colour=colour)
+        check_scale(scale)
+        check_normalisation(mean, std)
         self.root = None if root is None else Path(root)
-        self.preprocess = Preprocess((height, width), "squash", tuple(mean), tuple(std))
+        self.preprocess = Preprocess(picture_size(image_size), "squash", tuple(mean), tuple(std))
         self.batch_size, self.asked = batch_size, classes
         self.ignore = [ignore] if isinstance(ignore, int) else list(ignore or [])
         for value in self.ignore:
@@ -189,19 +201,11 @@ class SegmentationData(FamilyData):
         if stage in (None, "fit", "validate"):
             self.pairs("val")
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", train=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
-
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test" if self.root is None or self._folders("test") else "val")
+        return self.loader("test" if self.root is None or self._folders("test") else "val")
 
-    def _loader(self, split: str, train: bool = False) -> DataLoader[Any]:
+    def loader(self, split: str) -> DataLoader[Any]:
+        train = split == "train"
         augment = None
         if train and self.augment:
             size = self.preprocess.size

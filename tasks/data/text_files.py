@@ -82,6 +82,8 @@ def read_tsv(path: Path, source: str, target: str) -> Pairs:
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
             raise UserError(f"{path} line {number} needs a sentence, a tab, and its translation.")
     if {source, target} <= set(rows[0]):
+        if len(rows) == 1:
+            raise UserError(f"{path} has a header alone, and no sentence.")
         left, right = rows[0].index(source), rows[0].index(target)
         return [(row[left], row[right]) for row in rows[1:]]
     return [(row[0], row[1]) for row in rows]

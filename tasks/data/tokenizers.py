@@ -47,7 +47,8 @@ class Tokenizer:
             specials: padding, begin, end, unknown as ids 0 to 3.
 
         Raises:
-            UserError: a vocabulary smaller than the byte alphabet.
+            UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
+                the texts (unigram).
         """
         special = list(SPECIALS) if specials else []
         if kind == "char":
@@ -56,7 +57,7 @@ class Tokenizer:
         least = 256 + len(special)
         if kind == "bpe" and vocab_size < least:
             raise UserError(
-                f"vocab_size={vocab_size} is smaller than the byte alphabet: "
+                f"data.vocab_size={vocab_size} is smaller than the byte alphabet: "
                 f"bpe needs at least {least}."
             )
         if kind == "bpe":
@@ -70,6 +71,8 @@ class Tokenizer:
                 show_progress=False,
             )
         elif kind == "unigram":
+            if vocab_size <= len(SPECIALS):
+                raise too_small(vocab_size)
             inner = tokenizers.Tokenizer(models.Unigram())
             inner.pre_tokenizer = pre_tokenizers.Metaspace()
             inner.decoder = decoders.Metaspace()
@@ -80,10 +83,15 @@ class Tokenizer:
                 show_progress=False,
             )
         else:
-            raise UserError(f"tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
+            raise UserError(f"data.tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
         if lowercase:
             inner.normalizer = normalizers.Lowercase()
-        inner.train_from_iterator(texts, trainer)
+        try:
+            inner.train_from_iterator(texts, trainer)
+        except Exception as error:  # the library has no kind of its own
+            if "vocabulary is not large enough" in str(error):
+                raise too_small(vocab_size) from None
+            raise
         return cls(inner)
 
     def encode(self, text: str) -> list[int]:
@@ -139,6 +147,14 @@ def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> to
         inner.normalizer = normalizers.Lowercase()
     inner.add_special_tokens(special)
     return inner
+
+
+def too_small(vocab_size: int) -> UserError:
+    """What to say of a vocabulary that has no room for single characters."""
+    return UserError(
+        f"data.vocab_size={vocab_size} is too small for unigram: it must hold {len(SPECIALS)} "
+        "special tokens and every character of the training text."
+    )
 
 
 def pieces(text: str) -> Iterator[str]:

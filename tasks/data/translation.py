@@ -16,7 +16,7 @@ from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
 from tasks.data.text_files import Pairs, has_split, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least
 
 log = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -59,6 +59,8 @@ class TranslationData(FamilyData):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        at_least(1, tokens_per_batch=tokens_per_batch, max_tokens=max_tokens, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed)
         self.root = None if root is None else Path(root)
         self.source, self.target = source, target
         self.splits = {"train": train, "val": val, "test": test}
@@ -123,7 +125,7 @@ class TranslationData(FamilyData):
             arguments["target_vocab_size"] = self.target_tokenizer.vocab_size
         return arguments
 
-    def _loader(self, split: str) -> DataLoader[Any]:
+    def loader(self, split: str) -> DataLoader[Any]:
         self.setup("tokenizers")
         assert self.source_tokenizer is not None and self.target_tokenizer is not None
         pairs = self.pairs(split)
@@ -132,6 +134,12 @@ class TranslationData(FamilyData):
         examples = list(zip(source, target, pairs, range(len(pairs)), strict=True))
         if split == "train":
             kept = [e for e in examples if max(len(e[0]), len(e[1])) < self.max_tokens]
+            if not kept:
+                least = 1 + min(max(len(e[0]), len(e[1])) for e in examples)
+                raise UserError(
+                    f"data.max_tokens={self.max_tokens} leaves none of {len(pairs)} training "
+                    f"pairs: the shortest needs {least}."
+                )
             if len(kept) < len(examples):
                 log.warning(
                     "%d of %d training pairs are longer than max_tokens=%d and left out.",
@@ -151,18 +159,6 @@ class TranslationData(FamilyData):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
 
 
 def collate(
@@ -188,6 +184,16 @@ def collate(
         "target_text": [e[2][1] for e in examples],
         "line": [e[3] for e in examples],
     }
+
+
+def most_new_tokens(source_tokens: int, max_tokens: float, max_ratio: float = 2.0) -> int:
+    """How long a translation may become: some times its source, and 10 more; within the model.
+
+    Args:
+        source_tokens: of the longest sentence of a batch, with <eos>.
+        max_tokens: positions of the model's decoder; <bos> takes the first, the last token none.
+    """
+    return int(min(source_tokens * max_ratio + 10, max_tokens))
 
 
 def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:

@@ -1,0 +1,329 @@
+"""Every mistake of a user ends in one sentence, before anything is done."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentError
+from PIL import Image
+from pytorch_lightning.cli import LightningArgumentParser
+
+import family
+import tasks
+from family import TransformerConfig
+from tasks.cli import main
+from tasks.commands.pictures import make_folder
+from tasks.config_errors import sentence
+from tasks.data.tokenizers import Tokenizer
+from tasks.errors import UserError, at_least, between
+
+TEXTS = ["a red circle", "a blue square", "two red circles"]
+STACK = {"dim": 16, "depth": 1, "heads": 2, "max_tokens": 32, "position": "sinusoidal"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(arguments, capsys):
+    """The one line that the command prints on stderr, and what it printed before."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code != 0
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    return printed.err, printed.out
+
+
+# --- Options of data -------------------------------------------------------------------------
+
+
+def test_a_range_is_said_with_the_value():
+    for value in (0, -3, math.nan):
+        with pytest.raises(UserError, match=f"data.examples must be at least 1, not {value}"):
+            at_least(1, examples=value)
+    with pytest.raises(UserError, match="--threshold must be between 0 and 1, not 2"):
+        between(0, 1, of="--", threshold=2)
+    at_least(1, examples=1)
+    between(0, 1, crop=0, colour=1)
+
+
+LEAST = {
+    tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
+    tasks.LanguageModelingData: {"batch_size": 0, "context": 0},
+    tasks.ImageClassificationData: {
+        "batch_size": 0,
+        "examples": 0,
+        "image_size": 0,
+        "mixup": -1.0,
+        "cutmix": -1.0,
+        "random_erasing": 2.0,
+        "crop_scale": 0.0,
+        "std": (1.0, 0.0, 1.0),
+        "mean": (0.5, math.nan, 0.5),
+    },
+    tasks.DetectionData: {
+        "batch_size": 0,
+        "examples": 0,
+        "image_size": (32, -1),
+        "crop": 1.5,
+        "colour": -0.1,
+        "scale": (1.0, 0.5),
+    },
+    tasks.SegmentationData: {
+        "batch_size": 0,
+        "examples": 0,
+        "image_size": (32, 32, 32),
+        "colour": 1.1,
+        "scale": (0.0, 1.0),
+        "std": (0.0, 1.0, 1.0),
+    },
+    tasks.ImageTextData: {
+        "batch_size": 0,
+        "examples": 0,
+        "image_size": (0, 0),
+        "crop": 0.0,
+        "colour": 2.0,
+        "max_tokens": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("data", LEAST)
+def test_values_out_of_range_are_refused_by_name(data):
+    wrong = {**LEAST[data], "seed": -1}
+    if data is not tasks.LanguageModelingData:
+        wrong["num_workers"] = -1
+    for name, value in wrong.items():
+        with pytest.raises(UserError, match=rf"data\.{name}\b"):
+            data(**{name: value})
+
+
+def test_the_tokens_cannot_go_into_a_file(folder):
+    (folder / "cache").write_text("")
+    with pytest.raises(UserError, match="data.cache cache is a file"):
+        tasks.LanguageModelingData(cache="cache")
+
+
+def test_no_training_pair_is_short_enough():
+    data = tasks.TranslationData(tokenizer="char", max_tokens=5, examples=20)
+    with pytest.raises(UserError, match=r"max_tokens=5 leaves none of 20 .* shortest needs \d+"):
+        data.train_dataloader()
+
+
+def test_a_table_with_a_header_alone(folder):
+    (folder / "train.tsv").write_text("fr\ten\n")
+    with pytest.raises(UserError, match="train.tsv has a header alone"):
+        tasks.TranslationData(str(folder)).pairs("train")
+
+
+@pytest.mark.parametrize("size", [-1, 0, 4, 5])
+def test_a_vocabulary_too_small_for_the_characters(size):
+    with pytest.raises(UserError, match=f"vocab_size={size} is too small for unigram"):
+        Tokenizer.train("unigram", TEXTS, size)
+
+
+def test_other_errors_while_a_tokenizer_reads_stay_as_they_are():
+    def texts():
+        yield "a"
+        raise UserError("train.txt is not UTF-8.")
+
+    with pytest.raises(UserError, match="train.txt"):
+        Tokenizer.train("unigram", texts(), 100)
+
+
+# --- What the parser says --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parser():
+    made = LightningArgumentParser(exit_on_error=False)
+    made.add_lightning_class_args(pl.Trainer, "trainer")
+    made.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
+    made.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
+    return made
+
+
+GIVEN = [
+    "--model=tasks.Translation",
+    "--model.model=family.Seq2Seq",
+    "--data=tasks.TranslationData",
+]
+SAID = {
+    "--data.tokenizer=bqe": "data.tokenizer='bqe' is unknown; choose one of: bpe, unigram, char. "
+    "Did you mean 'bpe'?",
+    "--trainer.precision=bf17": "Did you mean 'bf16'?",
+    "--trainer.max_steps=many": "trainer.max_steps must be a whole number, not many.",
+    "--trainer.gradient_clip_val=x": "trainer.gradient_clip_val must be a number, not x.",
+    "--model.lr=fast": "model.lr must be a number, not fast.",
+    "--model.betas=[0.9]": "model.betas must be a list of 2 in [...], not [0.9].",
+    "--model.compile=x": "model.compile must be true or false, not x.",
+    "--model.model.init_args.config.heads=x": "config.heads must be a whole number, not x.",
+    "--model.learning_rate=3": "Did you mean 'lr'?",
+    "--trainer.epochs=3": "unknown option 'epochs' of trainer. Did you mean 'max_epochs'?",
+    "--data.bs=3": "Did you mean 'tokens_per_batch'?",
+    "--data.tokeniser=bpe": "unknown option 'tokeniser' of data. Did you mean 'tokenizer'?",
+    "--data.on_bad=skip": "unknown option 'on_bad' of data. There are: root, source,",
+    "--model.model.init_args.config.n_heads=3": "Did you mean 'heads'?",
+    "--model.num_layers=3": "Did you mean 'model.model.init_args.config.depth'?",
+    "--model.max_steps=3": "Did you mean 'trainer.max_steps'?",
+    "--trainer.batch_size=3": "Did you mean 'data.batch_size'?",
+    "--model=tasks.Translatoin": "there is no tasks.Translatoin. Did you mean 'Translation'?",
+    "--model=torch.nn.Linear": "model='torch.nn.Linear' is no LightningModule.",
+    "--data=shapes": "data='shapes' is no class: give its dotted path.",
+    "--trainer.callbacks=x": "trainer.callbacks='x' is no class: give its dotted path.",
+    "--max_steps=3": "Did you mean 'trainer.max_steps'?",
+}
+
+
+@pytest.mark.parametrize("argument", SAID)
+def test_the_parser_speaks_in_one_sentence(parser, argument):
+    with pytest.raises((ArgumentError, ValueError)) as caught:
+        parser.parse_args([*GIVEN, argument])
+    said = sentence(str(caught.value))
+    assert SAID[argument] in said
+    assert "\n" not in said
+
+
+MESSAGES = {
+    "Subcommand 'fit' does not accept option 'trainer.max_stepz'": "Did you mean 'max_steps'?",
+    "ambiguous option: --lr=3 could match --lr_scheduler.help": "Did you mean 'model.lr'?",
+    "Problems parsing config: did not find ']'\n  in line 2": "not YAML: did not find ']' in line 2.",
+    "Unexpected config: just text\n": "not 'just text'.",
+    "No supported gpu backend found!": "trainer.accelerator=gpu: there is no GPU here",
+    "something new": "something new",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_other_messages_of_the_parser(message):
+    assert MESSAGES[message] in sentence(message)
+
+
+# --- Commands --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def language_model(folder):
+    return checkpoint(folder, "LanguageModeling", "family.GPT", {**STACK, "causal": True}, False)
+
+
+@pytest.fixture
+def translator(folder):
+    return checkpoint(folder, "Translation", "family.Seq2Seq", STACK, True)
+
+
+def checkpoint(folder, task, path, stack, specials):
+    """A file as training would leave it, of a model that learnt nothing."""
+    tokenizer = Tokenizer.train("char", TEXTS, specials=specials)
+    torch.manual_seed(0)
+    built = getattr(family, path.split(".")[1])(tokenizer.vocab_size, TransformerConfig(**stack))
+    names = ("source", "target") if task == "Translation" else ("text",)
+    record = {
+        "task": f"tasks.{task}",
+        "model": {"class_path": path, "init_args": {"config": stack}},
+        "arguments": {"vocab_size": tokenizer.vocab_size},
+        "assets": {"tokenizers": dict.fromkeys(names, tokenizer.to_json())},
+    }
+    state = {f"model.{name}": value for name, value in built.state_dict().items()}
+    file = folder / f"{task}.ckpt"
+    torch.save({"family": record, "state_dict": state}, file)
+    return str(file)
+
+
+def type_in(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_generate_refuses_before_it_prints(language_model, capsys):
+    for prompt, more, what in [
+        (
+            "a red" * 9,
+            [],
+            "a prompt of 45 tokens and 1 new ones do not fit the model's context of 32",
+        ),
+        ("a red", ["--max_new_tokens=28"], "5 tokens and 28 new ones do not fit"),
+        ("a red", ["--max_new_tokens=0"], "--max_new_tokens must be at least 1, not 0"),
+        ("a red", ["--max_new_tokens=-3"], "--max_new_tokens must be at least 1, not -3"),
+        ("a red", ["--top_k=-1"], "top_k must be at least 0, not -1"),
+        ("", [], "the prompt is empty"),
+        ("zebra?", [], "does not know the character"),
+        ("a \udcff", [], "is not UTF-8"),
+    ]:
+        said, printed = refused(["generate", language_model, "--prompt", prompt, *more], capsys)
+        assert what in said
+        assert printed == ""
+
+
+def test_generate_fills_what_room_there_is(language_model, capsys):
+    main(["generate", language_model, "--prompt", "a red", "--max_new_tokens=27"])
+    assert len(capsys.readouterr().out) == 32 + 1
+
+
+def test_generate_goes_on_after_an_empty_line(language_model, monkeypatch, capsys):
+    type_in(monkeypatch, b"a red\n\n  \na blue\r\n")
+    main(["generate", language_model, "--max_new_tokens=2"])
+    lines = capsys.readouterr().out.split("\n")
+    assert [line[:5] for line in lines] == ["a red", "", "", "a blu", ""]
+
+
+@pytest.mark.parametrize("command", ["generate", "translate"])
+def test_standard_input_is_not_utf_8(language_model, translator, monkeypatch, capsys, command):
+    type_in(monkeypatch, b"a red\na bl\xffe\n")
+    file = language_model if command == "generate" else translator
+    said, printed = refused([command, file], capsys)
+    assert "standard input is not UTF-8: see line 2, byte 5." in said
+    assert printed.count("\n") == 1
+
+
+def test_translate_answers_line_by_line(translator, monkeypatch, capsys):
+    main(["translate", translator, "a red", "", "a blue", "--beams=1"])
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == lines[3] == ""
+    type_in(monkeypatch, b"a red\n\na blue")
+    main(["translate", translator, "--beams=1"])
+    assert capsys.readouterr().out.split("\n") == lines
+
+
+def test_translate_refuses(translator, capsys):
+    said, _ = refused(["translate", translator, "a", "--beams=0"], capsys)
+    assert "--beams must be at least 1, not 0" in said
+    said, _ = refused(["translate", translator, "a red" * 9], capsys)
+    assert "46 tokens does not fit the model's max_tokens=32" in said
+    said, _ = refused(["translate", translator, "a \udcff"], capsys)
+    assert "the sentence 'a \\udcff' is not UTF-8" in said
+
+
+def test_a_long_translation_ends_where_the_model_does(translator, capsys):
+    main(["translate", translator, "a red circle a red circle", "--beams=2"])
+    assert len(capsys.readouterr().out) <= 33
+
+
+def test_results_cannot_go_into_a_file(folder, capsys):
+    (folder / "out").write_text("")
+    for place in ("out", "out/more"):
+        with pytest.raises(UserError, match=f"--out {place} .*: give a folder"):
+            make_folder(folder.joinpath(place).relative_to(folder))
+    make_folder(folder / "a/b")
+    assert (folder / "a/b").is_dir()
+
+
+def test_picture_commands_refuse(folder, capsys):
+    Image.new("RGB", (8, 8)).save("a.png")
+    for arguments, what in [
+        (["classify", "x", "a.png", "--top=0"], "--top must be at least 1, not 0"),
+        (["search", "x", "red", "a.png", "--top=-1"], "--top must be at least 1, not -1"),
+        (["search", "x", " ", "a.png"], "the sentence is empty"),
+        (["search", "x", "red", "a.png", "--out=found"], "--out found is no name of a picture"),
+        (["search", "x", "red", "a.png", "--out=a.xyz"], "--out a.xyz is no name of a picture"),
+        (["detect", "x", "a.png", "--threshold=2"], "--threshold must be between 0 and 1, not 2.0"),
+    ]:
+        assert what in refused(arguments, capsys)[0]
