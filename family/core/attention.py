@@ -73,8 +73,7 @@ class Attention(nn.Module):
             rotary: what :class:`~family.core.position.Rotary` returned for these tokens.
             query_position, key_position: added to the input of queries and of keys, but not of
                 values (DETR), ``(batch, tokens, dim)``.
-            cache: keys and values of earlier tokens, extended in place. Its context may have fewer
-                rows than ``x``: each serves as many consecutive rows (beams of one sentence).
+            cache: keys and values of earlier tokens, extended in place.
 
         Returns:
             ``(batch, queries, dim)``.
@@ -87,16 +86,13 @@ class Attention(nn.Module):
             column = cache.progress.column if compiling() else cache.progress.length
             keys, values = cache.append(keys, values)
         causal = self.causal if causal is None else causal
-        mask = expand_mask(mask, len(keys))
+        mask = expand_mask(mask, len(x))
         plain = mask is None and bias is None and self.record is None
         if causal and not (plain and queries.shape[2] == keys.shape[2] and not compiling(cache)):
             mask = causal_mask(mask, queries.shape[2], keys.shape[2], column, x.device)
             causal = False
-        rows = len(queries)
-        if len(keys) != rows:  # beams share the context of their sentence
-            queries = queries.unflatten(0, (len(keys), -1)).transpose(1, 2).flatten(2, 3)
         attended = self._attend(queries, keys, values, mask, bias, causal)
-        return self.out(attended.transpose(1, 2).reshape(rows, -1, self.heads * self.head_dim))
+        return self.out(attended.transpose(1, 2).flatten(2))
 
     def _project(
         self,

@@ -18,8 +18,7 @@ class Progress:
 class LayerCache:
     """One layer's keys and values ``(batch, kv_heads, capacity, head_dim)``.
 
-    ``context`` holds the keys and values of cross-attention, projected once; consecutive rows may
-    share one of its rows.
+    ``context`` holds the keys and values of cross-attention, projected once.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, progress: Progress) -> None:
@@ -43,16 +42,6 @@ class LayerCache:
         self.values.narrow(2, start, tokens).copy_(values)
         return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
-    def expand(self, copies: int) -> None:
-        self.keys = self.keys.repeat_interleave(copies, 0)
-        self.values = self.values.repeat_interleave(copies, 0)
-
-    def move(self, source: Tensor, target: Tensor) -> None:
-        """Copy rows ``source`` to rows ``target``."""
-        for buffer in (self.keys, self.values):
-            filled = buffer[:, :, : self.progress.length]
-            filled.index_copy_(0, target, filled.index_select(0, source))
-
 
 class Cache:
     """The caches of all layers of a stack.
@@ -71,6 +60,10 @@ class Cache:
         """``(batch, capacity)``, True = holds a token or will; None = every column does."""
         self.context_mask: Tensor | None = None
         """``(batch, context tokens)`` for cross-attention."""
+        self.seen: Tensor | None = None
+        """``(batch, branches, capacity)``: the columns that each branch may attend to."""
+        self.places: Tensor | None = None
+        """``(batch, capacity)``: the position of each column, where there are branches."""
 
     @property
     def capacity(self) -> int:
@@ -87,6 +80,8 @@ class Cache:
         Returns:
             ``(count)``, or ``(batch, count)`` where rows are padded.
         """
+        if self.places is not None:
+            return self.places[:, first : first + count]
         columns = first + torch.arange(count, device=self.progress.column.device)
         if self.mask is None:
             return columns
@@ -97,21 +92,24 @@ class Cache:
         self.progress.length += tokens
         self.progress.column += tokens
 
-    def expand(self, copies: int) -> None:
-        """Every row becomes so many consecutive ones: beams. They go on sharing one context."""
-        for layer in self.layers:
-            layer.expand(copies)
-        if self.mask is not None:
-            self.mask = self.mask.repeat_interleave(copies, 0)
+    def branch(self, count: int) -> None:
+        """From here on each row goes on in ``count`` ways (beams), which share what was read so far.
 
-    def reorder(self, rows: Tensor) -> None:
-        """Row ``i`` becomes a copy of the old row ``rows[i]``, in place: beams move, fork and end.
-
-        Rows must stay among the copies of one row (:meth:`expand`), whose padding and context are
-        the same.
+        A step then reads one token of every branch, in columns side by side. Nothing is copied when
+        a branch forks or ends: :meth:`follow` only changes what it sees.
         """
-        # Only what moves is copied: the best beam mostly stays where it is.
-        target = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
-        if len(target):
-            for layer in self.layers:
-                layer.move(rows[target], target)
+        rows, length = len(self.layers[0].keys), self.progress.length
+        device = self.progress.column.device
+        self.seen = torch.zeros(rows, count, self.capacity, dtype=torch.bool, device=device)
+        self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
+        places = self.positions(0, length)
+        self.places = torch.zeros(rows, self.capacity, dtype=torch.long, device=device)
+        self.places[:, :length] = places
+
+    def follow(self, parents: Tensor) -> None:
+        """Branch ``i`` goes on from what branch ``parents[:, i]`` has seen, with a column of its own."""
+        assert self.seen is not None and self.places is not None
+        first, count = self.progress.length, parents.shape[1]
+        self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.capacity))
+        self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
+        self.places.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)

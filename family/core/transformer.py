@@ -129,6 +129,8 @@ class Transformer(nn.Module):
         column: Tensor | int = 0
         if cache is not None:
             keys, column = self._columns(cache, tokens)
+            if cache.seen is not None:
+                return cache.seen[:, None, :, :keys], False
             if cache.mask is not None:
                 mask = cache.mask[:, :keys]
         mask = expand_mask(mask, batch)

@@ -32,20 +32,19 @@ def beam_search(
     Returns:
         tokens ``(batch, length)``, without the stop token, padded; scores ``(batch)``.
     """
-    logits, cache = model.prefill(*inputs, capacity=max_new_tokens)
-    rows, vocab, device = len(logits), logits.shape[1], logits.device
-    cache.expand(beams)
-    logits = logits.repeat_interleave(beams, 0)
+    logits, cache = model.prefill(*inputs, capacity=max_new_tokens, branches=beams)
+    cache.branch(beams)
+    rows, device = len(logits), logits.device
+    logits = logits[:, None].expand(-1, beams, -1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
     # All beams of a row start alike: only the first may branch at first.
     scores = torch.full((rows, beams), -math.inf, device=device)
     scores[:, 0] = 0
     alive = torch.empty(rows, beams, 0, dtype=torch.long, device=device)
     best = Finished(rows, beams, max_new_tokens, pad_id, device)
-    offset = torch.arange(rows, device=device)[:, None] * beams
     for step in range(1, max_new_tokens + 1):
         # Twice as many as beams: even if half of them stop, every beam goes on.
-        total, beam, token = candidates(logits.view(rows, beams, vocab), scores, 2 * beams)
+        total, beam, token = candidates(logits, scores, 2 * beams)
         stopped = torch.isin(token, stops)
         histories = torch.cat([alive.gather(1, expand(beam, alive)), token[..., None]], dim=2)
         # A stop counts only among the best `beams`, so that search does not end on poor ones.
@@ -56,9 +55,8 @@ def beam_search(
         alive = histories.gather(1, expand(keep, histories))
         if step == max_new_tokens or bool(best.full.all()):
             break
-        order = (beam.gather(1, keep) + offset).flatten()
-        cache.reorder(order)
-        logits = model.decode(alive[..., -1].flatten(), cache)
+        cache.follow(beam.gather(1, keep))
+        logits = model.decode(alive[..., -1], cache)
     # What never stopped competes as it stands.
     best.add(alive, scores / alive.shape[2] ** length_penalty)
     return best.tokens[:, 0, : int(best.length[:, 0].max())], best.scores[:, 0]

@@ -17,10 +17,12 @@ class Decodes(Protocol):
 
     @property
     def prefill(self) -> Callable[..., tuple[Tensor, Cache]]:
-        """``prefill(*inputs, capacity)``: logits ``(batch, vocab)`` of the next token, and a cache."""
+        """``prefill(*inputs, capacity, branches=1)``: logits ``(batch, vocab)`` of the next token, and
+        a cache with room for so many more in each of so many branches."""
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Read one token a row ``(batch)``: logits ``(batch, vocab)`` of the next."""
+        """Read one token a row ``(batch)``, or a branch ``(batch, branches)``: logits ``(..., vocab)``
+        of the next."""
 
 
 def stream(

@@ -57,12 +57,12 @@ class GPT(nn.Module):
         return self.head(self.features(input_ids, mask))
 
     def prefill(
-        self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int
+        self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int, branches: int = 1
     ) -> tuple[Tensor, Cache]:
         """Read the prompt: logits ``(batch, vocab)`` of its next token, and a cache.
 
         Args:
-            capacity: how many further tokens the cache has room for.
+            capacity: how many further tokens the cache has room for, in each of so many branches.
 
         Raises:
             ValueError: the prompt is empty, or longer than ``max_tokens`` together with them.
@@ -75,7 +75,8 @@ class GPT(nn.Module):
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
                 f"{self.config.max_tokens} tokens."
             )
-        room = self.config.max_tokens if self.compiled else tokens + capacity
+        compiled = self.compiled and branches == 1
+        room = self.config.max_tokens if compiled else tokens + capacity * branches
         cache = self.transformer.new_cache(batch, room)
         if mask is not None and not bool(mask.all()):
             # Flush right, whichever side the padding was on: the next column is then one for all.
@@ -96,9 +97,15 @@ class GPT(nn.Module):
         self._step = torch.compile(self._step, dynamic=False)  # type: ignore[method-assign]
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next."""
-        logits = self._step(tokens, cache)
-        cache.advance(1)
+        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.
+
+        Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
+        """
+        if tokens.dim() == 2:
+            logits = self.head(self.features(tokens, cache=cache))
+        else:
+            logits = self._step(tokens, cache)
+        cache.advance(tokens[0].numel())
         return logits
 
     def _step(self, tokens: Tensor, cache: Cache) -> Tensor:

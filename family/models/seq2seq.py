@@ -96,13 +96,13 @@ class Seq2Seq(nn.Module):
         return self.head(self.features(target, context, source_mask))
 
     def prefill(
-        self, source: Tensor, source_mask: Tensor | None = None, *, capacity: int
+        self, source: Tensor, source_mask: Tensor | None = None, *, capacity: int, branches: int = 1
     ) -> tuple[Tensor, Cache]:
         """Read the source: logits ``(batch, vocab)`` of the first target token, and a cache."""
         if source_mask is not None and bool(source_mask.all()):
             source_mask = None  # nothing to mask at every step
         context = self.encode(source, source_mask)
-        cache = self.decoder.new_cache(len(source), 1 + capacity)
+        cache = self.decoder.new_cache(len(source), 1 + capacity * branches)
         cache.context_mask = source_mask
         start = torch.full((len(source), 1), self.bos_id, device=source.device)
         hidden = self.features(start, context, source_mask, cache)
@@ -110,10 +110,14 @@ class Seq2Seq(nn.Module):
         return self.head.next_token(hidden), cache
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next."""
-        hidden = self.features(tokens.unsqueeze(1), None, cache.context_mask, cache)
-        cache.advance(1)
-        return self.head.next_token(hidden)
+        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.
+
+        Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
+        """
+        side_by_side = tokens.reshape(len(tokens), -1)
+        hidden = self.features(side_by_side, None, cache.context_mask, cache)
+        cache.advance(side_by_side.shape[1])
+        return self.head(hidden) if tokens.dim() == 2 else self.head.next_token(hidden)
 
     def generate(
         self,

@@ -171,3 +171,15 @@ def test_marian_beams(penalty):
         assert [t for t in ours_row if t not in (0, 96)] == [
             t for t in theirs_row if t not in (0, 96)
         ]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_causal_beams_with_padded_prompts(name):
+    ours, theirs = CAUSAL[name][0]()
+    ids, mask = prompts(), torch.ones(3, 11, dtype=torch.bool)
+    mask[1, :4] = mask[2, :8] = False
+    expected = theirs.generate(
+        ids, attention_mask=mask.long(), num_beams=3, max_new_tokens=12, do_sample=False,
+        early_stopping=True, pad_token_id=0,
+    )[:, 11:]  # fmt: skip
+    assert torch.equal(ours.generate(ids, mask, beams=3, max_new_tokens=12), expected)
