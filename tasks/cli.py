@@ -171,6 +171,15 @@ def resolve_configs(arguments: list[str]) -> list[str]:
     return resolved
 
 
+def check_checkpoints(arguments: list[str]) -> None:
+    """Refuse a ``--ckpt_path`` that is no checkpoint of ours, before Lightning reads it."""
+    for i, argument in enumerate(arguments):
+        name, _, path = argument.partition("=")
+        if name == "--ckpt_path":
+            given = path or (arguments[i + 1] if i + 1 < len(arguments) else "")
+            read_checkpoint(find_checkpoint(given))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``family COMMAND ...``; a user's mistake prints one sentence and exits with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -178,6 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments and arguments[0] in COMMANDS:
             COMMANDS[arguments[0]](arguments[1:], CONFIG_FOLDERS)
             return
+        check_checkpoints(arguments)
         # We hand the arguments in, because names of configs became paths.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=".*treespec")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tasks.errors import between
 from tasks.pictures import BAD, GOOD, sheet, to_picture
 from tasks.task import Task
 
@@ -31,6 +32,7 @@ class ImageClassification(Task):
         self, model: Callable[[int], nn.Module], label_smoothing: float = 0.0, **options: Any
     ) -> None:
         super().__init__(model, **options)
+        between(0, 1, of="model.", label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
         self.shown: list[tuple[Image.Image, str, tuple[int, int, int]]] = []
 

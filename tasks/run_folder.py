@@ -84,6 +84,8 @@ class RunRecord(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
+        if trainer.state.fn == "validate":
+            self._write(trainer, module, "validate")
         folder = self.folder / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"step-{trainer.global_step:06d}"
@@ -115,10 +117,6 @@ class RunRecord(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
             (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self._write(trainer, module, "validate")
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "fit")

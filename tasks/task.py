@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from family.inputs.preprocess import Preprocess
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least, between
 from tasks.optim import build_optimizer, build_schedule
 
 
@@ -44,6 +44,8 @@ class Task(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        at_least(0, of="model.", lr=lr, warmup_steps=warmup_steps, weight_decay=weight_decay)
+        between(0, 1, of="model.", min_lr_ratio=min_lr_ratio, beta1=betas[0], beta2=betas[1])
         self.build = model
         self.model: Any = None
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay

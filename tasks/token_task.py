@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from family.losses.language_model import IGNORE, language_model_loss
+from tasks.errors import between
 from tasks.task import Task
 
 REFERENCE = 1024
@@ -27,6 +28,7 @@ class TokenTask(Task):
         self, model: Callable[[int], nn.Module], label_smoothing: float = 0.0, **options: Any
     ) -> None:
         super().__init__(model, **options)
+        between(0, 1, of="model.", label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
         self.tokens: Tensor | int = 0
         """Tokens since the last optimizer step, counted where gradients come in several parts."""

@@ -8,6 +8,8 @@ from typing import Any
 import sacrebleu
 from torch import Tensor, nn
 
+from tasks.data.translation import most_new_tokens
+from tasks.errors import at_least
 from tasks.gathering import gather
 from tasks.token_task import TokenTask
 
@@ -33,6 +35,8 @@ class Translation(TokenTask):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        at_least(1, of="model.", beams=beams)
+        at_least(0, of="model.", max_ratio=max_ratio)
         self.beams, self.length_penalty, self.max_ratio = beams, length_penalty, max_ratio
         self.decoded: list[tuple[str, str, str]] = []
 
@@ -45,7 +49,11 @@ class Translation(TokenTask):
         tokens = self.model.generate(
             batch["source"],
             batch["source_mask"],
-            max_new_tokens=int(batch["source"].shape[1] * self.max_ratio) + 10,
+            max_new_tokens=most_new_tokens(
+                batch["source"].shape[1],
+                getattr(getattr(self.model, "config", None), "max_tokens", 1 << 30),
+                self.max_ratio,
+            ),
             beams=beams,
             length_penalty=self.length_penalty,
             stop_ids=(tokenizer.eos_id,),

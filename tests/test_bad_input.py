@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -122,6 +125,60 @@ def test_a_table_with_a_header_alone(folder):
     (folder / "train.tsv").write_text("fr\ten\n")
     with pytest.raises(UserError, match="train.tsv has a header alone"):
         tasks.TranslationData(str(folder)).pairs("train")
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "0.png", "width": 16, "height": 16}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+    "categories": [{"id": 1, "name": "cell"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": []}, "train.json has no picture"),
+        ({"images": [{**COCO["images"][0], "width": "a"}]}, "0.png has a side of 'a' pixels"),
+        ({"images": [{**COCO["images"][0], "file_name": 3}]}, "(3 ...) are in none of"),
+        (
+            {"annotations": [{**COCO["annotations"][0], "area": "big"}]},
+            "annotation 1 has area='big'",
+        ),
+        ({"annotations": []}, "data.train='train' of . has no box in any of 1 pictures"),
+    ],
+)
+def test_annotations_that_cannot_be_learnt_from(change, said):
+    Image.new("RGB", (16, 16)).save("0.png")
+    Path("train.json").write_text(json.dumps({**COCO, **change}))
+    with pytest.raises(UserError, match=re.escape(said)):
+        tasks.DetectionData(".").setup("fit")
+
+
+def test_voc_with_a_size_that_is_no_number():
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        Path(name).mkdir(parents=True)
+    Path("ImageSets/Main/train.txt").write_text("0\n")
+    Path("Annotations/0.xml").write_text("<a><size><width>wide</width></size></a>")
+    with pytest.raises(UserError, match="0.xml has a side of 'wide' pixels"):
+        tasks.DetectionData(".").setup("fit")
+
+
+def test_sizes_that_leave_nothing_to_see():
+    with pytest.raises(UserError, match="data.image_size must be at least 16, not 8"):
+        tasks.DetectionData(image_size=(8, 32))
+    with pytest.raises(
+        UserError, match=r"data.scale=\[0.05, 1.0\] leaves no pixel of image_size=16"
+    ):
+        tasks.SegmentationData(image_size=16, scale=(0.05, 1.0))
+
+
+def test_a_character_that_only_validation_has(folder):
+    (folder / "train.txt").write_text("abc " * 100)
+    (folder / "val.txt").write_text("abz " * 100)
+    data = tasks.LanguageModelingData(str(folder), context=8)
+    with pytest.raises(UserError, match="the val split of .* does not know the character 'z'"):
+        data.setup("fit")
+    assert not list(folder.glob(".cache/tokens/*.[0-9]*"))
 
 
 @pytest.mark.parametrize("size", [-1, 0, 4, 5])

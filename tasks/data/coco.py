@@ -43,10 +43,15 @@ def read_coco(
     image_ids = column(file, content, "images", "id")
     unique(f"{file}: the image id", image_ids)
     index_of = {image: index for index, image in enumerate(image_ids)}
-    files = column(file, content, "images", "file_name")
+    files = [str(name) for name in column(file, content, "images", "file_name")]
+    if not files:
+        raise UserError(f"{file} has no picture: its list 'images' is empty.")
     folder = images or find_folder(file, split, "instances", files)
     paths = [folder / name for name in files]
-    sizes = [(int(i.get("height") or 0), int(i.get("width") or 0)) for i in content["images"]]
+    sizes = [
+        (whole(i.get("height"), f"{file}: {name}"), whole(i.get("width"), f"{file}: {name}"))
+        for i, name in zip(content["images"], files, strict=True)
+    ]
 
     annotations = content["annotations"]
 
@@ -63,6 +68,9 @@ def read_coco(
             raise UserError(f"{where(i)} is of category_id={category!r}, which no category has.")
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
             raise UserError(f"{where(i)} has bbox={box}: it needs x, y, width, height.")
+        area = annotations[i].get("area") or 0
+        if not is_number(area):
+            raise UserError(f"{where(i)} has area={area!r}: it needs a number of pixels.")
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     rows = Rows(
@@ -74,6 +82,18 @@ def read_coco(
         where,
     )
     return Annotations(categories, pictures(file, image_ids, paths, sizes, rows, on_bad))
+
+
+def whole(pixels: Any, where: str) -> int:
+    """A side of a picture as a file says it, 0 where it says nothing.
+
+    Raises:
+        UserError: what it says is no number.
+    """
+    try:
+        return int(pixels or 0)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} has a side of {pixels!r} pixels: give a whole number.") from None
 
 
 def read_json(file: Path, sections: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -76,6 +76,9 @@ class DetectionData(FamilyData):
         self.root = None if root is None else Path(root)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.preprocess = Preprocess(picture_size(image_size), mode="longest")
+        if root is None:
+            # Smaller, and some of the shapes have no pixel.
+            at_least(16, image_size=min(self.preprocess.size))
         self.augment = Augment(vertical_flip, crop, colour, scale) if augment else None
         self.batch_size, self.on_bad, self.examples = batch_size, on_bad, examples
         self.seed, self.num_workers = seed, num_workers
@@ -145,8 +148,13 @@ class DetectionData(FamilyData):
             self.annotations("train")
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
-            self.annotations("train")
-            self.annotations("val")
+            for split in ("train", "val"):
+                found = self.annotations(split)
+                if isinstance(found, Annotations) and not any(len(p.boxes) for p in found.pictures):
+                    raise UserError(
+                        f"data.{split}={self.splits[split]!r} of {self.root} has no box in any of "
+                        f"{len(found)} pictures."
+                    )
 
     @property
     def model_arguments(self) -> dict[str, Any]:

@@ -147,9 +147,13 @@ class LanguageModelingData(FamilyData):
             path.parent.mkdir(parents=True, exist_ok=True)
             # A name of its own: several processes may begin together.
             partial = path.with_suffix(f".{os.getpid()}")
-            with partial.open("wb") as file:
-                for text in self.texts(split):
-                    file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
+            try:
+                with partial.open("wb") as file:
+                    for text in self.texts(split):
+                        file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
+            except UserError as error:
+                partial.unlink()
+                raise UserError(f"the {split} split of {self.root}: {error}") from None
             partial.replace(path)
         return np.memmap(path, dtype=dtype, mode="r"), size
 

@@ -90,6 +90,8 @@ class SegmentationData(FamilyData):
         check_normalisation(mean, std)
         self.root = None if root is None else Path(root)
         self.preprocess = Preprocess(picture_size(image_size), "squash", tuple(mean), tuple(std))
+        if min(self.preprocess.size) * scale[0] < 1:
+            raise UserError(f"data.scale={list(scale)} leaves no pixel of image_size={image_size}.")
         self.batch_size, self.asked = batch_size, classes
         self.ignore = [ignore] if isinstance(ignore, int) else list(ignore or [])
         for value in self.ignore:

@@ -117,7 +117,10 @@ class Tokenizer:
                 if len(text) != len(encoded):
                     known = self.inner.get_vocab()
                     missing = next(c for c in text if c not in known)
-                    raise UserError(f"the tokenizer does not know the character {missing!r}.")
+                    raise UserError(
+                        f"the tokenizer does not know the character {missing!r}: the text that it "
+                        "was trained on has none."
+                    )
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tasks.data.annotations import Annotations, Rows, pictures
+from tasks.data.coco import whole
 from tasks.data.images import OnBad
 from tasks.data.text_files import read_lines, read_text
 from tasks.errors import UserError, closest
@@ -78,7 +79,8 @@ def read_voc(
         for file, document in zip(files, documents, strict=True)
     ]
     sizes = [
-        (int(d.findtext("size/height") or 0), int(d.findtext("size/width") or 0)) for d in documents
+        (whole(d.findtext("size/height"), str(file)), whole(d.findtext("size/width"), str(file)))
+        for d, file in zip(documents, files, strict=True)
     ]
     categories = {label + 1: name for label, name in enumerate(names)}
     source = root / "Annotations"
