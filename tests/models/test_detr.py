@@ -285,3 +285,18 @@ def test_bad_input_is_named():
             None,
             [{"labels": torch.tensor([3]), "boxes": torch.rand(1, 4)}],
         )
+
+
+def test_a_vit_of_timm_as_backbone():
+    """Its features are one map; pictures of any size that divides into patches."""
+    torch.manual_seed(0)
+    backbone = CNNBackbone(
+        "vit_tiny_patch16_224", frozen_norm=False, dynamic_img_size=True, embed_dim=24, depth=1,
+        num_heads=2,
+    )  # fmt: skip
+    config = TransformerConfig(dim=16, depth=1, heads=2, ffn_dim=32)
+    model = DETR(3, config, backbone=backbone, queries=5)
+    outputs = model(torch.randn(2, 3, 64, 96))
+    assert outputs["boxes"].shape == (2, 5, 4)
+    outputs["logits"].square().sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
