@@ -56,13 +56,11 @@ class FamilyCLI(LightningCLI):
             use_distributed_sampler=False,
             **kwargs,
         )
-        folder, given = (
-            self.folder / "checkpoints",
-            self._get(self.config_init, "trainer.callbacks"),
-        )
+        folder = self.folder / "checkpoints"
+        given = self._get(self.config_init, "trainer.callbacks") or []
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
         # Lightning adds one that keeps the newest alone, unless the config has its own.
-        defaults = [c for c in found if c not in (given or [])]
+        defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         trainer.callbacks.append(RunRecord(self.folder))
         if defaults:

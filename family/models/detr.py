@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from family.models.detr_queries import (
     Proposals,
     denoising_mask,
 )
+from family.models.vit import split_overrides
 
 
 class Memory(NamedTuple):
@@ -275,9 +275,8 @@ def check_options(
 
 def build(num_classes: int, fields: dict[str, Any]) -> DETR:
     """A DETR from the fields of its config and its own arguments, in one dictionary."""
-    names = {field.name for field in dataclasses.fields(TransformerConfig)}
-    config = {name: fields.pop(name) for name in names & fields.keys()}
-    return DETR(num_classes, TransformerConfig(**config), **fields)
+    config, own = split_overrides(fields)
+    return DETR(num_classes, TransformerConfig(**config), **own)
 
 
 def detr_resnet50(num_classes: int = 91, **overrides: Any) -> DETR:
