@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,15 @@ from torch import Tensor, nn
 from family.core.cache import LayerCache
 from family.core.config import TransformerConfig
 from family.core.position import apply_rotary
+
+
+class Allowed(NamedTuple):
+    """Mask and bias brought together, once for all layers of a stack; see :func:`allow`."""
+
+    added: Tensor
+    """``(batch or 1, heads or 1, queries, keys)``, added to the scores."""
+    nothing: Tensor | None
+    """``(batch or 1, heads or 1, queries, 1)``: the queries that may attend to no key."""
 
 
 class Attention(nn.Module):
@@ -25,17 +35,20 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
         super().__init__()
         kv_heads, head_dim, context_dim = config.kv_heads, config.head_dim, config.context_dim
+        qkv_bias = config.qkv_bias
         assert kv_heads is not None and head_dim is not None and context_dim is not None
+        assert qkv_bias is not None
         self.heads, self.kv_heads, self.head_dim = config.heads, kv_heads, head_dim
         self.cross, self.causal = cross, config.causal and not cross
+        self.window = config.window
         self.dropout, self.scale = config.attention_dropout, config.attention_scale
         query_dim, kv_dim = self.heads * head_dim, kv_heads * head_dim
         if cross:
-            self.query = nn.Linear(config.dim, query_dim, config.bias)
-            self.key_value = nn.Linear(context_dim, 2 * kv_dim, config.bias)
+            self.query = nn.Linear(config.dim, query_dim, qkv_bias)
+            self.key_value = nn.Linear(context_dim, 2 * kv_dim, qkv_bias)
             vars(self.key_value.weight)["fused_parts"] = 2
         else:
-            self.qkv = nn.Linear(config.dim, query_dim + 2 * kv_dim, config.bias)
+            self.qkv = nn.Linear(config.dim, query_dim + 2 * kv_dim, qkv_bias)
             if kv_dim == query_dim:
                 vars(self.qkv.weight)["fused_parts"] = 3
         self.out = nn.Linear(query_dim, config.dim, config.bias)
@@ -50,7 +63,7 @@ class Attention(nn.Module):
         x: Tensor,
         context: Tensor | None = None,
         *,
-        mask: Tensor | None = None,
+        mask: Tensor | Allowed | None = None,
         bias: Tensor | None = None,
         causal: bool | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
@@ -67,9 +80,11 @@ class Attention(nn.Module):
             mask: boolean, True = may attend; ``(batch, keys)`` key padding, ``(queries, keys)``,
                 ``(batch, queries, keys)`` or ``(batch, heads, queries, keys)``. Two dimensions are
                 read as key padding where the first equals the batch. A query with nothing to
-                attend to gets zeros (before the output projection).
+                attend to gets zeros (before the output projection). Or all that there is to say,
+                bias and causality too, as :func:`allow` returned it.
             bias: added to the scores, broadcasts with ``(batch, heads, queries, keys)``.
-            causal: no query sees a later key; None is what the config says.
+            causal: no query sees a later key, nor one before its window, where the config has one;
+                None is what the config says.
             rotary: what :class:`~family.core.position.Rotary` returned for these tokens.
             query_position, key_position: added to the input of queries and of keys, but not of
                 values (DETR), ``(batch, tokens, dim)``.
@@ -85,13 +100,19 @@ class Attention(nn.Module):
         if cache is not None and not self.cross:
             column = cache.progress.column if compiling() else cache.progress.length
             keys, values = cache.append(keys, values)
-        causal = self.causal if causal is None else causal
-        mask = expand_mask(mask, len(x))
-        plain = mask is None and bias is None and self.record is None
-        if causal and not (plain and queries.shape[2] == keys.shape[2] and not compiling(cache)):
-            mask = causal_mask(mask, queries.shape[2], keys.shape[2], column, x.device)
+        if isinstance(mask, Allowed):
+            allowed: Allowed | None = mask
             causal = False
-        attended = self._attend(queries, keys, values, mask, bias, causal)
+        else:
+            causal = self.causal if causal is None else causal
+            mask = expand_mask(mask, len(x))
+            count, total = queries.shape[2], keys.shape[2]
+            plain = mask is None and bias is None and self.record is None and count == total
+            if causal and not (plain and spans(self.window, total) and not compiling(cache)):
+                mask = causal_mask(mask, count, total, column, x.device, self.window)
+                causal = False
+            allowed = allow(mask, bias, queries.dtype)
+        attended = self._attend(queries, keys, values, allowed, causal)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _project(
@@ -151,33 +172,24 @@ class Attention(nn.Module):
         queries: Tensor,
         keys: Tensor,
         values: Tensor,
-        mask: Tensor | None,
-        bias: Tensor | None,
+        allowed: Allowed | None,
         causal: bool,
     ) -> Tensor:
         """``(batch, heads, queries, head_dim)``, whichever kernel is the fastest."""
-        nothing = None
-        if mask is not None:
-            # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
-            nothing = ~mask.any(-1, keepdim=True)
-            mask = mask | nothing
-        if bias is not None:
-            bias = bias.to(queries.dtype)
-            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         dropout = self.dropout if self.training else 0.0
-        grouped = self.heads != self.kv_heads
+        added, nothing = (None, None) if allowed is None else allowed
         if self.record is not None:
-            attended = self._attend_recorded(queries, keys, values, mask, nothing, dropout)
+            attended = self._attend_recorded(queries, keys, values, added, nothing, dropout)
         else:
             attended = F.scaled_dot_product_attention(
                 queries,
                 keys,
                 values,
-                mask,
+                None if added is None else added.to(queries.dtype),
                 dropout,
                 is_causal=causal,
                 scale=self.scale,
-                enable_gqa=grouped,
+                enable_gqa=self.heads != self.kv_heads,
             )
         return attended if nothing is None else attended.masked_fill(nothing, 0.0)
 
@@ -186,7 +198,7 @@ class Attention(nn.Module):
         queries: Tensor,
         keys: Tensor,
         values: Tensor,
-        mask: Tensor | None,
+        added: Tensor | None,
         nothing: Tensor | None,
         dropout: float,
     ) -> Tensor:
@@ -195,21 +207,37 @@ class Attention(nn.Module):
         keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
         scores = queries @ keys.transpose(-2, -1) * scale
-        if mask is not None:
-            allowed = (
-                mask
-                if mask.dtype != torch.bool
-                else torch.zeros_like(scores).masked_fill(~mask, -math.inf)
-            )
-            scores = scores + allowed
-        weights = scores.softmax(-1)
+        weights = (scores if added is None else scores + added).softmax(-1)
         assert self.record is not None
         shown = weights if nothing is None else weights.masked_fill(nothing, 0.0)
         self.record.append(shown.detach())
         return F.dropout(weights, dropout) @ values
 
 
-def compiling(cache: LayerCache | bool | None = True) -> bool:
+def allow(
+    mask: Tensor | None, bias: Tensor | None, dtype: torch.dtype, empty_rows: bool = True
+) -> Allowed | None:
+    """Mask and bias as one term of the scores; None where there is neither.
+
+    Args:
+        mask: boolean, True = may attend, to broadcast with ``(batch, heads, queries, keys)``.
+        bias: the same shape.
+        dtype: of the queries.
+        empty_rows: False promises that every query may attend to some key.
+    """
+    if mask is None:
+        return None if bias is None else Allowed(bias.to(dtype), None)
+    nothing = None
+    if empty_rows:
+        # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
+        nothing = ~mask.any(-1, keepdim=True)
+        mask = mask | nothing
+    if bias is None:
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return Allowed(bias.to(dtype).masked_fill(~mask, -math.inf), nothing)
+
+
+def compiling(cache: object = True) -> bool:
     """Whether a step with a cache is being compiled: then shapes must not depend on its length."""
     return cache is not None and torch.compiler.is_compiling()
 
@@ -225,15 +253,31 @@ def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
     return mask[:, None, None] if len(mask) == batch else mask[None, None]
 
 
+def spans(window: int | None, keys: int) -> bool:
+    """Whether a window leaves none of so many keys out."""
+    return window is None or keys <= window
+
+
 def causal_mask(
-    mask: Tensor | None, queries: int, keys: int, column: Tensor | int, device: torch.device
+    mask: Tensor | None,
+    queries: int,
+    keys: int,
+    column: Tensor | int,
+    device: torch.device,
+    window: int | None = None,
 ) -> Tensor | None:
-    """``mask`` and "no later key"; query ``i`` stands in column ``column + i`` of the keys."""
-    if queries == 1 and isinstance(column, int):
+    """``mask``, and "no later key", and "none but the last ``window``".
+
+    Query ``i`` stands in column ``column + i`` of the keys.
+    """
+    if queries == 1 and isinstance(column, int) and spans(window, keys):
         return mask  # every key that there is came before
-    own = column + torch.arange(queries, device=device)
-    earlier = torch.arange(keys, device=device) <= own.unsqueeze(-1)
-    return earlier[None, None] if mask is None else mask & earlier
+    own = (column + torch.arange(queries, device=device)).unsqueeze(-1)
+    columns = torch.arange(keys, device=device)
+    seen = columns <= own
+    if window is not None and not spans(window, keys):
+        seen = seen & (columns > own - window)
+    return seen[None, None] if mask is None else mask & seen
 
 
 @contextmanager

@@ -26,6 +26,8 @@ class Residual(nn.Module):
     Args:
         sublayer: any module; the first argument is ``(batch, tokens, dim)``, as is the result.
         drop_path: the chance that training leaves the whole branch of an example out.
+
+    ``onto`` is what the branch is added to, where that is not its own input (parallel blocks).
     """
 
     def __init__(self, sublayer: nn.Module, config: TransformerConfig, drop_path: float) -> None:
@@ -37,9 +39,9 @@ class Residual(nn.Module):
         self.drop_path = drop_path
         self.scale = None
         if config.layer_scale is not None:
-            self.scale = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+            self.scale = nn.Parameter(torch.full((config.dim,), float(config.layer_scale)))
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, onto: Tensor | None = None, **kwargs: Any) -> Tensor:
         branch = self.sublayer(self.norm(x) if self.pre else x, *args, **kwargs)
         if self.scale is not None:
             branch = branch * self.scale
@@ -48,11 +50,15 @@ class Residual(nn.Module):
             if self.drop_path:
                 keep = 1 - self.drop_path
                 branch = branch * branch.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
-        return x + branch if self.pre else self.norm(x + branch)
+        total = (x if onto is None else onto) + branch
+        return total if self.pre else self.norm(total)
 
 
 class Block(nn.Module):
     """Self-attention, maybe cross-attention, feed-forward (Vaswani et al. 2017, section 3.1).
+
+    In a ``parallel`` block the feed-forward reads what attention reads, and both are added:
+    ``x + attention(norm(x)) + feedforward(norm(x))``, each with its own norm (Black et al. 2022).
 
     Args:
         config: the stack that this block is one of.
@@ -77,6 +83,7 @@ class Block(nn.Module):
             self.cross_attention = Residual(Attention(config, cross=True), config, drop)
         ffn = FeedForward(config) if feedforward is None else feedforward
         self.feedforward = Residual(ffn, config, drop)
+        self.parallel = config.parallel
 
     def forward(
         self,
@@ -102,7 +109,7 @@ class Block(nn.Module):
             attention["cache"] = cache
         if query_position is not None:
             attention.update(query_position=query_position, key_position=query_position)
-        x = self.self_attention(x, **attention)
+        entering, x = x, self.self_attention(x, **attention)
         if self.cross_attention is not None:
             x = self.cross_attention(
                 x,
@@ -112,4 +119,4 @@ class Block(nn.Module):
                 key_position=context_position,
                 cache=cache,
             )
-        return self.feedforward(x)
+        return self.feedforward(entering, onto=x) if self.parallel else self.feedforward(x)

@@ -106,6 +106,19 @@ class Cache:
         self.places = torch.zeros(rows, self.capacity, dtype=torch.long, device=device)
         self.places[:, :length] = places
 
+    def visible(self, first: int, keys: int, window: int | None) -> Tensor:
+        """What branches that read one token each, in columns from ``first`` on, may attend to.
+
+        Returns:
+            ``(batch, branches, keys)``.
+        """
+        assert self.seen is not None and self.places is not None
+        seen = self.seen[:, :, :keys]
+        if window is None or keys <= window:
+            return seen
+        own = self.positions(first, seen.shape[1])
+        return seen & (self.places[:, None, :keys] > own[..., None] - window)
+
     def follow(self, parents: Tensor) -> None:
         """Branch ``i`` goes on from what branch ``parents[:, i]`` has seen, with a column of its own."""
         assert self.seen is not None and self.places is not None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+Scaling = float | tuple[float, float, float, float] | None
 
 
 def sinusoidal(positions: Tensor, dim: int) -> Tensor:
@@ -60,18 +64,30 @@ class LearnedPosition(nn.Embedding):
 class Rotary(nn.Module):
     """Rotary positions: queries and keys turn by an angle that grows with position (Su et al. 2021).
 
-    Channel ``i`` turns together with channel ``i + head_dim / 2``, the layout of GPT-NeoX and of
-    Llama in transformers. Over several axes, each axis turns an equal share of these pairs by a
-    coordinate of its own (axial rotary, Heo et al. 2024), in the layout of DINOv3.
+    Channel ``i`` turns together with channel ``i + dim / 2``, the layout of GPT-NeoX and of Llama in
+    transformers. Over several axes, each axis turns an equal share of these pairs by a coordinate of
+    its own (axial rotary, Heo et al. 2024), in the layout of DINOv3.
+
+    Args:
+        dim: channels that turn, the first of each head.
+        base, scaling: see :func:`rotary_frequency`.
+        axes: coordinates of a token.
     """
 
-    def __init__(self, head_dim: int, base: float = 10_000.0, axes: int = 1) -> None:
+    def __init__(
+        self, dim: int, base: float = 10_000.0, axes: int = 1, scaling: Scaling = None
+    ) -> None:
         super().__init__()
         self.axes = axes
-        share = head_dim // axes
-        frequency = base ** -(torch.arange(0, share, 2).float() / share)
-        self.register_buffer("frequency", frequency, persistent=False)
+        self._frequency = partial(rotary_frequency, dim // axes, base, scaling)
+        self.register_buffer("frequency", self._frequency(), persistent=False)
         self.frequency: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        """Moves to a device as any module, but stays exact where the model becomes bfloat16."""
+        super()._apply(fn, recurse)
+        self.frequency = self._frequency().to(self.frequency.device)
+        return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine for positions ``(tokens)`` or ``(batch, tokens)``.
@@ -80,7 +96,7 @@ class Rotary(nn.Module):
             positions: with several axes ``(tokens, axes)`` or ``(batch, tokens, axes)``.
 
         Returns:
-            two tensors that broadcast with ``(batch, heads, tokens, head_dim)``.
+            two tensors that broadcast with ``(batch, heads, tokens, dim)``.
 
         Raises:
             ValueError: the last dimension of ``positions`` is not that of the axes.
@@ -102,10 +118,34 @@ class Rotary(nn.Module):
 
 
 def apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn ``(batch, heads, tokens, head_dim)`` by the angles that :class:`Rotary` returned."""
+    """Turn ``(batch, heads, tokens, head_dim)`` by the angles that :class:`Rotary` returned.
+
+    Where these are fewer than ``head_dim``, the channels behind them stay as they are.
+    """
     cos, sin = rotary
+    turning = cos.shape[-1]
+    if turning < x.shape[-1]:
+        return torch.cat([apply_rotary(x[..., :turning], rotary), x[..., turning:]], dim=-1)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def rotary_frequency(dim: int, base: float = 10_000.0, scaling: Scaling = None) -> Tensor:
+    """Radians a position for each pair of channels, ``(dim / 2)`` in float32, fast ones first.
+
+    Args:
+        scaling: None; a factor that divides all (position interpolation, Chen et al. 2023); or
+            ``(factor, low, high, tokens)`` of Llama 3.1: pairs that turn fewer than ``low`` times
+            in ``tokens``, the context of pre-training, are divided by the factor, those that turn
+            more than ``high`` times stay, and those between are mixed.
+    """
+    frequency = 1.0 / float(base) ** (torch.arange(0, dim, 2).float() / dim)
+    if not isinstance(scaling, tuple):
+        return frequency if scaling is None else frequency / scaling
+    factor, low, high, tokens = scaling
+    turns = tokens / (2 * math.pi / frequency)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequency / factor + kept * frequency
 
 
 class RelativeBias(nn.Module):

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from family.core.attention import causal_mask, compiling, expand_mask
+from family.core.attention import (
+    Allowed,
+    allow,
+    causal_mask,
+    compiling,
+    expand_mask,
+    spans,
+)
 from family.core.block import Block, Residual
 from family.core.cache import Cache, LayerCache, Progress
 from family.core.config import TransformerConfig
@@ -34,10 +41,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         final = config.final_norm
         self.norm = make_norm(config.norm, config.dim, config.norm_eps) if final else nn.Identity()
-        assert config.head_dim is not None
+        assert config.rotary_dim is not None
         self.rotary = None
         if config.position == "rotary":
-            self.rotary = Rotary(config.head_dim, config.rotary_base, config.rotary_axes)
+            self.rotary = Rotary(
+                config.rotary_dim, config.rotary_base, config.rotary_axes, config.rotary_scaling
+            )
         self.bias: nn.Module | None = None
         if config.position == "relative":
             self.bias = RelativeBias(
@@ -95,17 +104,15 @@ class Transformer(nn.Module):
             layers: a list that receives the output of every block, through the final norm (DETR's
                 auxiliary losses).
         """
-        mask, causal = self._mask(x, mask, cache)
         rotary, bias = self._positions(x, positions, cache)
         if context_mask is not None:
             context_mask = expand_mask(context_mask, len(context_mask))
         arguments: dict[str, Any] = {
-            "mask": mask,
-            "causal": causal,
+            "mask": self._allowed(x, mask, bias, cache),
+            "causal": self.config.causal,
             "rotary": rotary,
-            "bias": bias,
             "context": context,
-            "context_mask": context_mask,
+            "context_mask": allow(context_mask, None, x.dtype),
             "query_position": query_position,
             "context_position": context_position,
         }
@@ -120,23 +127,30 @@ class Transformer(nn.Module):
                 layers.append(self.norm(x))
         return self.norm(x) if layers is None else layers[-1]
 
-    def _mask(
-        self, x: Tensor, mask: Tensor | None, cache: Cache | None
-    ) -> tuple[Tensor | None, bool]:
-        """Padding and causality merged once for all layers; without padding a flag is enough."""
+    def _allowed(
+        self, x: Tensor, mask: Tensor | None, bias: Tensor | None, cache: Cache | None
+    ) -> Allowed | None:
+        """Padding, causality, window and bias merged once for all layers.
+
+        None where causality alone decides: for that Attention has a faster way.
+        """
         batch, tokens, _ = x.shape
         keys: int = tokens
         column: Tensor | int = 0
+        window, causal = self.config.window, self.config.causal
         if cache is not None:
             keys, column = self._columns(cache, tokens)
             if cache.seen is not None:
-                return cache.seen[:, None, :, :keys], False
+                visible = cache.visible(cache.progress.length, keys, window)
+                return allow(visible[:, None], bias, x.dtype, empty_rows=False)
             if cache.mask is not None:
                 mask = cache.mask[:, :keys]
         mask = expand_mask(mask, batch)
-        if mask is None or not self.config.causal:
-            return mask, self.config.causal
-        return causal_mask(mask, tokens, keys, column, x.device), False
+        padded = mask is not None
+        alone = not (padded or bias is not None or compiling(cache))
+        if causal and not (alone and spans(window, keys)):
+            mask = causal_mask(mask, tokens, keys, column, x.device, window)
+        return allow(mask, bias, x.dtype, empty_rows=padded)
 
     def _positions(
         self, x: Tensor, positions: Tensor | None, cache: Cache | None

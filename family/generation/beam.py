@@ -35,7 +35,7 @@ def beam_search(
     logits, cache = model.prefill(*inputs, capacity=max_new_tokens, branches=beams)
     cache.branch(beams)
     rows, device = len(logits), logits.device
-    logits = logits[:, None].expand(-1, beams, -1)
+    logits = logits[:, None].repeat(1, beams, 1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
     # All beams of a row start alike: only the first may branch at first.
     scores = torch.full((rows, beams), -math.inf, device=device)
@@ -66,15 +66,35 @@ def candidates(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tens
     """The ``count`` best continuations of each row: total log-probability, beam and token.
 
     Args:
-        logits: ``(rows, beams, vocab)``; scores: ``(rows, beams)``.
+        logits: ``(rows, beams, vocab)``, overwritten; scores: ``(rows, beams)``.
     """
     count = min(count, logits.shape[1] * logits.shape[2])
     # Best of each beam first: a sort of beams * count in place of beams * vocab numbers.
-    top, token = logits.float().topk(min(count, logits.shape[2]), dim=2)
-    total = top - logits.float().logsumexp(2, keepdim=True) + scores[..., None]
+    logits = logits.float()
+    top, token = largest(logits, min(count, logits.shape[2]))
+    best = top[..., :1]
+    # In place, as memory for another table of this size costs more than the sums.
+    normaliser = logits.sub_(best).exp_().sum(2, keepdim=True).log_()
+    total = top - best - normaliser + scores[..., None]
     total, place = total.flatten(1).topk(count, dim=1)
     beam = place.div(top.shape[2], rounding_mode="floor")
     return total, beam, token.flatten(1).gather(1, place)
+
+
+def largest(x: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:
+    """``topk`` over the last dimension; of long rows only the best pieces of ``size`` are searched.
+
+    The ``count`` largest numbers lie in the ``count`` pieces with the largest maxima.
+    """
+    whole = x.shape[-1] // size * size
+    if whole < 2 * count * size:
+        return x.topk(count, dim=-1)
+    pieces = x[..., :whole].unflatten(-1, (-1, size))
+    best = pieces.amax(-1).topk(count, dim=-1).indices
+    inside = pieces.gather(-2, best[..., None].expand(*best.shape, size)).flatten(-2)
+    values, place = torch.cat([inside, x[..., whole:]], dim=-1).topk(count, dim=-1)
+    offset = best.gather(-1, (place // size).clamp(max=count - 1)) * size + place % size
+    return values, torch.where(place < count * size, offset, place - count * size + whole)
 
 
 def expand(index: Tensor, like: Tensor) -> Tensor:

@@ -8,19 +8,26 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from family.core.cache import Cache
 from family.generation.sampling import Sampling, pick
+
+
+class Branches(Protocol):
+    """What a cache offers to beam search; :class:`family.core.cache.Cache` says what it means."""
+
+    def branch(self, count: int) -> None: ...
+
+    def follow(self, parents: Tensor) -> None: ...
 
 
 class Decodes(Protocol):
     """What a member offers to be generated from."""
 
     @property
-    def prefill(self) -> Callable[..., tuple[Tensor, Cache]]:
+    def prefill(self) -> Callable[..., tuple[Tensor, Branches]]:
         """``prefill(*inputs, capacity, branches=1)``: logits ``(batch, vocab)`` of the next token, and
         a cache with room for so many more in each of so many branches."""
 
-    def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def decode(self, tokens: Tensor, cache: Any) -> Tensor:
         """Read one token a row ``(batch)``, or a branch ``(batch, branches)``: logits ``(..., vocab)``
         of the next."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,8 +21,9 @@ def language_model_loss(
         label_smoothing: mass spread evenly over the vocabulary (Szegedy et al. 2016).
         reduction: "mean" over counted tokens, or "sum", to normalise over several batches.
     """
+    working = torch.promote_types(logits.dtype, torch.float32)  # half precision loses the mean
     return F.cross_entropy(
-        logits.flatten(0, 1).float(),
+        logits.flatten(0, 1).to(working),
         labels.flatten(),
         ignore_index=IGNORE,
         label_smoothing=label_smoothing,
