@@ -1,42 +1,71 @@
 """Transformer Family: one attention/block core, many members."""
 
+from family.baselines.lstm_classifier import LSTMClassifier
+from family.baselines.lstm_lm import LSTMLanguageModel
+from family.baselines.lstm_seq2seq import LSTMSeq2Seq
 from family.core.attention import Attention, record_attention
 from family.core.block import Block
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
 from family.core.transformer import Transformer
 from family.generation.sampling import Sampling
+from family.models.bert import (
+    BERT,
+    bert_base,
+    bert_large,
+    bert_mini,
+    bert_small,
+    bert_tiny,
+    distilbert_base,
+    roberta_base,
+)
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
 from family.models.gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, gpt_nano, llama
 from family.models.segmenter import Segmenter, segmenter_small, segmenter_tiny
+from family.models.sentence import SentenceEncoder
 from family.models.seq2seq import (
     Seq2Seq,
     transformer_base,
     transformer_small,
     transformer_tiny,
 )
+from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
 from family.models.vit import ViT, vit_base, vit_small, vit_tiny
+from family.pretrained import from_pretrained, save_pretrained
 
 __all__ = [
+    "BERT",
     "CLIP",
     "DETR",
     "GPT",
+    "T5",
     "Attention",
     "Block",
     "FeedForward",
+    "LSTMClassifier",
+    "LSTMLanguageModel",
+    "LSTMSeq2Seq",
     "Sampling",
     "Segmenter",
+    "SentenceEncoder",
     "Seq2Seq",
     "Transformer",
     "TransformerConfig",
     "ViT",
+    "bert_base",
+    "bert_large",
+    "bert_mini",
+    "bert_small",
+    "bert_tiny",
     "clip_small",
     "clip_vit_b16",
     "clip_vit_b32",
     "clip_vit_l14",
     "detr_resnet50",
     "detr_small",
+    "distilbert_base",
+    "from_pretrained",
     "gpt2",
     "gpt2_large",
     "gpt2_medium",
@@ -44,8 +73,15 @@ __all__ = [
     "gpt_nano",
     "llama",
     "record_attention",
+    "roberta_base",
+    "save_pretrained",
     "segmenter_small",
     "segmenter_tiny",
+    "t5_base",
+    "t5_large",
+    "t5_small",
+    "t5_v1_1_base",
+    "t5_v1_1_small",
     "transformer_base",
     "transformer_small",
     "transformer_tiny",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,8 @@ from family.core.feedforward import FeedForward
 from family.core.norm import make_norm
 from family.heads.pooling import pool_mean
 
-POOLS = ("class", "mean", "attention")
+POOLS = ("class", "mean", "class+mean", "attention")
+POOLERS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class Pooling(nn.Module):
@@ -20,12 +23,16 @@ class Pooling(nn.Module):
 
     Args:
         config: of the stack before.
-        pool: "class" is the first token; "mean" and "attention" leave the prefix out.
+        pool: "class" is the first token; "mean" and "attention" leave the prefix out; "class+mean"
+            puts the two side by side, ``2 * dim`` wide (DINOv2's linear classifier).
         prefix_tokens: class and register tokens, which stand first.
         norm: a norm after pooling.
 
+    Attributes:
+        dim: the width of the result.
+
     Raises:
-        ValueError: an unknown ``pool``.
+        ValueError: an unknown ``pool``, or "class+mean" with a norm after it.
     """
 
     def __init__(
@@ -34,7 +41,12 @@ class Pooling(nn.Module):
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"pool={pool!r} is unknown; choose one of: {', '.join(POOLS)}.")
+        if pool == "class+mean" and norm:
+            raise ValueError(
+                "pool='class+mean' has the norm before it: pool_norm=True is not for it."
+            )
         self.pool, self.prefix_tokens = pool, prefix_tokens
+        self.dim = 2 * config.dim if pool == "class+mean" else config.dim
         self.attention = AttentionPooling(config) if pool == "attention" else None
         self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
 
@@ -42,7 +54,9 @@ class Pooling(nn.Module):
         """``(batch, prefix + tokens, dim) -> (batch, dim)``."""
         if self.pool == "class":
             return self.norm(x[:, 0])
-        x = x[:, self.prefix_tokens :]
+        first, x = x[:, 0], x[:, self.prefix_tokens :]
+        if self.pool == "class+mean":
+            return torch.cat([first, pool_mean(x)], dim=-1)
         return self.norm(pool_mean(x) if self.attention is None else self.attention(x))
 
 
@@ -71,8 +85,33 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, tokens, dim) -> (batch, dim)``."""
-        query = self.query.expand(len(x), 1, -1)
+        query = self.query.expand(x.shape[0], 1, -1)
         return self.feedforward(self.attention(query, x))[:, 0]
+
+
+class Pooler(nn.Module):
+    """A dense layer between the first token and its classes, ``(batch, dim) -> (batch, dim)``.
+
+    Args:
+        dim: of the stack before.
+        activation: "tanh" (the code of Devlin et al. 2019) or "relu" (that of Sanh et al. 2019).
+
+    Raises:
+        ValueError: an unknown ``activation``.
+    """
+
+    def __init__(self, dim: int, activation: str) -> None:
+        super().__init__()
+        if activation not in POOLERS:
+            choices = ", ".join(POOLERS)
+            raise ValueError(f"pooler={activation!r} is unknown; choose one of: {choices}.")
+        self.dense = nn.Linear(dim, dim)
+        self.activation = POOLERS[activation]
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.dense(x))
 
 
 class ClassHead(nn.Linear):

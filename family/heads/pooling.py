@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def pool_first(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The first real token, ``(batch, tokens, dim) -> (batch, dim)``.
+
+    Args:
+        mask: ``(batch, tokens)``, True = a token; None, or padding on the right, is column 0.
+    """
+    if mask is None:
+        return x[:, 0]
+    return x[torch.arange(x.shape[0], device=x.device), mask.long().argmax(1)]
 
 
 def pool_end(
@@ -28,7 +41,7 @@ def pool_end(
     if eos_id is not None:
         found = real & (input_ids == eos_id)
         end = torch.where(found.any(1), found.long().argmax(1), end)
-    return x[torch.arange(len(x), device=x.device), end]
+    return x[torch.arange(x.shape[0], device=x.device), end]
 
 
 def pool_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -41,3 +54,12 @@ def pool_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
         return x.mean(1)
     weights = mask.to(x.dtype).unsqueeze(-1)
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def pool_max(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The largest value of each channel, ``(batch, tokens, dim) -> (batch, dim)``.
+
+    Args:
+        mask: ``(batch, tokens)``, True = a token.
+    """
+    return (x if mask is None else x.masked_fill(~mask.unsqueeze(-1), -math.inf)).amax(1)

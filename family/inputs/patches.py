@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,11 @@ from family.core.position import LearnedPosition, axial_sinusoidal
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary")
 STEMS = ("patch", "conv")
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
+    "antialiased": {"mode": "bicubic", "antialias": True},
+    "bicubic": {"mode": "bicubic"},
+    "bilinear": {"mode": "bilinear"},
+}
 
 
 class PatchEmbedding(nn.Module):
@@ -32,15 +38,18 @@ class PatchEmbedding(nn.Module):
         class_token: one learned token in front.
         register_tokens: so many learned tokens after it.
         prefix_positions: a learned table has rows for class and register tokens too, as in the
-            original; without, it is timm's ``no_embed_class``.
+            original; False is timm's ``no_embed_class``; "class" gives one to the class token
+            alone (DINOv2 with registers).
+        interpolation: how a learned table follows another size: "antialiased" (bicubic with
+            antialiasing, as timm), "bicubic" (as transformers) or "bilinear" (as Segmenter).
         stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
             to the patch (Xiao et al. 2021), which learns better from few pictures.
         bias: of the projection (CLIP has none).
         norm: a norm after all (CLIP's ``ln_pre``).
 
     Raises:
-        ValueError: an unknown stem, a position that has no meaning on a grid, or sizes that do not
-            fit each other, in one sentence.
+        ValueError: an unknown stem, interpolation or ``prefix_positions``, a position that has no
+            meaning on a grid, or sizes that do not fit each other, in one sentence.
     """
 
     def __init__(
@@ -52,16 +61,19 @@ class PatchEmbedding(nn.Module):
         channels: int = 3,
         class_token: bool = True,
         register_tokens: int = 0,
-        prefix_positions: bool = True,
+        prefix_positions: bool | str = True,
         stem: str = "patch",
         bias: bool = True,
         norm: bool = False,
+        interpolation: str = "antialiased",
     ) -> None:
         super().__init__()
         check_config(config, stem)
+        check_positions(prefix_positions, interpolation)
         self.config, self.channels = config, channels
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
         self.num_prefix_tokens = int(class_token) + register_tokens
+        self.interpolation = interpolation
         std = 0.02 if config.init_std is None else config.init_std
         self.stem: nn.Module = nn.Identity()
         if stem == "conv":
@@ -80,7 +92,8 @@ class PatchEmbedding(nn.Module):
             nn.init.normal_(self.prefix.weight, std=std)
         self.position = None
         self.table_grid = self.grid(*self.image_size)
-        self.prefix_rows = self.num_prefix_tokens if prefix_positions else 0
+        rows_before = int(class_token) if prefix_positions == "class" else self.num_prefix_tokens
+        self.prefix_rows = rows_before if prefix_positions else 0
         if config.position == "learned":
             rows, columns = self.table_grid
             self.position = LearnedPosition(self.prefix_rows + rows * columns, config.dim)
@@ -107,7 +120,7 @@ class PatchEmbedding(nn.Module):
             first, table = self._learned(self.position.weight, rows, columns)
             x = x + table
             if prefix is not None and len(first):
-                prefix = prefix + first
+                prefix = prefix + F.pad(first, (0, 0, 0, len(prefix) - len(first)))
         elif self.config.position == "sinusoidal":
             grid = grid_coordinates(rows, columns, x.device)
             x = x + axial_sinusoidal(grid, self.config.dim).to(x.dtype)
@@ -139,6 +152,20 @@ class PatchEmbedding(nn.Module):
         grid = grid_coordinates(*self.grid(height, width), self.projection.weight.device)
         return F.pad(grid, (0, 0, self.num_prefix_tokens, 0))
 
+    def resize(self, image_size: int | Sequence[int]) -> None:
+        """Make the table of learned positions anew for another size of pictures, by interpolation.
+
+        Raises:
+            ValueError: the size does not divide into patches.
+        """
+        size = pair(image_size)
+        grid = self.grid(*size)
+        if self.position is not None and grid != self.table_grid:
+            with torch.no_grad():
+                table = torch.cat(self._learned(self.position.weight, *grid))
+            self.position = LearnedPosition(len(table), self.config.dim, _weight=table)
+        self.image_size, self.table_grid = size, grid
+
     def _learned(self, table: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions ``(prefix or 0, dim)`` and ``(rows * columns, dim)``."""
         first, body = table[: self.prefix_rows], table[self.prefix_rows :]
@@ -147,7 +174,7 @@ class PatchEmbedding(nn.Module):
         # At least float32, as bicubic weights in half precision would blur the table.
         working = body.to(torch.promote_types(body.dtype, torch.float32))
         picture = working.T.unflatten(1, self.table_grid)[None]
-        resized = F.interpolate(picture, (rows, columns), mode="bicubic", antialias=True)
+        resized = F.interpolate(picture, (rows, columns), **INTERPOLATIONS[self.interpolation])
         return first, resized[0].flatten(1).T.to(body.dtype)
 
 
@@ -212,4 +239,17 @@ def check_config(config: TransformerConfig, stem: str) -> None:
     if config.position == "sinusoidal" and config.dim % 4:
         raise ValueError(
             f"sinusoidal positions of rows and columns need a dim that divides by 4, not {config.dim}."
+        )
+
+
+def check_positions(prefix_positions: bool | str, interpolation: str) -> None:
+    """What a table of learned positions refuses, see :class:`PatchEmbedding`."""
+    if prefix_positions not in (True, False, "class"):
+        raise ValueError(
+            f"prefix_positions={prefix_positions!r} is unknown; choose one of: True, False, class."
+        )
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"interpolation={interpolation!r} is unknown; choose one of: "
+            f"{', '.join(INTERPOLATIONS)}."
         )

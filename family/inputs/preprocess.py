@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MODES = ("squash", "crop", "longest")
+MODES = ("squash", "crop", "longest", "edges")
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,17 @@ class Preprocess:
     """Resize, scale to 0..1, normalise; plain values, so that a checkpoint carries it.
 
     Args:
-        size: ``(height, width)`` in pixels.
-        mode: "squash" resizes to ``size`` whatever the shape; "crop" resizes the picture to cover
-            ``size`` and cuts the centre out; "longest" keeps the shape and fits the picture into
-            ``size``, so that results differ in size.
+        size: ``(height, width)`` in pixels; for "edges" the shorter and the longer side.
+        mode: "squash" resizes to ``size`` whatever the shape; "crop" resizes the picture, see
+            ``resized``, and cuts the centre out. Two keep the shape, so that results differ in size:
+            "longest" fits the picture into ``size``; "edges" makes its shorter side the first of
+            ``size``, or less where its longer side would exceed the second (DETR).
         mean, std: of each channel, on the scale 0..1.
         interpolation: a name of torchvision's ``InterpolationMode``: "bilinear", "bicubic" ...
+        resized: for "crop", pixels of the shorter side, or ``(height, width)`` whatever the shape;
+            None just covers ``size``.
+        floor: a centre between two pixels is cut at the first (transformers), not at the even one
+            (torchvision).
     """
 
     size: tuple[int, int]
@@ -34,10 +41,14 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
+    resized: int | tuple[int, int] | None = None
+    floor: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode={self.mode!r} is unknown; choose one of: {', '.join(MODES)}.")
+        if self.resized is not None and self.mode != "crop":
+            raise ValueError(f"resized={self.resized} is for mode='crop', not {self.mode!r}.")
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
@@ -48,10 +59,29 @@ class Preprocess:
         }
         return cls(**plain)
 
+    def at(self, size: int | Sequence[int]) -> Preprocess:
+        """The same for pictures of another size, ``side`` or ``(height, width)`` in pixels."""
+        height, width = (size, size) if isinstance(size, int) else size
+        before, resized = self.size, self.resized
+        if self.mode == "edges":
+            longer = round(before[1] * min(height, width) / before[0])
+            return dataclasses.replace(self, size=(min(height, width), longer))
+        if isinstance(resized, int):
+            resized = round(resized * min(height, width) / min(before))
+        elif resized is not None:
+            resized = round(resized[0] * height / before[0]), round(resized[1] * width / before[1])
+        return dataclasses.replace(self, size=(height, width), resized=resized)
+
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """``(height, width)`` of a picture after resizing, before any crop."""
         if self.mode == "squash":
             return self.size
+        if self.mode == "edges":
+            return within_edges(height, width, *self.size)
+        if isinstance(self.resized, int):
+            return shorter_side(height, width, self.resized)
+        if self.resized is not None:
+            return self.resized
         ratios = self.size[0] / height, self.size[1] / width
         ratio = max(ratios) if self.mode == "crop" else min(ratios)
         return max(1, round(height * ratio)), max(1, round(width * ratio))
@@ -64,8 +94,14 @@ class Preprocess:
             mode = InterpolationMode(self.interpolation)
             image = transforms.resize(image, list(wanted), mode, antialias=True)
         if self.mode == "crop" and wanted != self.size:
-            image = transforms.center_crop(image, list(self.size))
+            top, left = map(self._before, wanted, self.size)
+            image = transforms.crop(image, top, left, *self.size)
         return image
+
+    def _before(self, side: int, cut: int) -> int:
+        """Pixels before the cut out ones; fewer than none where the picture is filled up with black."""
+        spare = side - cut
+        return int(spare / 2) if self.floor or spare < 0 else round(spare / 2)
 
     def normalise(self, image: Image.Image | Tensor) -> Tensor:
         """``(channels, height, width)`` in float32 from a picture or a uint8 tensor."""
@@ -81,3 +117,19 @@ class Preprocess:
         mean = pixel_values.new_tensor(self.mean)[:, None, None]
         std = pixel_values.new_tensor(self.std)[:, None, None]
         return ((pixel_values * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def shorter_side(height: int, width: int, side: float) -> tuple[int, int]:
+    """The shorter side becomes ``side``, the other keeps the shape, rounded down as torchvision does."""
+    if height <= width:
+        return round(side), int(side * width / height)
+    return int(side * height / width), round(side)
+
+
+def within_edges(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:
+    """The shorter side becomes ``shorter``, or less where the longer would exceed ``longer``."""
+    least, most = min(height, width), max(height, width)
+    side = min(shorter, longer * least / most)
+    if round(side) == least:
+        return height, width
+    return shorter_side(height, width, side)

@@ -14,7 +14,8 @@ from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.heads.pooling import pool_end, pool_mean
 from family.inputs.text import TextEmbedding, token_positions
-from family.models.vit import ViT, split_overrides
+from family.models.member import member, split_overrides
+from family.models.vit import ViT
 
 
 def image_vit(
@@ -23,22 +24,34 @@ def image_vit(
     image_size: int | Sequence[int],
     patch_size: int | Sequence[int],
     pool: str,
+    norm: bool,
+    projection: bool,
+    interpolation: str,
 ) -> ViT:
-    """CLIP's picture tower: a ViT normed once more after its embedding, whose classes are the space."""
+    """The picture tower: a ViT whose classes are the common space; arguments as :class:`CLIP`'s.
+
+    Raises:
+        ValueError: no projection, and a width other than that of the space.
+    """
+    if not projection and config.dim != embed_dim:
+        raise ValueError(
+            f"image_projection=False needs an image dim of embed_dim={embed_dim}, not {config.dim}."
+        )
     vit = ViT(
-        embed_dim,
+        embed_dim if projection else 0,
         config,
         image_size=image_size,
         patch_size=patch_size,
         pool=pool,
         class_token=pool == "class",
-        patch_bias=False,
-        embedding_norm=True,
+        patch_bias=not norm,
+        embedding_norm=norm,
+        interpolation=interpolation,
         head_bias=False,
     )
-    # A head of zeros, a good start for classes, would give embeddings without a direction.
-    assert isinstance(vit.head, nn.Linear)
-    nn.init.normal_(vit.head.weight, std=config.dim**-0.5)
+    if isinstance(vit.head, nn.Linear):
+        # A head of zeros, a good start for classes, would give embeddings without a direction.
+        nn.init.normal_(vit.head.weight, std=config.dim**-0.5)
     return vit
 
 
@@ -51,6 +64,8 @@ class TextTower(nn.Module):
         embed_dim: width of the result.
         pool: "eos", the vector at the end of the text, or "mean" over its tokens.
         eos_id: see :func:`~family.heads.pooling.pool_end`.
+        fill_id: fill texts with this token up to ``max_tokens`` and read it as any other.
+        bias: of the projection.
 
     Raises:
         ValueError: an unknown ``pool``.
@@ -63,18 +78,24 @@ class TextTower(nn.Module):
         embed_dim: int,
         pool: str = "eos",
         eos_id: int | None = None,
+        fill_id: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if pool not in ("eos", "mean"):
             raise ValueError(f"text_pool={pool!r} is unknown; choose one of: eos, mean.")
-        self.config, self.pool, self.eos_id = config, pool, eos_id
+        self.config, self.pool, self.eos_id, self.fill_id = config, pool, eos_id, fill_id
         self.embedding = TextEmbedding(vocab_size, config)
         self.transformer = Transformer(config)
-        self.projection = nn.Linear(config.dim, embed_dim, bias=False)
+        self.projection = nn.Linear(config.dim, embed_dim, bias)
         nn.init.normal_(self.projection.weight, std=config.dim**-0.5)
+        if bias:
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, tokens)`` ids and mask (True = a token) -> ``(batch, embed_dim)``."""
+        if self.fill_id is not None:
+            input_ids, mask = self._filled(input_ids, mask, self.fill_id), None
         positions = token_positions(input_ids, mask)
         x = self.embedding(input_ids, positions)
         x = self.transformer(x, mask=mask, positions=positions)
@@ -82,7 +103,17 @@ class TextTower(nn.Module):
             return self.projection(pool_mean(x, mask))
         return self.projection(pool_end(x, input_ids, mask, self.eos_id))
 
+    def _filled(self, input_ids: Tensor, mask: Tensor | None, fill_id: int) -> Tensor:
+        """``(batch, max_tokens)``: the same text, whatever it was padded with and how far."""
+        if mask is not None:
+            input_ids = input_ids.masked_fill(~mask, fill_id)
+        missing = max(
+            0, self.config.max_tokens - input_ids.shape[1]
+        )  # too long: the embedding's error
+        return F.pad(input_ids, (0, missing), value=fill_id)
 
+
+@member
 class CLIP(nn.Module):
     """pixels -> ViT -> projection; text -> causal Transformer -> projection; cosines of the two.
 
@@ -95,15 +126,23 @@ class CLIP(nn.Module):
         image: the ViT's stack; None where ``image_tower`` stands in for it.
         text: the text stack; causal in CLIP.
         embed_dim: width of the common space.
-        image_size, patch_size, image_pool: of the ViT; "class" is CLIP's pooling.
+        image_size, patch_size, image_pool, interpolation: of the ViT; "class" is CLIP's pooling,
+            "attention" SigLIP's.
+        image_norm: norm patches before the stack, in place of a bias on each (CLIP).
+        image_projection: a linear layer from the ViT to the common space; SigLIP has none, its ViT
+            is as wide as the space.
         text_pool: "eos", the vector at the end of the text, or "mean" over its tokens.
         eos_id: the token that ends a text; None reads the last one that the mask leaves.
+        fill_id: fill texts with this token up to ``max_tokens`` and read it as any other: SigLIP
+            was trained so, and reads a text from the last of them.
+        text_bias: of the projection of texts (SigLIP).
         logit_bias: learn a bias on the logits, which the sigmoid loss needs.
         image_tower: any module ``(batch, channels, height, width) -> (batch, embed_dim)``, such as
             a CNN of timm's with ``num_classes=embed_dim``.
 
     Raises:
-        ValueError: both or neither of ``image`` and ``image_tower``; an unknown pooling.
+        ValueError: both or neither of ``image`` and ``image_tower``; an unknown pooling; no
+            projection between unequal widths.
     """
 
     def __init__(
@@ -119,6 +158,12 @@ class CLIP(nn.Module):
         eos_id: int | None = None,
         logit_bias: bool = False,
         image_tower: nn.Module | None = None,
+        *,
+        image_norm: bool = True,
+        image_projection: bool = True,
+        interpolation: str = "antialiased",
+        fill_id: int | None = None,
+        text_bias: bool = False,
     ) -> None:
         super().__init__()
         if (image is None) == (image_tower is None):
@@ -127,9 +172,18 @@ class CLIP(nn.Module):
         self.vocab_size, self.embed_dim = vocab_size, embed_dim
         if image_tower is None:
             assert image is not None
-            image_tower = image_vit(embed_dim, image, image_size, patch_size, image_pool)
+            image_tower = image_vit(
+                embed_dim,
+                image,
+                image_size,
+                patch_size,
+                image_pool,
+                image_norm,
+                image_projection,
+                interpolation,
+            )
         self.image = image_tower
-        self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id)
+        self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id, fill_id, text_bias)
         scale = math.log(10.0) if logit_bias else math.log(1 / 0.07)
         self.logit_scale = nn.Parameter(torch.tensor(scale))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if logit_bias else None

@@ -20,7 +20,7 @@ from family.models.detr_queries import (
     Proposals,
     denoising_mask,
 )
-from family.models.vit import split_overrides
+from family.models.member import member, split_overrides
 
 
 class Memory(NamedTuple):
@@ -36,6 +36,7 @@ class Memory(NamedTuple):
     """``(batch or 1, height, width)``, True = picture."""
 
 
+@member
 class DETR(nn.Module):
     """backbone -> encoder -> decoder over object queries -> a class and a box for each.
 
@@ -58,6 +59,8 @@ class DETR(nn.Module):
         stage, pretrained, frozen_norm, freeze: of a network of timm, see
             :class:`~family.inputs.backbone.CNNBackbone`.
         patch_size: of "patch".
+        dilation: the network's last stage dilates in place of its stride, for a map of twice the
+            size ("DC5", section 4).
         anchors: queries are learned boxes, which every decoder layer refines (DAB-DETR).
         classification: "softmax" with "no object" as last class, or "focal".
         denoising: about so many further queries in training, made from targets with noise
@@ -80,6 +83,7 @@ class DETR(nn.Module):
         frozen_norm: bool = True,
         freeze: str | Sequence[str] = (),
         patch_size: int = 16,
+        dilation: bool = False,
         anchors: bool = False,
         classification: str = "softmax",
         denoising: int = 0,
@@ -94,11 +98,12 @@ class DETR(nn.Module):
             self.backbone: nn.Module = PatchBackbone(dim, patch_size)
         else:
             if isinstance(backbone, str):
-                backbone = CNNBackbone(backbone, stage, pretrained, frozen_norm, freeze)
+                options = {"output_stride": 16} if dilation else {}
+                backbone = CNNBackbone(backbone, stage, pretrained, frozen_norm, freeze, **options)
             self.backbone = backbone
             self.project = nn.Conv2d(int(backbone.channels), dim, 1)  # type: ignore[arg-type]
         self.encoder = Transformer(config)
-        depth = decoder_depth or config.depth
+        self.decoder_depth = depth = decoder_depth or config.depth
         self.decoder = Transformer(
             config.replace(depth=depth, cross_attention=True, final_norm=True)
         )
@@ -153,7 +158,7 @@ class DETR(nn.Module):
 
     def _decode(self, position: Tensor, memory: Memory) -> Tensor:
         """The paper's queries: ``(layers, batch, queries, dim)``, in evaluation the last layer."""
-        position = position.expand(len(memory.tokens), -1, -1)
+        position = position.expand(memory.tokens.shape[0], -1, -1)
         layers: list[Tensor] | None = [] if self.training else None
         last = self.decoder(
             torch.zeros_like(position),
@@ -169,7 +174,7 @@ class DETR(nn.Module):
         self, queries: AnchorQueries, memory: Memory, targets: Targets | None
     ) -> dict[str, Any]:
         """Queries with a place: the learned ones, and in training those made from targets."""
-        content = queries.content.expand(len(memory.tokens), -1, -1)
+        content = queries.content.expand(memory.tokens.shape[0], -1, -1)
         anchors, proposals = self._first_anchors(queries, memory)
         count, mask, noised = content.shape[1], None, None
         if self.denoising is not None and targets is not None:
@@ -195,7 +200,7 @@ class DETR(nn.Module):
         self, queries: AnchorQueries, memory: Memory
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Anchors ``(batch, queries, 4)`` before the sigmoid, and the proposals they come from."""
-        batch = len(memory.tokens)
+        batch = memory.tokens.shape[0]
         anchors = queries.boxes.expand(batch, -1, -1)
         anchors = anchors.to(torch.promote_types(anchors.dtype, torch.float32))
         if self.proposals is None:

@@ -15,8 +15,10 @@ from family.generation import beam_search, generate, stream
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.inputs.text import TextEmbedding, token_positions
+from family.models.member import member
 
 
+@member
 class GPT(nn.Module):
     """embed -> causal Transformer -> language-model head.
 
@@ -91,10 +93,16 @@ class GPT(nn.Module):
         """Compile the step of one token: the first call takes long, all later ones less time.
 
         The cache then always has the size of the context, so that only another number of rows
-        compiles anew.
+        compiles anew. Layers that are exchanged later on are not noticed: to look for them would
+        take a tenth of the time.
         """
         self.compiled = True
-        self._step = torch.compile(self._step, dynamic=False)  # type: ignore[method-assign]
+        unguarded: dict[str, Any] = {
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
+        }
+        self._step = torch.compile(  # type: ignore[method-assign]
+            self._step, dynamic=False, options=unguarded
+        )
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.inputs.patches import pair
-from family.models.vit import ViT, split_overrides
+from family.models.member import member, split_overrides
+from family.models.vit import ViT
 
 DECODERS = ("linear", "mask")
 
 
+@member
 class Segmenter(nn.Module):
     """ViT -> a vector a patch -> class scores a patch -> bilinear upsampling (section 3).
 

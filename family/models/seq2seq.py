@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from family.generation import beam_search, generate
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.inputs.text import TextEmbedding, token_positions
+from family.models.member import member, split_overrides
 
 
+@member
 class Seq2Seq(nn.Module):
     """source -> embed -> encoder; target -> embed -> decoder, attending to it -> head.
 
@@ -28,6 +31,10 @@ class Seq2Seq(nn.Module):
         tie_embeddings: the head shares the table of the target embedding.
         output_bias: a bias on the logits (Marian).
         bos_id: the token that decoding starts from.
+        scale_embeddings: multiply token embeddings by sqrt(dim) (section 3.4).
+        scale_outputs: divide what the head reads by sqrt(dim) (T5).
+        forbidden_id: a token that generation never chooses (the padding of Marian, which has a row
+            in its tables).
     """
 
     def __init__(
@@ -39,19 +46,23 @@ class Seq2Seq(nn.Module):
         tie_embeddings: bool = True,
         output_bias: bool = False,
         bos_id: int = 1,
+        scale_embeddings: bool = True,
+        scale_outputs: bool = False,
+        forbidden_id: int | None = None,
     ) -> None:
         super().__init__()
         if config.causal or config.cross_attention:
             raise ValueError(
-                "Seq2Seq derives its decoder: its config describes the encoder, with causal=False "
-                "and cross_attention=False."
+                f"{type(self).__name__} derives its decoder: its config describes the encoder, with "
+                "causal=False and cross_attention=False."
             )
         self.config, self.vocab_size = config, vocab_size
         self.target_vocab_size, self.tie_embeddings = target_vocab_size, tie_embeddings
-        self.output_bias, self.bos_id = output_bias, bos_id
+        self.output_bias, self.bos_id, self.forbidden_id = output_bias, bos_id, forbidden_id
         self.decoder_depth = decoder_depth or config.depth
-        self.source_embedding = TextEmbedding(vocab_size, config, scaled=True)
-        self.target_embedding = TextEmbedding(target_vocab_size or vocab_size, config, scaled=True)
+        target_size, scaled = target_vocab_size or vocab_size, scale_embeddings
+        self.source_embedding = TextEmbedding(vocab_size, config, scaled)
+        self.target_embedding = TextEmbedding(target_size, config, scaled)
         if target_vocab_size is None:
             self.target_embedding.tokens = self.source_embedding.tokens
         self.encoder = Transformer(config)
@@ -59,9 +70,8 @@ class Seq2Seq(nn.Module):
             config.replace(causal=True, cross_attention=True, depth=self.decoder_depth)
         )
         tied = self.target_embedding.tokens if tie_embeddings else None
-        self.head = LanguageModelHead(
-            config.dim, target_vocab_size or vocab_size, output_bias, tied=tied
-        )
+        self.head = LanguageModelHead(config.dim, target_size, output_bias, tied=tied)
+        self.output_factor = config.dim**-0.5 if scale_outputs else 1.0
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """``(batch, tokens)`` -> ``(batch, tokens, dim)``."""
@@ -79,9 +89,10 @@ class Seq2Seq(nn.Module):
         """The decoder's ``(batch, tokens, dim)``, what the head turns into logits."""
         positions = token_positions(target, cache=cache)
         x = self.target_embedding(target, positions)
-        return self.decoder(
+        x = self.decoder(
             x, positions=positions, context=context, context_mask=context_mask, cache=cache
         )
+        return x if self.output_factor == 1 else x * self.output_factor
 
     def forward(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """Logits ``(batch, target tokens, vocab)`` of the token after each of the target.
@@ -107,7 +118,7 @@ class Seq2Seq(nn.Module):
         start = torch.full((len(source), 1), self.bos_id, device=source.device)
         hidden = self.features(start, context, source_mask, cache)
         cache.advance(1)
-        return self.head.next_token(hidden), cache
+        return self._allowed(self.head.next_token(hidden)), cache
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.
@@ -117,7 +128,13 @@ class Seq2Seq(nn.Module):
         side_by_side = tokens.reshape(len(tokens), -1)
         hidden = self.features(side_by_side, None, cache.context_mask, cache)
         cache.advance(side_by_side.shape[1])
-        return self.head(hidden) if tokens.dim() == 2 else self.head.next_token(hidden)
+        logits = self.head(hidden) if tokens.dim() == 2 else self.head.next_token(hidden)
+        return self._allowed(logits)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        if self.forbidden_id is not None:
+            logits[..., self.forbidden_id] = -math.inf
+        return logits
 
     def generate(
         self,
@@ -150,17 +167,20 @@ class Seq2Seq(nn.Module):
 
 
 def transformer_base(vocab_size: int = 37_000, **overrides: Any) -> Seq2Seq:
-    """Table 3, "base": 6 + 6 layers, 512 wide, 8 heads, 65 M parameters."""
-    model_fields = ("target_vocab_size", "decoder_depth", "tie_embeddings", "output_bias", "bos_id")
-    model = {name: overrides.pop(name) for name in model_fields if name in overrides}
-    fields: dict[str, Any] = {
+    """Table 3, "base": 6 + 6 layers, 512 wide, 8 heads, 65 M parameters.
+
+    Args:
+        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`Seq2Seq`.
+    """
+    fields, own = split_overrides(overrides)
+    base: dict[str, Any] = {
         "activation": "relu",
         "norm_order": "post",
         "position": "sinusoidal",
         "dropout": 0.1,
         "init_std": None,
     }
-    return Seq2Seq(vocab_size, TransformerConfig(**{**fields, **overrides}), **model)
+    return Seq2Seq(vocab_size, TransformerConfig(**{**base, **fields}), **own)
 
 
 def transformer_small(vocab_size: int = 8_000, **overrides: Any) -> Seq2Seq:

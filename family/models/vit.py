@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,12 @@ from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.heads.classifier import ClassHead, Pooling
+from family.heads.classifier import ClassHead, Pooler, Pooling
 from family.inputs.patches import PatchEmbedding, over_patches
+from family.models.member import member, split_overrides
 
 
+@member
 class ViT(nn.Module):
     """patches -> Transformer -> pooling -> classes (section 3.1, figure 1).
 
@@ -24,16 +25,21 @@ class ViT(nn.Module):
         image_size: pixels, ``side`` or ``(height, width)``; other sizes that divide into patches
             work too.
         patch_size: pixels, ``side`` or ``(height, width)``.
-        pool: "class" takes the class token, "mean" the mean over patches, "attention" a learned
-            query that attends to patches.
-        class_token, register_tokens, prefix_positions, stem, patch_bias, embedding_norm, channels:
-            see :class:`~family.inputs.patches.PatchEmbedding`.
+        pool: "class" takes the class token, "mean" the mean over patches, "class+mean" both side by
+            side, "attention" a learned query that attends to patches.
+        class_token, register_tokens, prefix_positions, stem, patch_bias, embedding_norm, channels,
+            interpolation: see :class:`~family.inputs.patches.PatchEmbedding`.
         pool_norm: the final norm stands after pooling instead of before; None is so for "mean", as
             timm has it.
+        pooler: a dense layer with this activation before the classes: "tanh" (the representation
+            layer of pre-training, section 3.1) or "relu".
+        distilled: one more token after the class token, read by a head of its own; logits are the
+            mean of the two heads' (DeiT, Touvron et al. 2021, section 4).
         head_bias, head_dropout: of the classes' linear layer.
 
     Raises:
-        ValueError: ``pool="class"`` without a class token, or what the parts refuse.
+        ValueError: a ``pool`` that needs the class token without one, ``distilled`` with another
+            ``pool``, or what the parts refuse.
     """
 
     def __init__(
@@ -46,18 +52,23 @@ class ViT(nn.Module):
         *,
         class_token: bool = True,
         register_tokens: int = 0,
-        prefix_positions: bool = True,
+        prefix_positions: bool | str = True,
         stem: str = "patch",
         patch_bias: bool = True,
         embedding_norm: bool = False,
+        interpolation: str = "antialiased",
         pool_norm: bool | None = None,
+        pooler: str | None = None,
+        distilled: bool = False,
         head_bias: bool = True,
         head_dropout: float = 0.0,
         channels: int = 3,
     ) -> None:
         super().__init__()
-        if pool == "class" and not class_token:
-            raise ValueError("pool='class' needs class_token=True, or choose pool='mean'.")
+        if pool in ("class", "class+mean") and not class_token:
+            raise ValueError(f"pool={pool!r} needs class_token=True, or choose pool='mean'.")
+        if distilled and (pool != "class" or pool_norm or pooler):
+            raise ValueError("distilled=True reads two tokens: it needs pool='class' as it comes.")
         self.config, self.num_classes = over_patches(config), num_classes
         self.embedding = PatchEmbedding(
             self.config,
@@ -65,22 +76,28 @@ class ViT(nn.Module):
             patch_size,
             channels=channels,
             class_token=class_token,
-            register_tokens=register_tokens,
+            register_tokens=register_tokens + distilled,
             prefix_positions=prefix_positions,
             stem=stem,
             bias=patch_bias,
             norm=embedding_norm,
+            interpolation=interpolation,
         )
         self.image_size, self.patch_size = self.embedding.image_size, self.embedding.patch_size
         self.num_prefix_tokens = self.embedding.num_prefix_tokens
         final_norm = bool(self.config.final_norm)
-        late = final_norm and (pool == "mean" if pool_norm is None else pool_norm)
+        self.pool_norm = late = final_norm and (pool == "mean" if pool_norm is None else pool_norm)
         self.transformer = Transformer(self.config.replace(final_norm=final_norm and not late))
         self.pool = Pooling(self.config, pool, self.num_prefix_tokens, norm=late)
+        self.pooler = None if pooler is None else Pooler(self.pool.dim, pooler)
         self.head_dropout = nn.Dropout(head_dropout)
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            self.head = ClassHead(config.dim, num_classes, bias=head_bias)
+        self.head = self._new_head(head_bias)
+        self.distilled_head = self._new_head(head_bias) if distilled else None
+
+    def _new_head(self, bias: bool) -> nn.Module:
+        if not self.num_classes:
+            return nn.Identity()
+        return ClassHead(self.pool.dim, self.num_classes, bias=bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` -> logits ``(batch, classes)``."""
@@ -92,20 +109,24 @@ class ViT(nn.Module):
         return self.transformer(self.embedding(pixel_values), positions=positions)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """``(batch, prefix + patches, dim)`` -> logits, or what they are made from ``(batch, dim)``."""
-        pooled = self.head_dropout(self.pool(features))
-        return pooled if pre_logits else self.head(pooled)
+        """``(batch, prefix + patches, dim)`` -> logits, or what they are made from ``(batch, dim)``.
+
+        Distilled, that is the mean of the two tokens, of which each has a head.
+        """
+        pooled = self.pool(features)
+        if self.pooler is not None:
+            pooled = self.pooler(pooled)
+        pooled = self.head_dropout(pooled)
+        if self.distilled_head is None:
+            return pooled if pre_logits else self.head(pooled)
+        second = self.head_dropout(features[:, 1])
+        if pre_logits:
+            return (pooled + second) / 2
+        return (self.head(pooled) + self.distilled_head(second)) / 2
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """``(rows, columns)`` of patches in a picture."""
         return self.embedding.grid(height, width)
-
-
-def split_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of :class:`TransformerConfig`, and the rest: arguments of the model."""
-    names = {field.name for field in dataclasses.fields(TransformerConfig)}
-    fields = {name: value for name, value in overrides.items() if name in names}
-    return fields, {name: value for name, value in overrides.items() if name not in names}
 
 
 def vit_base(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
+
+import family
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
@@ -15,6 +19,15 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             norm = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(noise * spread + norm)
+
+
+def gradients(theirs: nn.Module) -> dict[str, Tensor]:
+    """The gradients of a published model under our names, by the way that its weights take."""
+    carrier = copy.deepcopy(theirs)
+    for parameter, original in zip(carrier.parameters(), theirs.parameters(), strict=True):
+        gradient = original.grad
+        parameter.data = torch.zeros_like(original) if gradient is None else gradient
+    return dict(family.from_pretrained(carrier).named_parameters())
 
 
 def load(model: nn.Module, weights: dict[str, Tensor]) -> None:

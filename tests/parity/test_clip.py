@@ -9,20 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import family
 from family.losses.contrastive import clip_loss, siglip_loss
-from family.models.clip import clip_small
 
 sys.path.insert(0, str(Path(__file__).parent))
+import harness
 import peers
-import peers_clip
 
 EOS, TOKENS = 96, 12
 TIGHT = 1e-9
-OURS = {
-    "image_dim": 48, "image_depth": 3, "image_heads": 3, "text_dim": 32, "text_depth": 2,
-    "text_heads": 4, "max_tokens": TOKENS, "embed_dim": 24, "image_size": 32, "patch_size": 8,
-    "activation": "quick_gelu", "eos_id": EOS,
-}  # fmt: skip
 
 
 def transformers_pair():
@@ -39,7 +34,7 @@ def transformers_pair():
         },
         projection_dim=24,
     )  # fmt: skip
-    return pair(transformers.CLIPModel(config), peers_clip.transformers_weights)
+    return pair(transformers.CLIPModel(config))
 
 
 def open_clip_pair(logit_bias: bool = False):
@@ -55,17 +50,15 @@ def open_clip_pair(logit_bias: bool = False):
         quick_gelu=True,
         init_logit_bias=-10.0 if logit_bias else None,
     )
-    return pair(theirs, peers_clip.open_clip_weights, logit_bias=logit_bias)
+    return pair(theirs)
 
 
-def pair(theirs, weights, **overrides):
+def pair(theirs):
     theirs = theirs.double().eval()
-    peers_clip.randomise(theirs)
+    harness.randomise(theirs)
     with torch.no_grad():  # a temperature that leaves the softmax some doubt
         theirs.logit_scale.fill_(math.log(5.0))
-    ours = clip_small(97, **OURS, **overrides).double().eval()
-    peers.load(ours, weights(theirs))
-    return ours, theirs
+    return family.from_pretrained(theirs), theirs
 
 
 def batch():
@@ -80,12 +73,8 @@ def batch():
     return pixels, ids, mask
 
 
-def compare_gradients(ours, theirs, weights):
-    # Their gradients under our names: the same table, read on a copy whose weights are gradients.
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.data = parameter.grad
-    gradients = weights(theirs)
+def compare_gradients(ours, theirs):
+    gradients = peers.gradients(theirs)
     names = dict(ours.named_parameters())
     assert names.keys() == gradients.keys()
     for name, parameter in names.items():
@@ -106,7 +95,7 @@ def test_transformers_clip():
     peers.assert_close(loss[None], expected.loss[None], TIGHT)
     loss.backward()
     expected.loss.backward()
-    compare_gradients(ours, theirs, peers_clip.transformers_weights)
+    compare_gradients(ours, theirs)
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
@@ -128,4 +117,4 @@ def test_open_clip_and_its_losses(sigmoid):
     peers.assert_close(loss[None], expected[None], TIGHT)
     loss.backward()
     expected.backward()
-    compare_gradients(ours, theirs, peers_clip.open_clip_weights)
+    compare_gradients(ours, theirs)

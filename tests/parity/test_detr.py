@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import family
 from family.losses.set_matching import SetLoss
-from family.models.detr import detr_resnet50
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
@@ -30,13 +30,7 @@ def pair():
     theirs = transformers.DetrForObjectDetection(config).double().train()
     peers.randomise(theirs)
     peers_detr.randomise_backbone(theirs.model.backbone)
-    ours = detr_resnet50(
-        CLASSES, backbone="test_resnet", queries=11, dim=32, depth=2, decoder_depth=3, heads=4,
-        ffn_dim=48, dropout=0.0, attention_dropout=0.0, ffn_dropout=0.0,
-        freeze=("conv1", "bn1", "layer1"),
-    ).double()  # fmt: skip
-    peers.load(ours, peers_detr.weights(theirs, ours))
-    return ours, theirs
+    return family.from_pretrained(theirs).train(), theirs
 
 
 def batch():
@@ -119,7 +113,7 @@ def test_loss_and_gradients(pair, monkeypatch):
     peers.assert_close(total, expected, TOLERANCE)
     total.backward()
     expected.backward()
-    gradients = peers_detr.weights(theirs, ours, gradients=True)
+    gradients = peers.gradients(theirs)
     compared = set()
     for name, parameter in ours.named_parameters():
         if name == "decoder.blocks.0.self_attention.sublayer.qkv.weight":
@@ -134,13 +128,13 @@ def test_loss_and_gradients(pair, monkeypatch):
 
 def test_published_size():
     """Every weight of facebook/detr-resnet-50 has its place, with its shape."""
+    theirs = transformers.DetrForObjectDetection(transformers.DetrConfig(num_labels=91))
+    ours = family.from_pretrained(theirs)
     with torch.device("meta"):
-        theirs = transformers.DetrForObjectDetection(transformers.DetrConfig(num_labels=91))
-        ours = detr_resnet50()
-    expected = peers_detr.weights(theirs, ours)
+        built = family.detr_resnet50().state_dict()
     state = ours.state_dict()
-    assert state.keys() == expected.keys()
-    assert all(state[name].shape == value.shape for name, value in expected.items())
+    assert state.keys() == built.keys()
+    assert all(state[name].shape == value.shape for name, value in built.items())
     trained = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     fixed = (theirs.model.backbone.model.conv1, theirs.model.backbone.model.layer1)
     fixed_count = sum(p.numel() for module in fixed for p in module.parameters())

@@ -10,13 +10,12 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from family.models.vit import vit_tiny
+import family
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
-import peers_vit
 
-# name -> (options of timm's, options of ours)
+# name -> (options of timm's, what they are among ours)
 TIMM = {
     "class": ({}, {}),
     "mean": ({"global_pool": "avg"}, {"pool": "mean"}),
@@ -41,13 +40,13 @@ TIMM = {
         {"reg_tokens": 4, "class_token": False, "global_pool": "avg", "no_embed_class": True},
         {"register_tokens": 4, "class_token": False, "pool": "mean", "prefix_positions": False},
     ),
-    "layer scale": ({"init_values": 0.1}, {"layer_scale": 0.1}),
+    "layer scale": ({"init_values": 0.1}, {"config.layer_scale": 0.1}),
     "query and key norm": (
         {"qk_norm": True, "norm_layer": "rmsnorm"},
-        {"qk_norm": True, "norm": "rmsnorm"},
+        {"config.qk_norm": True, "config.norm": "rmsnorm"},
     ),
     "norm before": ({"pre_norm": True}, {"embedding_norm": True, "patch_bias": False}),
-    "no positions": ({"pos_embed": "none"}, {"position": "none"}),
+    "no positions": ({"pos_embed": "none"}, {"config.position": "none"}),
 }
 
 
@@ -57,8 +56,10 @@ def timm_pair(theirs_options, ours_options):
         depth=2, num_heads=3, num_classes=10, **theirs_options,
     ).eval()  # fmt: skip
     peers.randomise(theirs)
-    ours = vit_tiny(10, 8, (32, 24), dim=48, depth=2, **ours_options).eval()
-    peers.load(ours, peers_vit.timm_weights(theirs))
+    ours = family.from_pretrained(theirs)
+    for name, value in ours_options.items():
+        stack, _, field = name.rpartition(".")
+        assert (getattr(ours.config, field) if stack else ours.arguments[name]) == value
     return ours, theirs
 
 
@@ -67,16 +68,13 @@ def pictures(height=32, width=24, channels=3):
     return torch.randn(3, channels, height, width, generator=generator)
 
 
-def compare(ours, theirs, logits, expected, weights):
+def compare(ours, theirs, logits, expected):
     """Logits, then the gradients of a loss under our names."""
     peers.assert_close(logits, expected)
     labels = torch.tensor([1, 7, 3])
     F.cross_entropy(logits, labels).backward()
     F.cross_entropy(expected, labels).backward()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.data = parameter.grad
-    gradients = weights(theirs)
+    gradients = peers.gradients(theirs)
     for name, parameter in ours.named_parameters():
         peers.assert_close(parameter.grad, gradients[name])
 
@@ -91,7 +89,7 @@ def test_timm(name):
         ours.forward_head(ours.forward_features(x), pre_logits=True),
         theirs.forward_head(theirs.forward_features(x), pre_logits=True),
     )
-    compare(ours, theirs, ours(x), theirs(x), peers_vit.timm_weights)
+    compare(ours, theirs, ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("size", [(48, 40), (16, 24), (24, 32)])
@@ -100,7 +98,7 @@ def test_timm_another_resolution(name, size):
     theirs_options, ours_options = TIMM[name]
     ours, theirs = timm_pair({**theirs_options, "dynamic_img_size": True}, ours_options)
     x = pictures(*size)
-    compare(ours, theirs, ours(x), theirs(x), peers_vit.timm_weights)
+    compare(ours, theirs, ours(x), theirs(x))
 
 
 def test_timm_grey_pictures_and_oblong_patches():
@@ -109,10 +107,10 @@ def test_timm_grey_pictures_and_oblong_patches():
         embed_dim=48, depth=2, num_heads=3, num_classes=10, in_chans=1,
     ).eval()  # fmt: skip
     peers.randomise(theirs)
-    ours = vit_tiny(10, (8, 4), (32, 24), dim=48, depth=2, channels=1).eval()
-    peers.load(ours, peers_vit.timm_weights(theirs))
+    ours = family.from_pretrained(theirs)
+    assert ours.patch_size == (8, 4)
     x = pictures(channels=1)
-    compare(ours, theirs, ours(x), theirs(x), peers_vit.timm_weights)
+    compare(ours, theirs, ours(x), theirs(x))
 
 
 def test_transformers():
@@ -123,7 +121,6 @@ def test_transformers():
     )  # fmt: skip
     theirs = transformers.ViTForImageClassification(config).eval()
     peers.randomise(theirs)
-    ours = vit_tiny(10, 8, 32, dim=48, depth=2).eval()
-    peers.load(ours, peers_vit.transformers_weights(theirs))
+    ours = family.from_pretrained(theirs)
     x = pictures(32, 32)
-    compare(ours, theirs, ours(x), theirs(x).logits, peers_vit.transformers_weights)
+    compare(ours, theirs, ours(x), theirs(x).logits)

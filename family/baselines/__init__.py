@@ -1,0 +1,1 @@
+"""What the family is compared with, by the contracts of its members."""

@@ -1,0 +1,169 @@
+"""Text becomes token ids, and a conversation becomes a text, as a checkpoint was trained on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Self
+
+import tokenizers
+import torch
+from torch import Tensor
+
+from family.inputs.chat import render
+
+SPECIALS = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+TRAINED = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
+"""The special tokens of tokenizers that we train."""
+PIECE = 1_000_000
+"""Characters encoded at a time: more would take gigabytes."""
+Message = Mapping[str, Any]
+"""``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+
+class Tokenizer:
+    """Text to ids and back, over the ``tokenizers`` library.
+
+    ``pad_id, bos_id, eos_id, unk_id, cls_id, sep_id, mask_id`` are None where there is no such token.
+
+    Args:
+        inner: does the work; lengths to which it fills or cuts are switched off.
+        pad, bos, eos, unk, cls, sep, mask: the special tokens; one that is not in the vocabulary
+            counts as None.
+        chat_template: a Jinja template that writes a conversation as text.
+        max_tokens: the longest text that the model was made for, special tokens included.
+    """
+
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        *,
+        pad: str | None = None,
+        bos: str | None = None,
+        eos: str | None = None,
+        unk: str | None = None,
+        cls: str | None = None,
+        sep: str | None = None,
+        mask: str | None = None,
+        chat_template: str | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        inner.no_padding()
+        inner.no_truncation()
+        self.inner = inner
+        self.vocab_size: int = inner.get_vocab_size()
+        self.chat_template, self.max_tokens = chat_template, max_tokens
+        given = zip(SPECIALS, (pad, bos, eos, unk, cls, sep, mask), strict=True)
+        self.specials: dict[str, str] = {
+            name: token
+            for name, token in given
+            if token is not None and inner.token_to_id(token) is not None
+        }
+        ids = [self.special_id(name) for name in SPECIALS]
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids[:4]
+        self.cls_id, self.sep_id, self.mask_id = ids[4:]
+
+    def special_id(self, name: str) -> int | None:
+        """The id of "pad", "bos" ...; None where there is none."""
+        token = self.specials.get(name)
+        return None if token is None else self.inner.token_to_id(token)
+
+    def encode(self, text: str, special_tokens: bool = False) -> list[int]:
+        """Ids of a text.
+
+        Args:
+            special_tokens: add those that the checkpoint puts around a text, as BERT's [CLS].
+        """
+        if special_tokens or len(text) <= PIECE:
+            return self.encode_batch([text], special_tokens)[0]
+        pieces = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
+        return list(chain.from_iterable(self.encode_batch(pieces)))
+
+    def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
+        """As :meth:`encode`, for many short texts in parallel."""
+        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
+        return [encoding.ids for encoding in found]
+
+    def batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """Texts as a model reads them, special tokens included, filled at the right.
+
+        Args:
+            max_tokens: longer texts lose their end, not their special tokens; None is the
+                tokenizer's own limit, if it has one.
+
+        Returns:
+            ids and mask, both ``(texts, longest)``; True = a token.
+        """
+        limit = max_tokens or self.max_tokens
+        if limit is not None:
+            self.inner.enable_truncation(limit)
+        rows = self.encode_batch(texts, special_tokens=True)
+        self.inner.no_truncation()
+        longest = max(map(len, rows), default=0)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(longest) < lengths[:, None]
+        input_ids = torch.full(mask.shape, self.pad_id or 0)
+        input_ids[mask] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
+        return input_ids, mask
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, specials left out."""
+        return self.inner.decode(list(ids), skip_special_tokens=True)
+
+    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """A conversation as the text that the model was trained on.
+
+        Args:
+            messages: in turn, ``{"role": ..., "content": ...}``.
+            add_generation_prompt: end with what stands before an answer.
+
+        Raises:
+            ValueError: no template, or one that is broken or refuses the conversation.
+        """
+        if self.chat_template is None:
+            raise ValueError("this tokenizer has no chat template: its model is no chat model.")
+        tokens = {f"{name}_token": token for name, token in self.specials.items()}
+        return render(
+            self.chat_template,
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            **tokens,
+        )
+
+    def stop_ids(self) -> set[int]:
+        """The tokens that end an answer: the end of a text and, of a chat model, that of a turn."""
+        stops = set() if self.eos_id is None else {self.eos_id}
+        if self.chat_template is None:
+            return stops
+        said = "\N{WHITE SQUARE}"
+        turns = [{"role": "user", "content": said}, {"role": "assistant", "content": said * 2}]
+        try:
+            after = self.chat(turns, add_generation_prompt=False).rpartition(said)[2]
+        except ValueError:
+            return stops
+        special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
+        first = self.encode(after.lstrip())[:1]
+        return stops | (special & set(first))
+
+    def to_json(self) -> str:
+        """All of it as one string; kept in checkpoints."""
+        return json.dumps(
+            {
+                "tokenizer": json.loads(self.inner.to_str()),
+                "specials": self.specials,
+                "chat_template": self.chat_template,
+                "max_tokens": self.max_tokens,
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The reverse of :meth:`to_json`; reads the bare JSON of the ``tokenizers`` library too."""
+        content: dict[str, Any] = json.loads(text)
+        if "tokenizer" not in content:
+            content = {"tokenizer": content, "specials": TRAINED}
+        inner = tokenizers.Tokenizer.from_str(json.dumps(content["tokenizer"]))
+        beside = {name: content.get(name) for name in ("chat_template", "max_tokens")}
+        return cls(inner, **content["specials"], **beside)

@@ -1,0 +1,80 @@
+"""A sentence as one vector: BERT, pooled (Reimers & Gurevych 2019)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from family.core.config import TransformerConfig, check_value
+from family.heads.pooling import pool_first, pool_max, pool_mean
+from family.models.bert import BERT
+from family.models.member import member
+
+POOLINGS = {"mean": pool_mean, "class": pool_first, "max": pool_max}
+PROJECTIONS = {"tanh": torch.tanh, "identity": lambda x: x}
+
+
+@member
+class SentenceEncoder(nn.Module):
+    """embed -> Transformer -> one vector, whose products with others say how near they are (section 3).
+
+    Args:
+        vocab_size, config, token_types: of the :class:`BERT` that reads.
+        pooler: of that BERT; no embedding depends on it, but a checkpoint may have it.
+        pooling: "mean" of all tokens, the first token ("class"), or each channel's largest ("max").
+        projection: the width of a dense layer behind; None leaves it out.
+        projection_activation: after that layer, "tanh" or "identity".
+        normalize: make vectors of length 1.
+        max_tokens: where longer texts should be cut; None is the config's.
+
+    Raises:
+        ValueError: an unknown ``pooling`` or ``projection_activation``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        config: TransformerConfig,
+        *,
+        token_types: int = 2,
+        pooler: str | None = None,
+        pooling: str = "mean",
+        projection: int | None = None,
+        projection_activation: str = "tanh",
+        normalize: bool = True,
+        max_tokens: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(
+                f"pooling={pooling!r} is unknown; choose one of: {', '.join(POOLINGS)}."
+            )
+        if projection_activation not in PROJECTIONS:
+            choices = ", ".join(PROJECTIONS)
+            raise ValueError(
+                f"projection_activation={projection_activation!r} is unknown; choose one of: "
+                f"{choices}."
+            )
+        self.config, self.vocab_size, self.pooling = config, vocab_size, pooling
+        check_value("max_tokens", max_tokens, (int, type(None)))
+        self.max_tokens = min(max_tokens or config.max_tokens, config.max_tokens)
+        self.encoder = BERT(
+            vocab_size, config, token_types=token_types, masked_head=False, pooler=pooler
+        )
+        self.projection = None if projection is None else nn.Linear(config.dim, projection)
+        self.projection_activation, self.normalize = projection_activation, normalize
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, tokens)`` -> ``(batch, dim)``, or ``(batch, projection)``.
+
+        Args:
+            input_ids: special tokens included.
+            mask: ``(batch, tokens)``, True = a token.
+        """
+        x = POOLINGS[self.pooling](self.encoder.encode(input_ids, mask), mask)
+        if self.projection is not None:
+            x = PROJECTIONS[self.projection_activation](self.projection(x))
+        return F.normalize(x, dim=-1) if self.normalize else x
+
+    forward = encode_text

@@ -1,0 +1,121 @@
+"""BERT (Devlin et al. 2019), as transformers and the hub store it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from family.models.bert import BERT
+from family.pretrained.table import Field, Format, Names, Row, blocks
+from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
+
+BLOCK: Names = {
+    "self_attention.sublayer.qkv": (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+    ),
+    "self_attention.sublayer.out": "attention.output.dense",
+    "self_attention.norm": "attention.output.LayerNorm",
+    "feedforward.sublayer.up": "intermediate.dense",
+    "feedforward.sublayer.down": "output.dense",
+    "feedforward.norm": "output.LayerNorm",
+}
+"""Of RoBERTa's blocks too."""
+
+
+def stack(prefix: str) -> Names:
+    """The names of embedding and blocks."""
+    return {
+        "embedding.tokens": f"{prefix}.embeddings.word_embeddings",
+        "embedding.position": f"{prefix}.embeddings.position_embeddings",
+        "embedding.token_types": f"{prefix}.embeddings.token_type_embeddings",
+        "embedding.norm": f"{prefix}.embeddings.LayerNorm",
+        **blocks("transformer", f"{prefix}.encoder.layer.{{}}", BLOCK),
+    }
+
+
+def names(model: BERT) -> Names:
+    pairs = "cls.seq_relationship"  # beside a masked head, the classes are of pairs of texts
+    paired = model.masked_head is not None
+    return {
+        **stack("bert"),
+        "pooler.dense": "bert.pooler.dense",
+        "class_head": pairs if paired else Row(("classifier",), copies=(pairs,)),
+        "masked_head.dense": "cls.predictions.transform.dense",
+        "masked_head.norm": "cls.predictions.transform.LayerNorm",
+        "masked_head.output.weight": "cls.predictions.decoder.weight",
+        "masked_head.output.bias": Row(
+            ("cls.predictions.bias",), copies=("cls.predictions.decoder.bias",)
+        ),
+    }
+
+
+def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The heads that the weights are of."""
+    classes = count_labels(config) if "classifier.weight" in names else 0
+    pooled = names & {"bert.pooler.dense.weight", "pooler.dense.weight"}
+    return {
+        "masked_head": "cls.predictions.transform.dense.weight" in names,
+        "num_classes": 2 if "cls.seq_relationship.weight" in names else classes,
+        "pooler": "tanh" if pooled else None,
+        **head_dropout(config),
+    }
+
+
+def head_dropout(config: dict[str, Any]) -> dict[str, Any]:
+    rate = config.get("classifier_dropout")
+    return {"head_dropout": config.get("hidden_dropout_prob", 0.1) if rate is None else rate}
+
+
+def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
+    if not config["type_vocab_size"]:
+        raise ValueError("format='bert' cannot express token_types=0; format='distilbert' can.")
+    if model.num_classes and model.pooler is None:
+        raise ValueError(
+            "format='bert' cannot express classes without a pooler: build it with one."
+        )
+    if model.masked_head is not None:
+        kind = "BertForPreTraining" if model.num_classes else "BertForMaskedLM"
+    else:
+        kind = "BertForSequenceClassification" if model.num_classes else "BertModel"
+    dropout = {"classifier_dropout": model.head_dropout.p}
+    return {"architectures": [kind], **dropout, **label_fields(model, model.num_classes)}
+
+
+FORMAT = Format(
+    name="bert",
+    member=BERT,
+    model_types=("bert",),
+    architectures=(
+        "BertModel",
+        "BertForMaskedLM",
+        "BertForPreTraining",
+        "BertForSequenceClassification",
+    ),
+    fields=(
+        Field("vocab_size", "vocab_size"),
+        Field("config.dim", "hidden_size"),
+        Field("config.depth", "num_hidden_layers"),
+        Field("config.heads", "num_attention_heads"),
+        Field("config.ffn_dim", "intermediate_size"),
+        Field("config.max_tokens", "max_position_embeddings"),
+        Field("token_types", "type_vocab_size", 2),
+        Field("config.activation", "hidden_act", "gelu", ACTIVATIONS),
+        Field("config.norm_eps", "layer_norm_eps", 1e-12),
+        Field("config.dropout", "hidden_dropout_prob", 0.1),
+        Field("config.attention_dropout", "attention_probs_dropout_prob", 0.1),
+    ),
+    constants={"config.norm_order": "post", "config.position": "learned"},
+    fixed={
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    prefix="bert.",
+    ignored=(r"embeddings\.position_ids$",),
+    renamed=lambda name: name.replace(".gamma", ".weight").replace(".beta", ".bias"),
+    names=names,
+    detect=heads,
+    finish=fields,
+)

@@ -1,0 +1,197 @@
+"""A published state becomes a model of ours, and a model of ours a published state."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from family.models.member import build
+from family.pretrained.table import Format, Names, Row, as_row, join, owner_of, place, split
+from family.pretrained.weights import Weights
+
+FILLING = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_}
+
+
+class Unfilled(TorchFunctionMode):
+    """Models built under it keep their parameters unfilled: weights are about to come."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in FILLING:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def build_unfilled(cls: type[nn.Module], arguments: dict[str, Any], origin: str) -> nn.Module:
+    """A member whose weights are still to come, in eval mode.
+
+    Raises:
+        ValueError: arguments that make no model.
+    """
+    try:
+        with Unfilled():
+            return build(cls, arguments).eval()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{origin}: {str(error).splitlines()[0]}") from None
+
+
+def fill(
+    model: nn.Module,
+    layout: Format,
+    weights: Weights,
+    dtype: torch.dtype | None,
+    fresh: tuple[str, ...] = (),
+) -> None:
+    """Put every weight in its place, strictly.
+
+    Args:
+        dtype: of the model; None keeps the file's.
+        fresh: beginnings of names of ours that keep their own initial values, or that the model does
+            without.
+
+    Raises:
+        ValueError: a weight that is missing, has another shape, or has no place.
+    """
+    table, theirs = layout.table(model), file_names(layout, weights)
+    parameters = stored(model)
+    rows = {name: place(table, name) for name in parameters}
+    sources = {name: find(row, layout.prefix, theirs) for name, row in rows.items()}
+    whole = {id(ours) for name, ours in parameters.items() if all(sources[name])}
+    used: set[str] = set()
+    done: dict[int, str] = {}
+    for name, ours in parameters.items():
+        row, twin = rows[name], done.get(id(ours))
+        used |= {source for names in sources[name] for source in names}
+        absent = [part for part, names in zip(row.theirs, sources[name], strict=True) if not names]
+        if name.startswith(fresh) or (absent and id(ours) in whole):
+            continue  # keeps its own value, or is tied and stored under the other name
+        if absent and name.endswith("num_batches_tracked"):
+            ours.zero_()
+            continue
+        if absent:
+            raise ValueError(f"{weights.origin} has no weight {absent[0]} for {name}.")
+        parts = [read_one(weights, names) for names in sources[name]]
+        value = join(parts, row, owner_of(model, name))
+        if value.shape != ours.shape:
+            raise ValueError(
+                f"{weights.origin}: {row.theirs[0]} has the shape {tuple(value.shape)}, but "
+                f"{name} takes {tuple(ours.shape)}."
+            )
+        if twin is not None:
+            if not torch.equal(value.to(ours.dtype), ours):
+                raise ValueError(
+                    f"{weights.origin}: {row.theirs[0]} differs from the weight of {twin}, to "
+                    "which the config ties it."
+                )
+            continue
+        done[id(ours)] = name
+        copy(ours, value, dtype)
+    used |= replaced(table, fresh, theirs, layout.prefix)
+    check_used(layout, theirs, used, weights.origin)
+
+
+def replaced(table: Names, fresh: tuple[str, ...], theirs: dict[str, str], prefix: str) -> set[str]:
+    """The names in a file of weights that a fresh part of the model does without."""
+    used = {source for name, source in theirs.items() if name.startswith(fresh)}
+    for name, value in table.items():
+        row = as_row(value)
+        if not name.startswith(fresh):
+            continue
+        for ending in ("", ".weight", ".bias"):
+            names, copies = ([f"{part}{ending}" for part in n] for n in (row.theirs, row.copies))
+            whole = row._replace(theirs=tuple(names), copies=tuple(copies))
+            used |= {source for sources in find(whole, prefix, theirs) for source in sources}
+    return used
+
+
+def find(row: Row, prefix: str, theirs: dict[str, str]) -> list[list[str]]:
+    """The names that a file has for each part of a row; several where it stores copies."""
+    found = []
+    for part in row.theirs:
+        names = [part, *row.copies]
+        bare = [name.removeprefix(prefix) for name in names]
+        found.append([theirs[name] for name in dict.fromkeys(names + bare) if name in theirs])
+    return found
+
+
+def read_one(weights: Weights, names: list[str]) -> Tensor:
+    """A tensor that stands under one name, or under several.
+
+    Raises:
+        ValueError: they differ.
+    """
+    value = weights.read(names[0])
+    for other in names[1:]:
+        if not torch.equal(value, weights.read(other)):
+            raise ValueError(
+                f"{weights.origin}: {names[0]} and {other} are two names of one weight, but their "
+                "values differ."
+            )
+    return value
+
+
+def stored(model: nn.Module) -> dict[str, Tensor]:
+    """All that a file of the model holds, by name; what is tied appears twice."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    kept = model.state_dict().keys()
+    return {**parameters, **{n: b for n, b in model.named_buffers() if n in kept}}
+
+
+def copy(ours: Tensor, value: Tensor, dtype: torch.dtype | None) -> None:
+    """Fill a parameter, in the dtype that is wanted."""
+    wanted = value.dtype if dtype is None or not value.is_floating_point() else dtype
+    with torch.no_grad():
+        if ours.dtype != wanted:
+            ours.data = torch.empty(ours.shape, dtype=wanted)
+        ours.copy_(value)
+
+
+def file_names(layout: Format, weights: Weights) -> dict[str, str]:
+    """Current name -> the name that the file has."""
+    pattern = re.compile("|".join(layout.leftovers(set(weights.places))) or "$^")
+    return {layout.renamed(n): n for n in weights.places if not pattern.search(n)}
+
+
+def check_used(layout: Format, theirs: dict[str, str], used: set[str], origin: str) -> None:
+    left = sorted(set(theirs.values()) - used)
+    if left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        raise ValueError(
+            f"{origin} has the weight {left[0]}{more}, which a model of its config has no place for."
+        )
+
+
+def published_state(model: nn.Module, layout: Format) -> dict[str, Tensor]:
+    """A model's weights by their published names; what is tied appears once.
+
+    Raises:
+        ValueError: a weight that the format has no place for.
+    """
+    table: Names = layout.table(model)
+    state: dict[str, Tensor] = {}
+    shares: dict[str, dict[int, Tensor]] = {}
+    done: set[int] = set()
+    for name, ours in stored(model).items():
+        if id(ours) in done:
+            continue
+        done.add(id(ours))
+        try:
+            row = place(table, name)
+        except KeyError:
+            raise ValueError(
+                f"format={layout.name!r} has no place for the weight {name}."
+            ) from None
+        parts = split(ours.detach(), row, owner_of(model, name), name)
+        for theirs, part in zip(row.theirs, parts, strict=True):
+            if row.share is None:
+                state[theirs] = part.contiguous()
+            else:
+                shares.setdefault(theirs, {})[row.share[0]] = part
+    joined = {name: torch.cat([parts[i] for i in sorted(parts)]) for name, parts in shares.items()}
+    return {**state, **joined, **layout.unread(model)}

@@ -1,0 +1,92 @@
+"""DistilBERT (Sanh et al. 2019), as transformers and the hub store it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from family.models.bert import BERT
+from family.pretrained.table import Field, Format, blocks
+from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
+
+
+def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The heads that the weights are of."""
+    return {
+        "masked_head": "vocab_transform.weight" in names,
+        "num_classes": count_labels(config) if "classifier.weight" in names else 0,
+        "pooler": "relu" if "pre_classifier.weight" in names else None,
+    }
+
+
+def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
+    classes, masked = bool(model.num_classes), model.masked_head is not None
+    if classes != (model.pooler is not None) or (classes and masked):
+        raise ValueError(
+            "format='distilbert' has classes with a pooler, or a masked head, or none."
+        )
+    kind = "DistilBertForMaskedLM" if masked else "DistilBertModel"
+    return {
+        "architectures": ["DistilBertForSequenceClassification" if classes else kind],
+        **label_fields(model, model.num_classes),
+    }
+
+
+FORMAT = Format(
+    name="distilbert",
+    member=BERT,
+    model_types=("distilbert",),
+    architectures=(
+        "DistilBertModel",
+        "DistilBertForMaskedLM",
+        "DistilBertForSequenceClassification",
+    ),
+    fields=(
+        Field("vocab_size", "vocab_size"),
+        Field("config.dim", "dim"),
+        Field("config.depth", "n_layers"),
+        Field("config.heads", "n_heads"),
+        Field("config.ffn_dim", "hidden_dim"),
+        Field("config.max_tokens", "max_position_embeddings", 512),
+        Field("config.activation", "activation", "gelu", ACTIVATIONS),
+        Field("config.dropout", "dropout", 0.1),
+        Field("config.attention_dropout", "attention_dropout", 0.1),
+        Field("head_dropout", "seq_classif_dropout", 0.2),
+    ),
+    constants={
+        "config.norm_order": "post",
+        "config.norm_eps": 1e-12,
+        "config.position": "learned",  # sinusoidal_pos_embds only says how the table began
+        "token_types": 0,
+    },
+    fixed={"tie_word_embeddings": True},
+    prefix="distilbert.",
+    ignored=(r"embeddings\.position_ids$",),
+    names={
+        "embedding.tokens": "distilbert.embeddings.word_embeddings",
+        "embedding.position": "distilbert.embeddings.position_embeddings",
+        "embedding.norm": "distilbert.embeddings.LayerNorm",
+        "pooler.dense": "pre_classifier",
+        "class_head": "classifier",
+        "masked_head.dense": "vocab_transform",
+        "masked_head.norm": "vocab_layer_norm",
+        "masked_head.output": "vocab_projector",
+        **blocks(
+            "transformer",
+            "distilbert.transformer.layer.{}",
+            {
+                "self_attention.sublayer.qkv": (
+                    "attention.q_lin",
+                    "attention.k_lin",
+                    "attention.v_lin",
+                ),
+                "self_attention.sublayer.out": "attention.out_lin",
+                "self_attention.norm": "sa_layer_norm",
+                "feedforward.sublayer.up": "ffn.lin1",
+                "feedforward.sublayer.down": "ffn.lin2",
+                "feedforward.norm": "output_layer_norm",
+            },
+        ),
+    },
+    detect=heads,
+    finish=fields,
+)

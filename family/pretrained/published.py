@@ -1,0 +1,63 @@
+"""What was found at a source: a format, the arguments of a member, and weights to be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from family.inputs.preprocess import Preprocess
+from family.inputs.tokenizer import Tokenizer
+from family.pretrained.configs import to_arguments
+from family.pretrained.formats import find_format
+from family.pretrained.images import read_preprocess
+from family.pretrained.table import Format
+from family.pretrained.weights import Weights, open_folder, read_json
+
+
+@dataclass
+class Published:
+    """A model that is ready to be built.
+
+    Args:
+        layout: the format of the weights.
+        arguments: of our member.
+        weights: by the names of the format.
+        folder: where a tokenizer may lie.
+        labels: the names of the classes.
+        preprocess: of pictures.
+        tokenizer: where it lies in no file of its own.
+    """
+
+    layout: Format
+    arguments: dict[str, Any]
+    weights: Weights
+    folder: Path | None = None
+    labels: list[str] | None = None
+    preprocess: Preprocess | None = None
+    tokenizer: Tokenizer | None = None
+
+
+def from_hub_folder(folder: Path) -> Published:
+    """A folder with transformers' ``config.json``."""
+    file = folder / "config.json"
+    config = read_json(file)
+    layout, weights = find_format(config, str(file)), open_folder(folder)
+    names = {layout.renamed(name) for name in weights.places}
+    arguments = to_arguments(layout, config, names, str(file))
+    labels, preprocess = read_labels(config), read_preprocess(folder)
+    return Published(layout, arguments, weights, folder, labels, preprocess)
+
+
+def read_labels(config: dict[str, Any]) -> list[str] | None:
+    """The classes of ``id2label`` in the order of their ids; None for the names of no one."""
+    found = config.get("id2label")
+    if not isinstance(found, dict):
+        return None
+    try:
+        ids = {int(number): str(name) for number, name in found.items()}
+    except ValueError:
+        return None
+    # Detection's ids have gaps.
+    labels = [ids.get(i, f"LABEL_{i}") for i in range(max(ids, default=-1) + 1)]
+    return None if labels == ["LABEL_0", "LABEL_1"] else labels

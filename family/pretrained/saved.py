@@ -1,0 +1,145 @@
+"""Folders that we write: config, weights, tokenizer, labels, preprocessing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+import family
+from family.inputs.preprocess import Preprocess
+from family.models.member import describe, is_member
+from family.pretrained import sentence
+from family.pretrained.configs import to_config
+from family.pretrained.convert import published_state, stored
+from family.pretrained.formats import FORMATS
+from family.pretrained.images import PICTURES, to_transformers
+from family.pretrained.published import Published
+from family.pretrained.table import LAYER, Format
+from family.pretrained.text import save_tokenizer
+from family.pretrained.weights import SINGLE, open_folder, read_json
+
+MODEL_TYPE = "transformer-family"
+CONFIG = "config.json"
+
+
+def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = None) -> None:
+    """Write a folder that :func:`from_pretrained` loads, bit-equal.
+
+    Args:
+        folder: must not exist, or be empty.
+        format: a published format, which the peer's own ``from_pretrained`` loads; None is ours.
+
+    Raises:
+        ValueError: a model that is no member or that the format cannot express, an unknown format,
+            a folder that holds something.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty: choose another folder.")
+    if format == sentence.NAME:
+        write(*sentence.encoder_part(model), target)
+        sentence.save_modules(model, target)
+    else:
+        write(model, format, target)
+
+
+def write(model: nn.Module, format: str | None, target: Path) -> None:
+    """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
+    files, pictures = (CONFIG, SINGLE), None
+    if format is None:
+        config, state = our_config(model), our_state(model)
+    else:
+        if format not in FORMATS:
+            choices = ", ".join((*FORMATS, sentence.NAME))
+            raise ValueError(f"format={format!r} is unknown; choose one of: {choices}.")
+        layout = FORMATS[format]
+        config, state = to_config(layout, model), published_state(model, layout)
+        files, preprocess = layout.files, getattr(model, "preprocess", None)
+        if layout.image_processor and isinstance(preprocess, Preprocess):
+            pictures = to_transformers(preprocess, layout.image_processor)
+    if "model_type" in config:
+        config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    target.mkdir(parents=True, exist_ok=True)
+    write_weights(state, target / files[1])
+    save_tokenizer(model, target)
+    if pictures is not None:
+        write_fields(pictures, target / PICTURES)
+    if files[0]:
+        write_fields(config, target / files[0])
+
+
+def write_weights(state: dict[str, torch.Tensor], file: Path) -> None:
+    """As the suffix says: safetensors, or a pickled state, which ``.pth`` files call their model."""
+    if file.suffix == ".safetensors":
+        save_file(state, file, metadata={"format": "pt"})
+    else:
+        torch.save({"model": state} if file.suffix == ".pth" else state, file)
+
+
+def write_fields(fields: dict[str, Any], file: Path) -> None:
+    """As the suffix says: JSON, or YAML."""
+    text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text if file.suffix == ".json" else yaml.safe_dump(fields), encoding="utf-8")
+
+
+def our_config(model: nn.Module) -> dict[str, Any]:
+    """All that rebuilds a model, but for weights and tokenizer."""
+    preprocess: Any = getattr(model, "preprocess", None)
+    return {
+        "model_type": MODEL_TYPE,
+        **describe(model),
+        "labels": getattr(model, "labels", None),
+        "preprocess": None if preprocess is None else asdict(preprocess),
+    }
+
+
+def our_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights by our names; what is tied appears once."""
+    state, done = {}, set()
+    for name, value in stored(model).items():
+        if id(value) not in done:
+            done.add(id(value))
+            state[name] = value.detach().contiguous()
+    return state
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether :func:`save_pretrained` wrote a folder in our own layout."""
+    return read_json(folder / "config.json").get("model_type") == MODEL_TYPE
+
+
+def same_names(model: nn.Module) -> dict[str, str]:
+    """The table of our own format."""
+    names = [LAYER.sub("blocks.{}", name) for name in stored(model)]
+    return dict(zip(names, names, strict=True))
+
+
+def published(folder: Path) -> Published:
+    """A folder that :func:`save_pretrained` wrote; only members of ours are built from it.
+
+    Raises:
+        ValueError: a config that describes no member.
+    """
+    config = read_json(folder / "config.json")
+    name, arguments = str(config.get("class")), config.get("arguments")
+    member = getattr(family, name) if name in family.__all__ else None
+    if not is_member(member) or not isinstance(arguments, dict):
+        raise ValueError(
+            f"{folder / 'config.json'}: class={name!r} with its arguments is no member of ours."
+        )
+    layout = Format(MODEL_TYPE, member, (), (), (), names=same_names)
+    fields, labels = config.get("preprocess"), config.get("labels")
+    try:
+        preprocess = None if fields is None else Preprocess.from_dict(fields)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'}: preprocess: {error}.") from None
+    if not isinstance(labels, list | None):
+        raise ValueError(f"{folder / 'config.json'}: labels={labels!r} is no list of names.")
+    return Published(layout, arguments, open_folder(folder), folder, labels, preprocess)

@@ -1,0 +1,159 @@
+"""From what a user names - a folder, a hub id, a model in memory - to a model of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from family.models.member import build
+from family.pretrained import gguf, libraries, saved, sentence
+from family.pretrained.convert import build_unfilled, fill
+from family.pretrained.published import Published, from_hub_folder
+from family.pretrained.resize import class_arguments, fresh_head, resize
+from family.pretrained.text import read_tokenizer
+from family.pretrained.weights import read_json
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja", "*_Dense/*.bin"]
+"""What is fetched from a repository; pickled weights only where there are no others."""
+
+
+def from_pretrained(
+    source: str | Path | nn.Module | Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+) -> Any:
+    """A published model as a member of the family, in eval mode, with the same weights.
+
+    Args:
+        source: a folder in the hub's layout (transformers', timm's, open_clip's) or one that
+            :func:`save_pretrained` wrote, the id of a repository on the hub, ``timm:NAME``, a model
+            of transformers, timm or open_clip, or the weights of DETR, Segmenter or CLIP as their
+            authors published them: a file, or a state in memory; a GGUF file of the Llama family, or
+            a folder with one.
+        dtype: of the weights; None keeps that of the file.
+        image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
+            interpolated.
+        num_classes: another number of classes: the head starts afresh.
+
+    Returns:
+        the model; ``tokenizer``, ``preprocess`` and ``labels`` are attached where the source has
+        them, else None.
+
+    Raises:
+        ValueError: one sentence: no such source, a weight that is missing or left over or has
+            another shape, an architecture or option that we do not support.
+    """
+    with opened(source, num_classes is not None) as found:
+        model = load(found, dtype, num_classes)
+    if image_size is not None:
+        resize(model, image_size)
+    return model
+
+
+def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -> Any:
+    """Build and fill the model of what was found."""
+    layout, arguments, weights = found.layout, found.arguments, found.weights
+    fresh: tuple[str, ...] = ()
+    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
+    if any(arguments.get(name) != value for name, value in wanted.items()):
+        fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
+        arguments = {**arguments, **wanted}
+    if fresh:  # built with initial values, as the head keeps its own
+        model: Any = build(layout.member, arguments).eval()
+    else:
+        folder = found.folder
+        origin = weights.origin if folder is None else str(folder / "config.json")
+        model = build_unfilled(layout.member, arguments, origin)
+    fill(model, layout, weights, dtype, fresh)
+    model.labels = None if fresh else found.labels
+    model.preprocess = found.preprocess
+    model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
+    return model
+
+
+@contextmanager
+def opened(
+    source: str | Path | nn.Module | Mapping[str, Tensor], classes: bool
+) -> Iterator[Published]:
+    """What lies at a source, for as long as it is read; ``classes`` as in :func:`read_folder`."""
+    library = type(source).__module__.partition(".")[0]
+    if library in ("transformers", "sentence_transformers"):
+        # Their own writer knows how the names in memory relate to those of files.
+        with TemporaryDirectory() as place:
+            source.save_pretrained(place)  # type: ignore[union-attr, operator]
+            yield read_folder(Path(place), classes)
+    elif library == "timm":
+        yield libraries.timm_module(source)
+    elif library == "open_clip":
+        yield libraries.open_clip_module(source)
+    elif isinstance(source, Mapping):
+        yield libraries.original_state(source)
+    elif isinstance(source, nn.Module):
+        raise ValueError(
+            f"a {type(source).__module__}.{type(source).__name__} is no model of transformers, timm "
+            "or open_clip."
+        )
+    elif str(source).startswith(libraries.TIMM):
+        yield libraries.timm_name(str(source).removeprefix(libraries.TIMM))
+    elif Path(source).is_file():
+        file = gguf.find_gguf(Path(source))
+        yield libraries.original_file(Path(source)) if file is None else gguf.published(file)
+    else:
+        yield read_folder(find_folder(str(source)), classes)
+
+
+def read_folder(folder: Path, classes: bool) -> Published:
+    """What a folder holds.
+
+    Args:
+        classes: it is to tell classes apart: of what encodes sentences, take the encoder alone.
+    """
+    if sentence.is_sentence_folder(folder):
+        encoder = sentence.encoder_folder(folder)
+        return from_hub_folder(encoder) if classes else sentence.published(folder)
+    if not (folder / "config.json").is_file():
+        file = gguf.find_gguf(folder)
+        if file is not None:
+            return gguf.published(file)
+        if (folder / libraries.OPEN_CLIP).is_file():
+            return libraries.open_clip_folder(folder)
+        return libraries.original_file(libraries.only_file(folder))
+    if saved.is_ours(folder):
+        return saved.published(folder)
+    config = read_json(folder / "config.json")
+    return libraries.timm_folder(folder) if "architecture" in config else from_hub_folder(folder)
+
+
+def find_folder(source: str) -> Path:
+    """A local folder, or that of a repository of the hub in the local cache.
+
+    Raises:
+        ValueError: neither; what is in the cache serves without a network.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not HUB_ID.fullmatch(source):
+        raise ValueError(f"{source} does not exist, and is no id of a repository on the hub.")
+    try:
+        path = Path(huggingface_hub.snapshot_download(source, allow_patterns=HUB_FILES))
+        if not list(path.rglob("*.safetensors")):
+            huggingface_hub.snapshot_download(source, allow_patterns=["*pytorch_model.bin"])
+        return path
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{source} is no folder here, and could not be had from the hub: {reason}"
+        ) from None

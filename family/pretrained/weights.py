@@ -1,0 +1,128 @@
+"""Tensors of files, each read when it is asked for, so that a model is in memory once."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SINGLE, INDEX, PICKLED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
+
+Place = Tensor | Path | Callable[[], Tensor]
+
+
+class Weights:
+    """Named tensors, of files or in memory.
+
+    Args:
+        places: name -> the tensor, the safetensors file that holds it, or what gives it.
+        origin: what to call them in an error.
+    """
+
+    def __init__(self, places: Mapping[str, Place], origin: str) -> None:
+        self.places, self.origin = dict(places), origin
+
+    def read(self, name: str) -> Tensor:
+        """One tensor; of a file, a view that lives as long as it is held."""
+        where = self.places[name]
+        if isinstance(where, Tensor):
+            return where
+        if callable(where):
+            return where()
+        # Opened anew for each: pages that were read would otherwise stay in memory with the file.
+        with safe_open(where, "pt") as file:
+            return file.get_tensor(name)
+
+
+def open_file(file: Path) -> Weights:
+    """The tensors of one safetensors file.
+
+    Raises:
+        ValueError: the file is cut off or no safetensors file.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            return Weights(dict.fromkeys(opened.keys(), file), str(file))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is no whole safetensors file: {error}.") from None
+
+
+def open_folder(folder: Path) -> Weights:
+    """The weights of a folder in the hub's layout: one safetensors file, several, or a pickled one.
+
+    Raises:
+        ValueError: no weights, or a file that is missing or broken.
+    """
+    if (folder / SINGLE).is_file():
+        return open_file(folder / SINGLE)
+    if (folder / INDEX).is_file():
+        return open_shards(folder)
+    if (folder / PICKLED).is_file():
+        return Weights(read_pickled(folder / PICKLED), str(folder / PICKLED))
+    raise ValueError(f"{folder} holds no weights: {SINGLE}, {INDEX} or {PICKLED} is wanted.")
+
+
+def open_shards(folder: Path) -> Weights:
+    """The tensors of the files that an index names."""
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map")
+    if not isinstance(places, dict):
+        raise ValueError(f"{folder / INDEX} has no weight_map (name -> file).")
+    found: dict[str, Place] = {}
+    for shard in sorted({str(name) for name in places.values()}):
+        file = folder / shard
+        if Path(shard).name != shard or not file.is_file():
+            raise ValueError(f"{folder / INDEX} names {shard}, which {folder} does not hold.")
+        found |= open_file(file).places
+    missing = sorted(places.keys() - found.keys())
+    if missing:
+        raise ValueError(f"{folder / INDEX} names the weight {missing[0]}, which no file holds.")
+    return Weights(found, str(folder))
+
+
+def read_pickled(file: Path) -> dict[str, Tensor]:
+    """The state of a file by ``torch.save``; nothing in it is executed.
+
+    Raises:
+        ValueError: no such file, or one that holds more than tensors.
+    """
+    try:
+        mapped = zipfile.is_zipfile(file)  # torch before 1.6 wrote something else
+        state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{file} cannot be read as plain weights: {reason}") from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{file} holds a {type(state).__name__}, not a state of named tensors.")
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: no such file, or another content.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not an object of fields.")
+    return content

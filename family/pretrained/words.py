@@ -1,0 +1,54 @@
+"""Names that several published formats share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "quick_gelu": "quick_gelu",
+}
+"""transformers' names of activations -> ours."""
+
+
+def ratio(hidden: int, dim: int) -> float:
+    """``mlp_ratio`` of timm and open_clip, such that their rounding down arrives at ``hidden``."""
+    share = hidden / dim
+    return share if int(dim * share) == hidden else math.nextafter(share, math.inf)
+
+
+def count_labels(config: dict[str, Any]) -> int:
+    """The number of classes in a config of transformers."""
+    found = config.get("id2label")
+    return len(found) if isinstance(found, dict) else config.get("num_labels", 2)
+
+
+def label_fields(model: Any, count: int) -> dict[str, Any]:
+    """The names of so many classes, as a config of transformers has them; none without classes."""
+    labels = model.labels or [f"LABEL_{i}" for i in range(count)]
+    if not count:
+        return {}
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+
+
+def token_ids(model: Any) -> dict[str, int | None]:
+    """The tokens with a role, as a config of transformers has them; null where there are none.
+
+    Their own defaults would stop a generation at whichever token has such an id.
+    """
+    ids = {name: getattr(model.tokenizer, f"{name}_id", None) for name in ("bos", "eos", "pad")}
+    return {
+        f"{name}_token_id": found if found is not None and found < model.vocab_size else None
+        for name, found in ids.items()
+    }
