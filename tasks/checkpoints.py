@@ -13,9 +13,17 @@ import torch
 from torch import nn
 
 from family import TransformerConfig
+from family.core.lora import add_lora, merge_lora
 from family.inputs.preprocess import Preprocess
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
+from tasks.published import (
+    check_complete,
+    check_suits,
+    is_published,
+    open_published,
+    published_assets,
+)
 
 
 @dataclass
@@ -29,9 +37,10 @@ class Loaded:
     assets: dict[str, Any]
     task: str
 
-    def tokenizer(self, name: str) -> Tokenizer:
-        """One of the tokenizers that the model was trained with."""
-        return Tokenizer.from_json(self.assets["tokenizers"][name])
+    def tokenizer(self, name: str) -> Any:
+        """One of the tokenizers that the model was trained with; a published model has one for all."""
+        own: Any = getattr(self.model, "tokenizer", None)
+        return Tokenizer.from_json(self.assets["tokenizers"][name]) if own is None else own
 
     @property
     def labels(self) -> list[str]:
@@ -44,29 +53,40 @@ class Loaded:
         return Preprocess.from_dict(self.assets["preprocess"])
 
 
-def load_checkpoint(path: str, task: str) -> Loaded:
+def load_checkpoint(path: str, *tasks: str) -> Loaded:
     """Rebuild the model of a checkpoint; of what the file names, only a model's class is called.
 
     Args:
-        path: a ``.ckpt`` file, or the folder of a run, whose best checkpoint is taken.
-        task: the class name of the task that the caller needs.
+        path: a ``.ckpt`` file, or the folder of a run, whose best checkpoint is taken; or a
+            published model, by anything that :func:`family.from_pretrained` takes.
+        tasks: the class names of the tasks that the caller can use, one at least.
 
     Raises:
-        UserError: no checkpoint of ours, or one of another task.
+        UserError: no checkpoint, or one of another task.
     """
+    if is_published(path):
+        model = open_published(path)
+        task = check_suits(model, path, tasks)
+        check_complete(model, path)
+        return Loaded(model, published_assets(model, path), task)
     file = find_checkpoint(path)
     content = read_checkpoint(file)
     record = content["family"]
     trained = record["task"].rsplit(".", 1)[-1]
-    if trained != task:
-        raise UserError(f"{file} was trained for {trained}, but this command needs {task}.")
-    model = build(record["model"], record["arguments"])
+    if trained not in tasks:
+        raise UserError(
+            f"{file} was trained for {trained}, but this command needs {' or '.join(tasks)}."
+        )
+    model = build_model(record["model"], record["arguments"])
+    if record.get("lora") is not None:
+        add_lora(model, **record["lora"])
     state = {
         name.removeprefix("model."): value
         for name, value in content["state_dict"].items()
         if name.startswith("model.")
     }
     model.load_state_dict(state)
+    merge_lora(model, remove=True)
     return Loaded(model.eval(), record["assets"], trained)
 
 
@@ -94,7 +114,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         UserError: no checkpoint of ours.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped: weights that nobody asks for are never read.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         if "family" in content:
             return content
     except (pickle.UnpicklingError, RuntimeError, KeyError, EOFError, TypeError, ValueError):
@@ -102,12 +123,21 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     raise UserError(f"{file} is not a checkpoint of this project.")
 
 
-def check_same_model(file: Path, record: dict[str, Any], task: str, spec: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another task or model than the config describes."""
-    trained = record["task"].rsplit(".", 1)[-1]
-    if trained != task:
-        raise UserError(f"{file} was trained for {trained}, but the config says {task}.")
-    theirs, ours = flatten(completed(record["model"])), flatten(completed(spec))
+def check_same_model(file: Path, record: dict[str, Any], task: Any) -> None:
+    """Refuse a checkpoint of another task or model than the config describes.
+
+    Args:
+        task: the :class:`~tasks.task.Task` of the config.
+    """
+    trained, wanted = record["task"].rsplit(".", 1)[-1], type(task).__name__
+    if trained != wanted:
+        raise UserError(f"{file} was trained for {trained}, but the config says {wanted}.")
+    theirs = {"pretrained": record.get("pretrained"), "lora": record.get("lora")}
+    ours = {"pretrained": task.pretrained, "lora": task.lora and asdict(task.lora)}
+    if theirs["pretrained"] is None and task.model_spec:
+        theirs |= completed(record["model"])
+        ours |= completed(task.model_spec)
+    theirs, ours = flatten(theirs), flatten(ours)
     for name in sorted({*theirs, *ours}):
         was, now = theirs.get(name), ours.get(name)
         if was != now:
@@ -162,6 +192,6 @@ def find_class(path: str) -> type[nn.Module]:
     return found
 
 
-def build(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
+def build_model(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The model of a class path and its arguments, with those that the data gave."""
     return find_class(spec["class_path"])(**{**options(spec), **arguments})

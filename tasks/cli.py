@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from jsonargparse import ArgumentError
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -21,7 +23,9 @@ from tasks.checkpoints import check_same_model, find_checkpoint, find_class, rea
 from tasks.commands import COMMANDS
 from tasks.commands.listing import config_names
 from tasks.config_errors import sentence
-from tasks.errors import UserError
+from tasks.errors import UserError, at_least, between
+from tasks.finetuning import load_source, restore
+from tasks.published import is_published
 from tasks.run_folder import RunRecord, checkpoints, new_run_folder, run_loggers
 
 HERE = Path(__file__).parent
@@ -47,6 +51,29 @@ class FamilyCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # Mistakes come to us as exceptions, and leave as one sentence.
         return super().init_parser(**{**kwargs, "exit_on_error": False})
+
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        between(0, 2**32 - 1, of="", seed_everything=int(seed or 0))
+        super()._set_seed()
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what the parser or Lightning would pass over, or trip over in the midst of a run."""
+        config = self.config[self.subcommand]
+        for file in config.get("config") or []:
+            for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
+                if name not in config and name not in self.subcommands():
+                    raise UserError(sentence(f"Option '{name}' is not accepted"))
+        trainer = config.trainer
+        if not re.fullmatch(r"auto|-?\d+(, *\d+)*", str(trainer.devices).strip("[]")):
+            raise UserError(
+                "trainer.devices must be a number of devices, a list of their numbers or 'auto', "
+                f"not {trainer.devices}."
+            )
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            at_least(1, of="trainer.", **{name: 1 if trainer[name] is None else trainer[name]})
+        if trainer.val_check_interval == 0:
+            raise UserError("trainer.val_check_interval must be above 0, not 0.")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.folder = self._choose_folder()
@@ -91,24 +118,39 @@ class FamilyCLI(LightningCLI):
         except ValueError as error:
             # Values that our classes refuse, quoted by the parser.
             raise UserError(sentence(str(error))) from error
-        spec = self.config[self.subcommand].model.init_args.model
-        self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
-        find_class(self.model.model_spec["class_path"])  # else no checkpoint could be loaded
+        spec = self.config[self.subcommand].model.init_args.get("model")
+        if spec is not None:
+            self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+            find_class(self.model.model_spec["class_path"])  # else no checkpoint could be loaded
         self._use_checkpoint()
 
     def _use_checkpoint(self) -> None:
         """A checkpoint's tokenizers and classes go with its weights, whatever the data would make."""
-        config = self.config[self.subcommand]
-        path = config.get("ckpt_path")
-        if path is None:
-            if self.subcommand != "fit":
-                raise UserError(f"family {self.subcommand} needs --ckpt_path, a .ckpt file.")
-            return
-        file = find_checkpoint(path, "last" if self.subcommand == "fit" else "best")
-        config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(file)
-        record = read_checkpoint(file)["family"]
-        check_same_model(file, record, type(self.model).__name__, self.model.model_spec)
-        self.datamodule.use_assets(record["assets"])
+        config, called = self.config[self.subcommand], self.config_init[self.subcommand]
+        path, fit = config.get("ckpt_path"), self.subcommand == "fit"
+        if path is None and not fit:
+            raise UserError(
+                f"family {self.subcommand} needs --ckpt_path: a .ckpt file, the folder of a run, or "
+                "a published model."
+            )
+        if path is not None and not is_published(path):
+            file = find_checkpoint(path, "last" if fit else "best")
+            config.ckpt_path = called.ckpt_path = str(file)
+            record = read_checkpoint(file)["family"]
+            check_same_model(file, record, self.model)
+            restore(self.model, record)
+            self.datamodule.use_assets(record["assets"])
+        elif path is not None and fit:
+            raise UserError(
+                f"--ckpt_path {path} is no checkpoint of ours to go on from; "
+                f"--model.pretrained={path} would train on from published weights."
+            )
+        elif source := path or self.model.pretrained:
+            called.ckpt_path = None
+            load_source(self.model, self.datamodule, source, training=fit)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read the whole checkpoint for options that ours do not hold."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         if not rank_zero_only.rank:
@@ -146,9 +188,10 @@ def find_config(name: str) -> str:
     """A path as it is, or the name of a config that we ship: ``gpt/shapes``.
 
     Raises:
-        UserError: there is no such config.
+        UserError: there is no such config, or it is not UTF-8.
     """
     if Path(name).exists():
+        check_utf8(Path(name))
         return name
     for folder in CONFIG_FOLDERS:
         for candidate in (folder / name, folder / f"{name}.yaml"):
@@ -156,6 +199,20 @@ def find_config(name: str) -> str:
                 return str(candidate)
     known = ", ".join(config_names(CONFIG_FOLDERS))
     raise UserError(f"--config {name}: no such file, nor a config of ours: {known}.")
+
+
+def check_utf8(config: Path) -> None:
+    """Refuse a config that is no text.
+
+    Raises:
+        UserError: bytes that are not UTF-8, with their offset.
+    """
+    try:
+        if config.is_file():
+            config.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"--config {config} is not UTF-8: see the byte at offset {error.start}."
+        raise UserError(message) from None
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
@@ -169,15 +226,6 @@ def resolve_configs(arguments: list[str]) -> list[str]:
     return resolved
 
 
-def check_checkpoints(arguments: list[str]) -> None:
-    """Refuse a ``--ckpt_path`` that is no checkpoint of ours, before Lightning reads it."""
-    for i, argument in enumerate(arguments):
-        name, _, path = argument.partition("=")
-        if name == "--ckpt_path":
-            given = path or (arguments[i + 1] if i + 1 < len(arguments) else "")
-            read_checkpoint(find_checkpoint(given))
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run ``family COMMAND ...``; a user's mistake prints one sentence and exits with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -185,7 +233,6 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments and arguments[0] in COMMANDS:
             COMMANDS[arguments[0]](arguments[1:], CONFIG_FOLDERS)
             return
-        check_checkpoints(arguments)
         # We hand the arguments in, because names of configs became paths.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         warnings.filterwarnings("ignore", message=".*treespec")

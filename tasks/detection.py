@@ -36,7 +36,7 @@ class Detection(Task):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module],
+        model: Callable[[int], nn.Module] | None = None,
         class_weight: float | None = None,
         box_weight: float = 5.0,
         giou_weight: float = 2.0,

@@ -41,7 +41,7 @@ class ImageText(Task):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module],
+        model: Callable[[int], nn.Module] | None = None,
         loss: Literal["softmax", "sigmoid"] = "softmax",
         templates: tuple[str, ...] = ("a picture of a {}", "a {}"),
         **options: Any,
@@ -73,7 +73,8 @@ class ImageText(Task):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.model.clamp_temperature()
+        if hasattr(self.model, "clamp_temperature"):
+            self.model.clamp_temperature()
 
     def _evaluate(self, batch: dict[str, Any]) -> None:
         images, texts = self.embed(batch)

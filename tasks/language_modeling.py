@@ -41,7 +41,8 @@ class LanguageModeling(TokenTask):
             return
         tokenizer = self.data.tokenizer
         start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
-        count = min(200, getattr(self.model.config, "max_tokens", 256) - start.shape[1])
+        longest = getattr(getattr(self.model, "config", None), "max_tokens", 256)
+        count = min(200, longest - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)
         new = self.model.generate(start, max_new_tokens=count, sampling=sampling)
         self.samples = [tokenizer.decode(new[0].tolist())]

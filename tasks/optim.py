@@ -12,28 +12,67 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from family.core.transformer import Transformer
 from tasks.errors import UserError, closest
 
 SCHEDULES = ("constant", "inverse_sqrt", "cosine", "linear", "wsd")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: the weights of layers decay; embeddings, norms, biases and bare parameters do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: float = 0.0, layer_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Groups: the weights of layers decay; embeddings, norms, biases and bare parameters do not.
 
-    A bare parameter is a class token or a table of positions: what is not called a weight.
+    A bare parameter is a class token or a table of positions: what is not called a weight. With
+    ``layer_decay`` there are two groups for each layer, with a learning rate of their own, see
+    :func:`layer_factors`. What is frozen is in none.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decay, plain = [], []
+    factors = {} if layer_decay is None else layer_factors(model, layer_decay)
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             weight = "weight" in name.rsplit(".", 1)[-1] and parameter.dim() >= 2
-            decays = weight and id(parameter) not in embeddings
-            (decay if decays else plain).append(parameter)
-    groups = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+            plain = not weight or id(parameter) in embeddings
+            groups.setdefault((factors.get(id(parameter), 1.0), plain), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": 0.0 if plain else weight_decay}
+        | ({} if layer_decay is None else {"lr": lr * factor})
+        for (factor, plain), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return [group for group in groups if group["params"]]
+
+
+def layer_factors(model: nn.Module, decay: float) -> dict[int, float]:
+    """``decay ** (last - layer)`` by the id of a parameter (Clark et al. 2020, section 4; BEiT).
+
+    Embeddings are layer 0, block i is layer i + 1, and all else (final norm, heads) the last, with a
+    factor of 1. Each stack counts on its own; what feeds it (an embedding, or a network that makes
+    features of pictures) lies beside it in the model, and a target's embedding feeds the second.
+
+    Raises:
+        UserError: a model without a stack of blocks.
+    """
+    stacks = {name: m for name, m in model.named_modules() if isinstance(m, Transformer)}
+    if not stacks:
+        raise UserError(
+            f"model.layer_decay={decay} counts the blocks of a stack: a {type(model).__name__} "
+            "has none."
+        )
+    factors: dict[int, float] = {}
+    for name, module in model.named_modules():
+        parent, _, own = name.rpartition(".")
+        if own.endswith("embedding") or own in ("backbone", "project"):
+            beside = [s for path, s in stacks.items() if path.rpartition(".")[0] == parent]
+            if beside:
+                stack = beside[-1 if own.startswith("target") else 0]
+                for parameter in module.parameters():
+                    # A table of source and target both is the source's, which comes first.
+                    factors.setdefault(id(parameter), decay ** (len(stack.blocks) + 1))
+    for stack in stacks.values():
+        for i, block in enumerate(stack.blocks):
+            for parameter in block.parameters():
+                factors[id(parameter)] = decay ** (len(stack.blocks) - i)
+    return factors
 
 
 def build_optimizer(
@@ -43,6 +82,7 @@ def build_optimizer(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     fused: bool = True,
+    layer_decay: float | None = None,
 ) -> Optimizer:
     """An optimizer over :func:`parameter_groups`.
 
@@ -50,13 +90,15 @@ def build_optimizer(
         name: "adamw", "adam", "muon", or any name that timm knows.
         betas: for those that have two.
         fused: one kernel for PyTorch's own; Lightning cannot clip with it in mixed precision.
+        layer_decay: how much slower each layer learns than the one above, see
+            :func:`layer_factors`; None is no slower.
 
     Raises:
         UserError: an unknown name, with the nearest known one.
     """
     if name == "muon":
-        return MuonAdamW(model, lr, weight_decay, betas)
-    groups = parameter_groups(model, weight_decay)
+        return MuonAdamW(model, lr, weight_decay, betas, layer_decay=layer_decay)
+    groups = parameter_groups(model, weight_decay, lr, layer_decay)
     if name in ("adamw", "adam"):
         build = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
         return build(groups, lr=lr, betas=betas, fused=fused)
@@ -83,10 +125,11 @@ class MuonAdamW(Optimizer):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         momentum: float = 0.95,
+        layer_decay: float | None = None,
     ) -> None:
         groups: list[dict[str, Any]] = []
         outside = {id(p) for p in edge_parameters(model)}
-        for group in parameter_groups(model, weight_decay):
+        for group in parameter_groups(model, weight_decay, lr, layer_decay):
             inner = [p for p in group["params"] if p.dim() == 2 and id(p) not in outside]
             rest = [p for p in group["params"] if p.dim() != 2 or id(p) in outside]
             for muon, chosen in ((True, inner), (False, rest)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torch import nn
 
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
+from tasks.finetuning import LoRA, adapt
 from tasks.optim import build_optimizer, build_schedule
 
 
@@ -26,6 +28,12 @@ class Task(pl.LightningModule):
         schedule: "constant", "inverse_sqrt", "cosine", "linear" or "wsd", after a linear warm-up.
         min_lr_ratio: where "cosine", "linear" and "wsd" end, as a share of the peak.
         compile: compile the model with torch.compile.
+        pretrained: train on from published weights, in the place of ``model``: anything that
+            :func:`family.from_pretrained` takes, such as the id of a model on the hub.
+        freeze: patterns of the names of parameters that do not learn, such as ``embedding.*``.
+        layer_decay: each layer learns slower by this factor than the one above it (BEiT: 0.65 to
+            0.9), see :func:`~tasks.optim.layer_factors`.
+        lora: train adapters alone, see :class:`~tasks.finetuning.LoRA`.
     """
 
     monitor = ("val/loss", "min")
@@ -33,7 +41,7 @@ class Task(pl.LightningModule):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module],
+        model: Callable[[int], nn.Module] | None = None,
         lr: float = 1e-3,
         optimizer: str = "adamw",
         weight_decay: float = 0.0,
@@ -42,11 +50,25 @@ class Task(pl.LightningModule):
         warmup_steps: int = 100,
         min_lr_ratio: float = 0.0,
         compile: bool = False,
+        pretrained: str | None = None,
+        freeze: list[str] | None = None,
+        layer_decay: float | None = None,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
+        if model is not None and pretrained is not None:
+            raise UserError(
+                f"model.pretrained={pretrained} brings its own architecture: leave model.model out."
+            )
+        if lora is not None and (pretrained is None or freeze):
+            other = "without model.pretrained" if pretrained is None else "beside model.freeze"
+            raise UserError(f"model.lora {other}: it freezes all weights of a published model.")
         at_least(0, of="model.", lr=lr, warmup_steps=warmup_steps, weight_decay=weight_decay)
         between(0, 1, of="model.", min_lr_ratio=min_lr_ratio, beta1=betas[0], beta2=betas[1])
-        self.build = model
+        if layer_decay is not None:
+            between(0, 1, of="model.", layer_decay=layer_decay)
+        self.build, self.pretrained = model, pretrained
+        self.freeze_patterns, self.layer_decay, self.lora = list(freeze or []), layer_decay, lora
         self.model: Any = None
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
@@ -72,10 +94,16 @@ class Task(pl.LightningModule):
 
     def configure_model(self) -> None:
         if self.model is None:
+            if self.build is None:
+                raise UserError(
+                    "the task has no model: give model.model, what builds one, or "
+                    "model.pretrained, which the command line (or tasks.finetuning.load_source) reads."
+                )
             try:
                 self.model = self.build(**self.data.model_arguments)
             except (TypeError, ValueError) as error:
                 raise UserError(f"model: {error}") from error
+            adapt(self.model, self.lora, self.freeze_patterns)
             if self.compile_model:
                 for part in self.compiled_parts():
                     part.compile()  # in place: names in checkpoints stay as they are
@@ -92,7 +120,13 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         fused = "mixed" not in str(self.trainer.precision)
         optimizer = build_optimizer(
-            self.optimizer_name, self.model, self.lr, self.weight_decay, self.betas, fused
+            self.optimizer_name,
+            self.model,
+            self.lr,
+            self.weight_decay,
+            self.betas,
+            fused,
+            self.layer_decay,
         )
         total = self.trainer.estimated_stepping_batches
         if total == math.inf:
@@ -115,6 +149,9 @@ class Task(pl.LightningModule):
         checkpoint["family"] = {
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "model": self.model_spec,
-            "arguments": dict(self.data.model_arguments),
+            # A published model's are all its own.
+            "arguments": {} if self.pretrained else dict(self.data.model_arguments),
             "assets": self.data.assets(),
+            "pretrained": self.pretrained,
+            "lora": None if self.lora is None else asdict(self.lora),
         }

@@ -25,7 +25,10 @@ class TokenTask(Task):
     """
 
     def __init__(
-        self, model: Callable[[int], nn.Module], label_smoothing: float = 0.0, **options: Any
+        self,
+        model: Callable[[int], nn.Module] | None = None,
+        label_smoothing: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(model, **options)
         between(0, 1, of="model.", label_smoothing=label_smoothing)

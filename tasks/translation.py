@@ -28,7 +28,7 @@ class Translation(TokenTask):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module],
+        model: Callable[[int], nn.Module] | None = None,
         beams: int = 4,
         length_penalty: float = 1.0,
         max_ratio: float = 2.0,

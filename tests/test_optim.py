@@ -37,6 +37,65 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay():
     )
 
 
+VIT = {"dim": 16, "depth": 2, "heads": 2}
+
+
+def rates(optimizer, model):
+    """The learning rate of each parameter, by name."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lamb"])
+def test_layers_learn_at_their_own_rates_through_the_whole_schedule(name):
+    model = family.vit_tiny(3, patch_size=4, image_size=8, **VIT)
+    optimizer = build_optimizer(name, model, lr=1e-2, weight_decay=0.1, layer_decay=0.5)
+    schedule = build_schedule("cosine", optimizer, 2, 10)
+    layers = {"embedding": 0, "transformer.blocks.0": 1, "transformer.blocks.1": 2}
+    for step in range(4):
+        factor = schedule_factor("cosine", step, 2, 10)
+        for parameter, rate in rates(optimizer, model).items():
+            layer = next((n for start, n in layers.items() if parameter.startswith(start)), 3)
+            assert math.isclose(rate, 1e-2 * 0.5 ** (3 - layer) * factor), parameter
+        optimizer.step()
+        schedule.step()
+    assert len(rates(optimizer, model)) == len(list(model.parameters()))
+    decays = {g["weight_decay"] for g in optimizer.param_groups}
+    assert decays == {0.0, 0.1}
+
+
+def test_each_stack_counts_its_own_layers():
+    model = family.transformer_tiny(20, target_vocab_size=30, **VIT, decoder_depth=3)
+    at = rates(build_optimizer("adamw", model, lr=1.0, layer_decay=0.5), model)
+    assert at["source_embedding.tokens.weight"] == 0.5**3
+    assert at["target_embedding.tokens.weight"] == 0.5**4
+    assert at["encoder.blocks.1.feedforward.sublayer.up.weight"] == 0.5
+    assert at["encoder.blocks.0.self_attention.sublayer.qkv.weight"] == 0.5**2
+    assert at["decoder.blocks.0.cross_attention.sublayer.query.weight"] == 0.5**3
+    assert at["decoder.blocks.2.feedforward.norm.weight"] == 0.5
+    shared = family.transformer_tiny(20, **VIT)
+    at = rates(build_optimizer("adamw", shared, lr=1.0, layer_decay=0.5), shared)
+    assert at["source_embedding.tokens.weight"] == 0.5**3
+    clip = family.clip_small(20, **VIT, image_depth=1)
+    at = rates(build_optimizer("adamw", clip, lr=1.0, layer_decay=0.5), clip)
+    assert at["image.embedding.projection.weight"] == 0.5**2
+    assert at["text.embedding.tokens.weight"] == 0.5**3
+    assert at["logit_scale"] == at["image.head.weight"] == 1.0
+
+
+def test_layer_decay_needs_layers():
+    with pytest.raises(UserError, match="a Linear has none"):
+        build_optimizer("adamw", torch.nn.Linear(2, 2), lr=1.0, layer_decay=0.5)
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = tiny()
+    model.embedding.requires_grad_(False)
+    names = rates(build_optimizer("adamw", model, lr=1.0), model)
+    assert names
+    assert not [name for name in names if name.startswith("embedding")]
+
+
 def test_orthogonalised_matrices_have_singular_values_near_one():
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 40)))

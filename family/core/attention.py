@@ -105,7 +105,7 @@ class Attention(nn.Module):
             causal = False
         else:
             causal = self.causal if causal is None else causal
-            mask = expand_mask(mask, len(x))
+            mask = expand_mask(mask, x.shape[0])
             count, total = queries.shape[2], keys.shape[2]
             plain = mask is None and bias is None and self.record is None and count == total
             if causal and not (plain and spans(self.window, total) and not compiling(cache)):
@@ -250,7 +250,7 @@ def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
         raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}.")
     if mask.dim() == 3:
         return mask[:, None]
-    return mask[:, None, None] if len(mask) == batch else mask[None, None]
+    return mask[:, None, None] if mask.shape[0] == batch else mask[None, None]
 
 
 def spans(window: int | None, keys: int) -> bool:

@@ -106,7 +106,7 @@ class Transformer(nn.Module):
         """
         rotary, bias = self._positions(x, positions, cache)
         if context_mask is not None:
-            context_mask = expand_mask(context_mask, len(context_mask))
+            context_mask = expand_mask(context_mask, context_mask.shape[0])
         arguments: dict[str, Any] = {
             "mask": self._allowed(x, mask, bias, cache),
             "causal": self.config.causal,

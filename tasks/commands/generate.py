@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             print(flush=True)  # an empty line ends no session
             continue
         ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long)
-        count = new_tokens(ids.shape[1], options.max_new_tokens, model.config.max_tokens)
+        longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
+        count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
         written: list[int] = []
         print(prompt, end="", flush=True)
         shown = 0
@@ -70,7 +72,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         print(flush=True)
 
 
-def new_tokens(prompt: int, wanted: int | None, context: int) -> int:
+def new_tokens(prompt: int, wanted: int | None, context: float) -> int:
     """How many tokens follow a prompt of so many; by default at most 200.
 
     Raises:
@@ -78,7 +80,7 @@ def new_tokens(prompt: int, wanted: int | None, context: int) -> int:
     """
     if prompt == 0:
         raise UserError("the prompt is empty: it needs one token at least.")
-    count = max(1, min(200, context - prompt)) if wanted is None else wanted
+    count = int(max(1, min(200, context - prompt))) if wanted is None else wanted
     if prompt + count > context:
         raise UserError(
             f"a prompt of {prompt} tokens and {count} new ones do not fit the model's context of "

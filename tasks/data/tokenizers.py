@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from family.inputs import tokenizer
+from family.inputs.tokenizer import TRAINED
 from tasks.errors import UserError
 
 Kind = Literal["bpe", "unigram", "char"]
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
-PIECE = 10_000
-"""Characters encoded at a time: the library's time grows faster than the length."""
+SPECIALS = tuple(TRAINED.values())
 
 
-class Tokenizer:
-    """Text to ids and back, over the ``tokenizers`` library.
-
-    ``pad_id, bos_id, eos_id`` are None where the vocabulary has no specials.
-    """
-
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
-        self.inner = inner
-        self.vocab_size: int = inner.get_vocab_size()
-        self.pad_id, self.bos_id, self.eos_id, self.unk_id = map(inner.token_to_id, SPECIALS)
+class Tokenizer(tokenizer.Tokenizer):
+    """A tokenizer that can be trained, and that names a character which it does not know."""
 
     @classmethod
     def train(
@@ -53,7 +44,7 @@ class Tokenizer:
         special = list(SPECIALS) if specials else []
         if kind == "char":
             inner = _characters(texts, special, lowercase)
-            return cls(inner)
+            return cls(inner, **TRAINED)
         least = 256 + len(special)
         if kind == "bpe" and vocab_size < least:
             raise UserError(
@@ -92,25 +83,15 @@ class Tokenizer:
             if "vocabulary is not large enough" in str(error):
                 raise too_small(vocab_size) from None
             raise
-        return cls(inner)
+        return cls(inner, **TRAINED)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without specials.
+    def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
+        """Ids of each text.
 
         Raises:
             UserError: a character that the vocabulary has no token for, and no unknown either.
         """
-        if len(text) <= PIECE:
-            return self._encode_pieces([text])[0]
-        pieces = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
-        return list(chain.from_iterable(self._encode_pieces(pieces)))
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """As :meth:`encode`, for many short texts in parallel."""
-        return self._encode_pieces(texts)
-
-    def _encode_pieces(self, texts: list[str]) -> list[list[int]]:
-        ids = [e.ids for e in self.inner.encode_batch(texts, add_special_tokens=False)]
+        ids = super().encode_batch(texts, special_tokens)
         if self.unk_id is None and self.inner.pre_tokenizer is None:
             # Characters without an unknown token: the library would drop one in silence.
             for text, encoded in zip(texts, ids, strict=True):
@@ -122,18 +103,6 @@ class Tokenizer:
                         "was trained on has none."
                     )
         return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, specials left out."""
-        return self.inner.decode(list(ids), skip_special_tokens=True)
-
-    def to_json(self) -> str:
-        """All of it as one string; kept in checkpoints."""
-        return self.inner.to_str()
-
-    @classmethod
-    def from_json(cls, text: str) -> Tokenizer:
-        return cls(tokenizers.Tokenizer.from_str(text))
 
 
 def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:

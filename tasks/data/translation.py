@@ -73,6 +73,8 @@ class TranslationData(FamilyData):
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.source_tokenizer: Tokenizer | None = None
         self.target_tokenizer: Tokenizer | None = None
+        self.start_id: int | None = None
+        """What a published model's decoder starts from; None is ``<bos>``."""
 
     def pairs(self, split: str) -> Pairs:
         """The raw sentences of "train", "val" or "test"."""
@@ -92,12 +94,14 @@ class TranslationData(FamilyData):
             "tokenizers": {
                 "source": self.source_tokenizer.to_json(),
                 "target": self.target_tokenizer.to_json(),
-            }
+            },
+            "start_id": self.start_id,
         }
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         given = {name: Tokenizer.from_json(text) for name, text in assets["tokenizers"].items()}
         self.source_tokenizer, self.target_tokenizer = given["source"], given["target"]
+        self.start_id = assets.get("start_id")
 
     def setup(self, stage: str | None = None) -> None:
         if self.source_tokenizer is None:
@@ -155,7 +159,9 @@ class TranslationData(FamilyData):
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=partial(collate, self.source_tokenizer, self.target_tokenizer),
+            collate_fn=partial(
+                collate, self.source_tokenizer, self.target_tokenizer, start_id=self.start_id
+            ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -165,20 +171,23 @@ def collate(
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
     examples: list[tuple[list[int], list[int], tuple[str, str], int]],
+    start_id: int | None = None,
 ) -> Batch:
     """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` the raw texts, their lines.
 
-    The source ends with ``<eos>``; the target as fed to the decoder begins with ``<bos>``; labels
-    are the target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
+    The source ends with ``<eos>``; the target as fed to the decoder begins with ``<bos>``, or what
+    ``start_id`` says; labels are the target shifted by one, ending with ``<eos>``, ``IGNORE`` at
+    padding.
     """
-    pad, bos, eos = target_tokenizer.pad_id, target_tokenizer.bos_id, target_tokenizer.eos_id
+    pad, eos = target_tokenizer.pad_id, target_tokenizer.eos_id
+    start = target_tokenizer.bos_id if start_id is None else start_id
     source = pad_rows([[*e[0], source_tokenizer.eos_id] for e in examples], -1)
     mask = source >= 0
     labels = pad_rows([[*e[1], eos] for e in examples], IGNORE)
     return {
         "source": source.masked_fill(~mask, source_tokenizer.pad_id),
         "source_mask": mask,
-        "target": pad_rows([[bos, *e[1]] for e in examples], pad),
+        "target": pad_rows([[start, *e[1]] for e in examples], pad),
         "labels": labels,
         "source_text": [e[2][0] for e in examples],
         "target_text": [e[2][1] for e in examples],
