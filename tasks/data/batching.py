@@ -60,6 +60,7 @@ class TokenBatches(Sampler[list[int]]):
     Args:
         lengths: tokens of each example, the larger of source and target.
         tokens_per_batch: an example longer than this is a batch of its own.
+        max_rows: at most so many examples a batch, however short they are.
         shuffle: False keeps the examples in the order of their lengths.
         place: where the run stands.
     """
@@ -71,10 +72,11 @@ class TokenBatches(Sampler[list[int]]):
         shuffle: bool = True,
         seed: int = 0,
         place: Place | None = None,
+        max_rows: int | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.tokens_per_batch, self.shuffle, self.seed = tokens_per_batch, shuffle, seed
-        self.place = place or Place()
+        self.place, self.max_rows = place or Place(), max_rows
 
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch."""
@@ -89,7 +91,8 @@ class TokenBatches(Sampler[list[int]]):
         longest = 0
         for index in order.tolist():
             length = max(longest, int(self.lengths[index]))
-            if groups[-1] and length * (len(groups[-1]) + 1) > self.tokens_per_batch:
+            rows = len(groups[-1])
+            if rows and (length * (rows + 1) > self.tokens_per_batch or rows == self.max_rows):
                 groups.append([])
                 length = int(self.lengths[index])
             groups[-1].append(index)

@@ -1,0 +1,62 @@
+"""What the classification of pictures and of texts share: a loss over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tasks.errors import between
+from tasks.task import Task
+
+
+class ClassTask(Task):
+    """Train a model on the cross-entropy of classes.
+
+    Args:
+        model: what builds the model from the number of classes.
+        label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
+        options: of :class:`~tasks.task.Task`.
+    """
+
+    monitor = ("val/accuracy", "max")
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module] | None = None,
+        label_smoothing: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        between(0, 1, of="model.", label_smoothing=label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        """``(batch, classes)`` in float32, by the contract of the task's members."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        # Labels are ids, or after mixup and cutmix probabilities: cross-entropy takes both.
+        loss = F.cross_entropy(
+            self.logits(batch), batch["labels"], label_smoothing=self.label_smoothing
+        )
+        self.log_training("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
+        """Log loss and accuracy; returns the logits."""
+        logits, labels = self.logits(batch), batch["labels"]
+        metrics = {
+            f"{split}/loss": F.cross_entropy(logits, labels),
+            f"{split}/accuracy": (logits.argmax(-1) == labels).float().mean(),
+        }
+        self.log_dict(metrics, on_epoch=True, batch_size=len(labels), sync_dist=True, prog_bar=True)
+        return logits
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        scores, ids = self.logits(batch).softmax(-1).max(-1)
+        names = self.data.assets()["labels"]
+        pairs = zip(ids.tolist(), scores.tolist(), strict=True)
+        return [{"label": names[i], "score": round(score, 6)} for i, score in pairs]

@@ -1,0 +1,145 @@
+"""Texts and their classes: tables, JSON lines, and the world of shapes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.data import shapes
+from tasks.data.captions import TABLES, choose, table_rows
+from tasks.data.text_files import read_lines
+from tasks.errors import UserError
+
+TEXT_COLUMNS = ("text", "sentence", "review", "title")
+LABEL_COLUMNS = ("label", "class", "category")
+ALSO = {"val": ("dev", "valid", "validation")}
+"""What a split's file may be called beside the name of the split."""
+
+
+class LabelledText(NamedTuple):
+    """A text, the name of its class, and where it stands, for messages."""
+
+    text: str
+    label: str
+    where: str
+
+
+def find_table(root: Path, option: str, name: str) -> Path:
+    """The file of a split: ``NAME.tsv``, ``.csv`` or ``.jsonl``.
+
+    Args:
+        option: of the data module, which gave the name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root {root} {what}.")
+    for stem in (name, *ALSO.get(name, ())):
+        for ending in TABLES:
+            if (root / f"{stem}{ending}").is_file():
+                return root / f"{stem}{ending}"
+    tables = sorted(path.name for path in root.iterdir() if path.suffix in TABLES)
+    have = ", ".join(tables) or "no table at all"
+    raise UserError(
+        f"{root} has no {name}.tsv, .csv or .jsonl for data.{option}={name!r}, but {have}."
+    )
+
+
+def read_labelled(
+    file: Path, text_column: str | None = None, label_column: str | None = None
+) -> list[LabelledText]:
+    """All rows of a table, in their order.
+
+    Args:
+        text_column, label_column: None finds the columns by their usual names; a ``.tsv`` without
+            such names is a sentence, a tab and a label a line.
+
+    Raises:
+        UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
+            row without a text or a label.
+    """
+    bare = text_column is None and label_column is None and not has_header(file)
+    rows = list(bare_rows(file) if bare else table_rows(file))
+    if not rows:
+        raise UserError(f"{file} has no line below the names of the columns.")
+    names = list(rows[0][1])
+    text = choose(file, names, text_column, TEXT_COLUMNS, "text_column")
+    if label_column is None and not {*names} & {*LABEL_COLUMNS}:
+        raise UserError(
+            f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, and "
+            "family classify takes texts without."
+        )
+    label = choose(file, names, label_column, LABEL_COLUMNS, "label_column")
+    found = []
+    for line, row in rows:
+        one = LabelledText(
+            row.get(text, "").strip(), row.get(label, "").strip(), f"{file} line {line}"
+        )
+        for column, value in ((text, one.text), (label, one.label)):
+            if not value:
+                raise UserError(f"{one.where} has an empty {column}.")
+        found.append(one)
+    return found
+
+
+def has_header(file: Path) -> bool:
+    """Whether the first line names columns: always, but for a ``.tsv`` of two without usual names."""
+    if file.suffix != ".tsv":
+        return True
+    names = read_lines(file)[0].removeprefix("\ufeff").split("\t")
+    return len(names) > 2 or bool({*names} & {*TEXT_COLUMNS, *LABEL_COLUMNS})
+
+
+def bare_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """As :func:`~tasks.data.captions.table_rows`, of a file whose columns have no names."""
+    for number, line in enumerate(read_lines(file), 1):
+        fields = line.removeprefix("\ufeff").split("\t")
+        if len(fields) != 2:
+            raise UserError(f"{file} line {number} needs a sentence, a tab and its label.")
+        yield number, dict(zip(("text", "label"), fields, strict=True))
+
+
+def class_names(rows: list[LabelledText]) -> list[str]:
+    """The names of the classes, sorted; by their values where all are numbers.
+
+    Raises:
+        UserError: one class alone.
+    """
+    names = sorted({row.label for row in rows})
+    if len(names) < 2:
+        raise UserError(
+            f"every text has the label {names[0]!r} (from {rows[0].where} on): there must be two "
+            "classes at least."
+        )
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return names
+
+
+def labelled_shapes(count: int, seed: int, split: str) -> list[LabelledText]:
+    """Sentences of how one shape stands to another; the class is the shape at the left or on top.
+
+    No word tells it: who stands where depends on the relation and on the order of the two. As in
+    translation, no sentence belongs to two splits.
+    """
+    found: list[LabelledText] = []
+    index = 0
+    while len(found) < count:
+        scene = shapes.sample(index, seed, split)
+        index += 1
+        singles = [group[0] for group in shapes.groups(scene) if len(group) == 1]
+        if len(singles) < 2:
+            continue
+        one, other = singles[:2]
+        how = shapes.relation(one, other)
+        words = (shapes.english(thing, 1, "the") for thing in (one, other))
+        text = f" is {shapes.RELATIONS[how][0]} ".join(words)
+        first = one if how in ("left", "above") else other
+        if zlib.crc32(text.encode()) % 10 in shapes.SPLITS[split]:
+            found.append(LabelledText(text, first.shape, f"sentence {index}"))
+    return found

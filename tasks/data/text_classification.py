@@ -1,0 +1,216 @@
+"""Texts and their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from family.inputs.tokenizer import Tokenizer as AnyTokenizer
+from tasks.data.base import FamilyData
+from tasks.data.batching import TokenBatches
+from tasks.data.labelled_texts import (
+    LabelledText,
+    class_names,
+    find_table,
+    labelled_shapes,
+    read_labelled,
+)
+from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.errors import UserError, at_least, closest
+
+Batch = dict[str, Any]
+
+
+class TextClassificationData(FamilyData):
+    """Texts and their classes, tokenized, in batches of like length.
+
+    The classes are those of the training split, in the order of their names, or of their numbers.
+
+    Args:
+        root: a folder with a table for each split, ``SPLIT.tsv``, ``.csv`` or ``.jsonl``, whose
+            first line names the columns (a ``.tsv`` of two columns may do without: a sentence, a
+            tab, a label); None is the built-in world of shapes: which of two shapes is at the left
+            or on top.
+        train, val, test: the splits' names; "val" may also be called dev, valid or validation.
+        text_column, label_column: without them columns with usual names are found.
+        tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
+        vocab_size: for bpe and unigram.
+        lowercase: see lower-cased text alone.
+        max_tokens: longer texts lose their end; the tokens that mark begin and end count.
+        batch_size: texts of a batch.
+        examples: training sentences of the built-in world.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        train: str = "train",
+        val: str = "val",
+        test: str = "test",
+        text_column: str | None = None,
+        label_column: str | None = None,
+        tokenizer: Kind = "bpe",
+        vocab_size: int = 8000,
+        lowercase: bool = False,
+        max_tokens: int = 128,
+        batch_size: int = 32,
+        examples: int = 8000,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        at_least(1, batch_size=batch_size, examples=examples)
+        at_least(0, num_workers=num_workers, seed=seed)
+        at_least(3, max_tokens=max_tokens)
+        self.root = None if root is None else Path(root)
+        self.splits = {"train": train, "val": val, "test": test}
+        self.columns = text_column, label_column
+        self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
+        self.max_tokens, self.batch_size, self.examples = max_tokens, batch_size, examples
+        self.seed, self.num_workers = seed, num_workers
+        self.tokenizer: Tokenizer | None = None
+        self.given: list[str] | None = None
+        self._rows: dict[str, list[LabelledText]] = {}
+
+    # --- What there is ---
+
+    def rows(self, split: str) -> list[LabelledText]:
+        """The texts of "train", "val" or "test" with their classes.
+
+        Raises:
+            UserError: see :func:`~tasks.data.labelled_texts.read_labelled`.
+        """
+        if split not in self._rows:
+            if self.root is None:
+                count = self.examples if split == "train" else max(100, self.examples // 10)
+                self._rows[split] = labelled_shapes(count, self.seed, split)
+            else:
+                file = find_table(self.root, split, self.splits[split])
+                self._rows[split] = read_labelled(file, *self.columns)
+        return self._rows[split]
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in the order of the ids: a checkpoint's, or those of the training split."""
+        if self.given is None:
+            self.given = class_names(self.rows("train"))
+        return self.given
+
+    def labels(self, split: str) -> list[int]:
+        """The id of each text's class.
+
+        Raises:
+            UserError: a class that is none of ours.
+        """
+        ids = {name: i for i, name in enumerate(self.classes)}
+        for row in self.rows(split):
+            if row.label not in ids:
+                known = f"{', '.join(self.classes[:5])}{' ...' if len(ids) > 5 else ''}"
+                raise UserError(
+                    f"{row.where} has the label {row.label!r}, which is none of the {len(ids)} "
+                    f"classes ({known}).{closest(row.label, ids)}"
+                )
+        return [ids[row.label] for row in self.rows(split)]
+
+    # --- What Lightning and tasks ask for ---
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.tokenizer is None:
+            texts = (row.text for row in self.rows("train"))
+            self.tokenizer = Tokenizer.train(self.kind, texts, self.vocab_size, self.lowercase)
+            with_ends(self.tokenizer)
+        # Read now, so that a mistake in the files ends the run before it began.
+        if stage in (None, "fit"):
+            self.labels("train")
+        if stage in (None, "fit", "validate"):
+            self.labels("val")
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """``vocab_size`` and ``num_classes``."""
+        self.setup("tokenizer")
+        assert self.tokenizer is not None
+        return {"vocab_size": self.tokenizer.vocab_size, "num_classes": len(self.classes)}
+
+    def assets(self) -> dict[str, Any]:
+        self.setup("tokenizer")
+        assert self.tokenizer is not None
+        return {
+            "tokenizers": {"text": self.tokenizer.to_json()},
+            "labels": list(self.classes),
+            "max_tokens": self.max_tokens,
+        }
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        """As of a checkpoint; without ``labels`` the classes are those of the training split."""
+        self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
+        self.given = assets.get("labels")
+        # Positions beyond were never trained.
+        self.max_tokens = min(self.max_tokens, assets.get("max_tokens") or self.max_tokens)
+
+    def loader(self, split: str) -> DataLoader[Any]:
+        self.setup("tokenizer")
+        assert self.tokenizer is not None
+        texts = [row.text for row in self.rows(split)]
+        ids = with_ends(self.tokenizer).encode_batch(texts, special_tokens=True)
+        sampler = TokenBatches(
+            [min(len(row), self.max_tokens) for row in ids],
+            self.batch_size * self.max_tokens,
+            split == "train",
+            self.seed,
+            self.place,
+            max_rows=self.batch_size,
+        )
+        return DataLoader(
+            list(zip(texts, self.labels(split), range(len(texts)), strict=True)),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=partial(collate, self.tokenizer, self.max_tokens),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def collate(tokenizer: Tokenizer, max_tokens: int, examples: list[tuple[str, int, int]]) -> Batch:
+    """A batch: ``input_ids, mask (batch, tokens)``, ``labels (batch,)``, the texts, their lines."""
+    texts, labels, lines = zip(*examples, strict=True)
+    input_ids, mask = encode_texts(tokenizer, texts, max_tokens)
+    return {
+        "input_ids": input_ids,
+        "mask": mask,
+        "labels": torch.tensor(labels),
+        "text": list(texts),
+        "line": list(lines),
+    }
+
+
+def encode_texts(
+    tokenizer: AnyTokenizer, texts: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Texts as a classifier reads them: ids ``(texts, tokens)`` and their mask, True = a token.
+
+    Each stands between the special tokens that its tokenizer adds, and loses its end where it is
+    longer than ``max_tokens``.
+    """
+    return with_ends(tokenizer).batch(texts, max_tokens)
+
+
+def with_ends(tokenizer: AnyTokenizer) -> AnyTokenizer:
+    """Make a tokenizer put ``<bos>`` before a text and ``<eos>`` behind, unless it adds its own.
+
+    The first token then stands for the whole text, as BERT's [CLS] (Devlin et al. 2019, section 3).
+    """
+    inner = tokenizer.inner
+    ends = [tokenizer.specials.get(name) for name in ("bos", "eos")]
+    if None not in ends and not inner.num_special_tokens_to_add(False):
+        inner.post_processor = TemplateProcessing(
+            single=[ends[0], "$A", ends[1]],
+            special_tokens=[(token, inner.token_to_id(token)) for token in ends],
+        )
+    return tokenizer

@@ -1,0 +1,85 @@
+"""Text classification: a text in, a class out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torchmetrics.classification import MulticlassF1Score
+
+from tasks.class_task import ClassTask
+from tasks.errors import UserError
+from tasks.gathering import gather
+
+SHOWN = 8
+"""Texts among the samples."""
+
+
+class Judged(NamedTuple):
+    """A text, its class, the one that the model made likeliest, and how likely."""
+
+    text: str
+    true: str
+    made: str
+    probability: float
+
+
+class TextClassification(ClassTask):
+    """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes."""
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        wanted = getattr(self.data, "max_tokens", 0)
+        longest = getattr(getattr(self.model, "config", None), "max_tokens", wanted)
+        if wanted > longest:
+            raise UserError(
+                f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
+                "make one smaller, or the other larger."
+            )
+        classes = self.data.model_arguments["num_classes"]
+        self.f1 = MulticlassF1Score(classes, average="macro")
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        return self.model(batch["input_ids"], batch["mask"]).float()
+
+    def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
+        logits = super().evaluate(batch, split)
+        self.f1.update(logits, batch["labels"])
+        return logits
+
+    def on_validation_epoch_start(self) -> None:
+        self.judged: list[Judged] = []
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        logits = self.evaluate(batch, "val")
+        names = self.data.assets()["labels"]
+        chances, ids = logits.softmax(-1).max(-1)
+        rows = zip(
+            batch["text"], batch["labels"].tolist(), ids.tolist(), chances.tolist(), strict=True
+        )
+        self.judged += [Judged(text, names[t], names[m], p) for text, t, m, p in rows]
+
+    def test_step(self, batch: dict[str, Any], index: int) -> None:
+        self.evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+        judged = gather(self.judged)
+        # Spread over the set: batches are sorted by length.
+        spread = judged[:: max(1, len(judged) // SHOWN)][:SHOWN]
+        self.samples = [
+            f"{j.text}\n    made: {j.made} ({j.probability:.2f})\n    true: {j.true}"
+            for j in spread
+        ]
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        self.log(f"{split}/f1_macro", self.f1.compute(), prog_bar=True)
+        self.f1.reset()
+
+    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        made = super().predict_step(batch, index)
+        rows = zip(batch["line"], batch["text"], made, strict=True)
+        return [{"line": line, "text": text, **one} for line, text, one in rows]
