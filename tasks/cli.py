@@ -243,6 +243,9 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
+        # Of each checkpoint it says that it is written whole.
+        connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
+        logging.getLogger(connector).setLevel(logging.WARNING)
         FamilyCLI(
             pl.LightningModule,
             pl.LightningDataModule,
