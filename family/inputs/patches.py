@@ -42,6 +42,8 @@ class PatchEmbedding(nn.Module):
             alone (DINOv2 with registers).
         interpolation: how a learned table follows another size: "antialiased" (bicubic with
             antialiasing, as timm), "bicubic" (as transformers) or "bilinear" (as Segmenter).
+        drop_rest: pixels right and below that fill no patch are left out, not refused (SigLIP's 384
+            pixels in patches of 14); for the stem "patch".
         stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
             to the patch (Xiao et al. 2021), which learns better from few pictures.
         bias: of the projection (CLIP has none).
@@ -66,14 +68,19 @@ class PatchEmbedding(nn.Module):
         bias: bool = True,
         norm: bool = False,
         interpolation: str = "antialiased",
+        drop_rest: bool = False,
     ) -> None:
         super().__init__()
         check_config(config, stem)
         check_positions(prefix_positions, interpolation)
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, not {channels}.")
+        if drop_rest and stem != "patch":
+            raise ValueError(f"drop_rest=True needs stem='patch', not {stem!r}.")
         self.config, self.channels = config, channels
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
         self.num_prefix_tokens = int(class_token) + register_tokens
-        self.interpolation = interpolation
+        self.interpolation, self.drop_rest = interpolation, drop_rest
         std = 0.02 if config.init_std is None else config.init_std
         self.stem: nn.Module = nn.Identity()
         if stem == "conv":
@@ -132,10 +139,11 @@ class PatchEmbedding(nn.Module):
         """``(rows, columns)`` of patches in a picture.
 
         Raises:
-            ValueError: the sides are not multiples of the patch's.
+            ValueError: the sides are not multiples of the patch's, or less than it.
         """
         down, across = self.patch_size
-        if height < down or width < across or height % down or width % across:
+        rest = not self.drop_rest and (height % down or width % across)
+        if height < down or width < across or rest:
             raise ValueError(
                 f"a picture of {height} x {width} pixels does not divide into patches of "
                 f"{down} x {across}: its sides must be multiples of theirs."

@@ -21,14 +21,15 @@ from family.models.vit import ViT
 def image_vit(
     embed_dim: int,
     config: TransformerConfig,
-    image_size: int | Sequence[int],
-    patch_size: int | Sequence[int],
     pool: str,
     norm: bool,
     projection: bool,
-    interpolation: str,
+    **patches: Any,
 ) -> ViT:
     """The picture tower: a ViT whose classes are the common space; arguments as :class:`CLIP`'s.
+
+    Args:
+        patches: ``image_size``, ``patch_size``, ``interpolation``, ``drop_rest``.
 
     Raises:
         ValueError: no projection, and a width other than that of the space.
@@ -40,14 +41,12 @@ def image_vit(
     vit = ViT(
         embed_dim if projection else 0,
         config,
-        image_size=image_size,
-        patch_size=patch_size,
         pool=pool,
         class_token=pool == "class",
         patch_bias=not norm,
         embedding_norm=norm,
-        interpolation=interpolation,
         head_bias=False,
+        **patches,
     )
     if isinstance(vit.head, nn.Linear):
         # A head of zeros, a good start for classes, would give embeddings without a direction.
@@ -126,8 +125,8 @@ class CLIP(nn.Module):
         image: the ViT's stack; None where ``image_tower`` stands in for it.
         text: the text stack; causal in CLIP.
         embed_dim: width of the common space.
-        image_size, patch_size, image_pool, interpolation: of the ViT; "class" is CLIP's pooling,
-            "attention" SigLIP's.
+        image_size, patch_size, image_pool, interpolation, drop_rest: of the ViT; "class" is CLIP's
+            pooling, "attention" SigLIP's.
         image_norm: norm patches before the stack, in place of a bias on each (CLIP).
         image_projection: a linear layer from the ViT to the common space; SigLIP has none, its ViT
             is as wide as the space.
@@ -162,6 +161,7 @@ class CLIP(nn.Module):
         image_norm: bool = True,
         image_projection: bool = True,
         interpolation: str = "antialiased",
+        drop_rest: bool = False,
         fill_id: int | None = None,
         text_bias: bool = False,
     ) -> None:
@@ -175,12 +175,13 @@ class CLIP(nn.Module):
             image_tower = image_vit(
                 embed_dim,
                 image,
-                image_size,
-                patch_size,
                 image_pool,
                 image_norm,
                 image_projection,
-                interpolation,
+                image_size=image_size,
+                patch_size=patch_size,
+                interpolation=interpolation,
+                drop_rest=drop_rest,
             )
         self.image = image_tower
         self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id, fill_id, text_bias)

@@ -64,7 +64,9 @@ class Proposals(nn.Module):
         scores = class_scores(logits.detach(), self.classification).amax(-1)
         best = scores.masked_fill(~real, -1.0).topk(min(count, real.shape[1])).indices
         index = best[..., None]
-        anchors = self._grid(mask).expand(memory.shape[0], -1, -1).gather(1, index.expand(-1, -1, 4))
+        anchors = (
+            self._grid(mask).expand(memory.shape[0], -1, -1).gather(1, index.expand(-1, -1, 4))
+        )
         chosen = x.gather(1, index.expand(-1, -1, x.shape[-1]))
         logits = logits.gather(1, index.expand(-1, -1, logits.shape[-1]))
         return logits, self.head.box_logits(chosen, anchors), real.gather(1, best)

@@ -28,7 +28,7 @@ class ViT(nn.Module):
         pool: "class" takes the class token, "mean" the mean over patches, "class+mean" both side by
             side, "attention" a learned query that attends to patches.
         class_token, register_tokens, prefix_positions, stem, patch_bias, embedding_norm, channels,
-            interpolation: see :class:`~family.inputs.patches.PatchEmbedding`.
+            interpolation, drop_rest: see :class:`~family.inputs.patches.PatchEmbedding`.
         pool_norm: the final norm stands after pooling instead of before; None is so for "mean", as
             timm has it.
         pooler: a dense layer with this activation before the classes: "tanh" (the representation
@@ -57,6 +57,7 @@ class ViT(nn.Module):
         patch_bias: bool = True,
         embedding_norm: bool = False,
         interpolation: str = "antialiased",
+        drop_rest: bool = False,
         pool_norm: bool | None = None,
         pooler: str | None = None,
         distilled: bool = False,
@@ -82,6 +83,7 @@ class ViT(nn.Module):
             bias=patch_bias,
             norm=embedding_norm,
             interpolation=interpolation,
+            drop_rest=drop_rest,
         )
         self.image_size, self.patch_size = self.embedding.image_size, self.embedding.patch_size
         self.num_prefix_tokens = self.embedding.num_prefix_tokens

@@ -6,7 +6,7 @@ from typing import Any
 
 from family.models.clip import CLIP
 from family.pretrained.table import ADDED, FIRST, Field, Format, Names, Reshape, Row, blocks
-from family.pretrained.words import ACTIVATIONS
+from family.pretrained.words import ACTIVATIONS, rest
 
 BLOCK: Names = {
     "self_attention.norm": "layer_norm1",
@@ -65,7 +65,15 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     eos = text.get("eos_token_id", EOS_ID)
     if not isinstance(eos, int):
         raise ValueError(f"text_config.eos_token_id={eos!r} is not supported; one number is.")
-    return {"eos_id": text.get("vocab_size", EOS_ID + 1) - 1 if eos == 2 else eos}
+    return {
+        "eos_id": text.get("vocab_size", EOS_ID + 1) - 1 if eos == 2 else eos,
+        **patch_rest(config, 32),
+    }
+
+
+def patch_rest(config: dict[str, Any], patch_size: int) -> dict[str, bool]:
+    image = config.get("vision_config") or {}
+    return rest(image.get("image_size", 224), image.get("patch_size", patch_size))
 
 
 FORMAT = Format(
@@ -109,7 +117,8 @@ def siglip_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     # SigLIP 2 has Gemma's vocabulary, which is padded with 0; its configs do not say so.
     padding = 0 if text.get("vocab_size") == 256_000 else 1
     width = text.get("projection_size") or text.get("hidden_size", 768)
-    return {"fill_id": text.get("pad_token_id", padding), "embed_dim": width}
+    padding = text.get("pad_token_id", padding)
+    return {"fill_id": padding, "embed_dim": width, **patch_rest(config, 16)}
 
 
 SIGLIP = Format(

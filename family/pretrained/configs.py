@@ -22,6 +22,7 @@ TRAINING = {
     "frozen_norm",
     "pretrained",
     "interpolation",
+    "drop_rest",
 }
 """What acts in training alone, or on pictures of another size: a format that does not record it still
 carries the model."""
@@ -122,7 +123,7 @@ def settled(model: Any) -> dict[str, Any]:
 
 def write_field(field: Field, value: Any, layout: Format) -> Any:
     if field.values is None:
-        return list(value) if isinstance(value, tuple) else value
+        return square(list(value) if isinstance(value, tuple) else value)
     for theirs, ours in field.values.items():
         if ours == value:
             return theirs

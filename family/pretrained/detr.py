@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from family.inputs.backbone import CNNBackbone
 from family.models.detr import DETR
 from family.pretrained.table import LAYER, Field, Format, Names, Row, blocks
 from family.pretrained.weights import Weights
@@ -123,6 +124,8 @@ def backbone(config: dict[str, Any]) -> dict[str, Any]:
     name = inner.get("backbone") or config.get("backbone") or "resnet50"
     if kind == "resnet":
         name = resnet(inner)
+    elif not isinstance(name, str):
+        raise ValueError(f"backbone={name!r} is no name.")
     elif kind != "timm_backbone" or config.get("use_timm_backbone") is False:
         raise ValueError(
             f"the backbone {name if kind == 'timm_backbone' else kind!r} is not known."
@@ -160,9 +163,22 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {"num_classes": count_labels(config), **backbone(config)}
 
 
+def network(model: Any) -> CNNBackbone:
+    """The backbone of a model, if a config can name it.
+
+    Raises:
+        ValueError: patches, or a module that was handed in.
+    """
+    name = model.arguments["backbone"]
+    if not isinstance(model.backbone, CNNBackbone) or not isinstance(name, str):
+        name = name if isinstance(name, str) else type(name).__name__
+        raise ValueError(f"no format can express backbone={name!r}; they name a network of timm.")
+    return model.backbone
+
+
 def written(model: Any, config: dict[str, Any]) -> dict[str, Any]:
+    info: Any = network(model).net.feature_info
     stride = {"output_stride": 16} if model.arguments["dilation"] else {}
-    index = int(model.backbone.net.feature_info.out_indices[-1])
     return {
         "backbone_config": {
             "model_type": "timm_backbone",
@@ -170,7 +186,7 @@ def written(model: Any, config: dict[str, Any]) -> dict[str, Any]:
             "num_channels": 3,
             "features_only": True,
             "use_pretrained_backbone": False,
-            "out_indices": [index],
+            "out_indices": [int(info.out_indices[-1])],
             **stride,
         },
         "dilation": bool(stride),
@@ -210,6 +226,11 @@ def describe_state(weights: Weights) -> dict[str, Any]:
         "dec_layers": count(r"transformer\.decoder\.layers\.(\d+)\."),
         "pre_norm": "transformer.encoder.norm.weight" in weights.places,
     }
+
+
+def original_written(model: Any, config: dict[str, Any]) -> dict[str, Any]:
+    network(model)
+    return {}
 
 
 def original_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -265,5 +286,6 @@ ORIGINAL = Format(
     constants={"config.activation": "relu", "config.dropout": 0.1},
     names=original_names,
     detect=original_arguments,
+    finish=original_written,
     files=("", "checkpoint.pth"),
 )

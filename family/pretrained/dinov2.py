@@ -12,7 +12,7 @@ from torch import Tensor
 from family.models.vit import ViT
 from family.pretrained.table import Field, Format, Names
 from family.pretrained.vit import ATTENTION, FIELDS, stack
-from family.pretrained.words import count_labels, label_fields
+from family.pretrained.words import count_labels, label_fields, rest
 
 BLOCK: Names = {
     **ATTENTION,
@@ -43,7 +43,9 @@ def ffn_dim(dim: int, ratio: float, gated: bool) -> int:
 def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     gated, ratio = config.get("use_swiglu_ffn", False), config.get("mlp_ratio", 4)
     classes = "classifier.weight" in names
+    patch_size = config.get("patch_size", 14 if config["model_type"] == "dinov2" else 16)
     return {
+        **rest(config.get("image_size", 224), patch_size),
         "config.ffn_dim": ffn_dim(config["hidden_size"], ratio, gated),
         **({"config.activation": "silu"} if gated else {}),
         "num_classes": count_labels(config) if classes else 0,

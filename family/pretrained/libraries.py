@@ -46,7 +46,7 @@ def timm_name(name: str) -> Published:
         ValueError: no such model, one that we do not have, or one that cannot be fetched.
     """
     if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=1)
+        near = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{TIMM}{name} is no model of timm.{hint}")
     try:
@@ -66,8 +66,8 @@ def timm_folder(folder: Path) -> Published:
     weights = open_folder(folder)
     try:
         module = timm.create_model(f"local-dir:{folder}", device="meta")
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # among them asserts without a word
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{folder / 'config.json'} describes no model of timm: {reason}") from None
     return timm_published(module, weights)
 
@@ -77,9 +77,10 @@ def timm_published(module: Any, weights: Weights) -> Published:
     fields = dict(getattr(module, "pretrained_cfg", None) or {})
     if fields.get("input_size"):
         found.preprocess = understood(from_timm, fields, weights.origin)
-    labels = fields.get("label_names")
+    labels, words = fields.get("label_names"), fields.get("label_descriptions")
     if isinstance(labels, list | tuple) and len(labels) == module.num_classes:
-        found.labels = [str(name) for name in labels]
+        words = words if isinstance(words, dict) else {}  # of ImageNet's numbers
+        found.labels = [str(words.get(name, name)) for name in labels]
     return found
 
 

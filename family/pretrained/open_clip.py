@@ -12,7 +12,7 @@ from family.models.clip import CLIP
 from family.pretrained.images import to_open_clip
 from family.pretrained.table import ADDED, TRANSPOSED, Field, Format, Names, Row, blocks
 from family.pretrained.weights import Weights
-from family.pretrained.words import ratio
+from family.pretrained.words import ratio, rest
 
 BLOCK: Names = {
     "self_attention.norm": "ln_1",
@@ -153,7 +153,7 @@ def describe_state(weights: Weights) -> dict[str, Any]:
 
 def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     options = config["model_cfg"]
-    image, text = options["vision_cfg"], options["text_cfg"]
+    image, text = options.get("vision_cfg", {}), options.get("text_cfg", {})
     if not isinstance(image.get("layers", 12), int):
         raise ValueError(f"vision_cfg.layers={image['layers']}, a ResNet, is not supported.")
     width, text_width = image.get("width", 768), text.get("width", 512)
@@ -163,6 +163,7 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "text.ffn_dim": int(text_width * text.get("mlp_ratio", 4.0)),
         "eos_id": text.get("vocab_size", 49_408) - 1,  # they read the highest number of a text
         "logit_bias": "logit_bias" in names,
+        **rest(image.get("image_size", 224), image.get("patch_size", 16)),
     }
 
 

@@ -129,7 +129,7 @@ def published(folder: Path) -> Published:
     """
     config = read_json(folder / "config.json")
     name, arguments = str(config.get("class")), config.get("arguments")
-    member = getattr(family, name) if name in family.__all__ else None
+    member: Any = getattr(family, name) if name in family.__all__ else None
     if not is_member(member) or not isinstance(arguments, dict):
         raise ValueError(
             f"{folder / 'config.json'}: class={name!r} with its arguments is no member of ours."

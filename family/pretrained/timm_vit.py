@@ -13,7 +13,7 @@ from torch import nn
 from family.models.vit import ViT
 from family.pretrained.images import to_timm
 from family.pretrained.table import FIRST, Field, Format, Names, Reshape, Row, blocks
-from family.pretrained.words import ratio
+from family.pretrained.words import ratio, rest
 
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 ACTIVATIONS |= {"SiLU": "silu", "ReLU": "relu"}
@@ -114,6 +114,8 @@ def unsupported(module: Any) -> Iterator[str]:
     """What we cannot express, in words."""
     if type(module) not in (VisionTransformer, VisionTransformerDistilled):
         yield "its own blocks (only VisionTransformer and VisionTransformerDistilled are known)"
+    if not len(module.blocks):
+        yield "depth=0"
     patches, pool = module.patch_embed, module.attn_pool
     if type(patches) is not PatchEmbed or present(patches.norm) or patches.dynamic_img_pad:
         yield "an embedding other than patches, norms on it, or padding of pictures"
@@ -154,7 +156,10 @@ def activation(module: Any) -> str:
 def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     options = config["model_args"]
     hidden = int(options["embed_dim"] * options["mlp_ratio"])
-    return {"config.ffn_dim": hidden // 2 if config["gated"] else hidden}
+    return {
+        "config.ffn_dim": hidden // 2 if config["gated"] else hidden,
+        **rest(options["img_size"], options["patch_size"]),
+    }
 
 
 def written(vit: ViT, config: dict[str, Any]) -> dict[str, Any]:

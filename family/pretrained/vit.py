@@ -9,7 +9,7 @@ from typing import Any
 from family.models.vit import ViT
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
 from family.pretrained.timm_vit import prefix
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
+from family.pretrained.words import ACTIVATIONS, count_labels, label_fields, rest
 
 ATTENTION: Names = {
     "self_attention.sublayer.qkv": tuple(
@@ -83,6 +83,7 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         raise ValueError(f"pooler_output_size={width} is not supported; only hidden_size is.")
     classes = any(name.endswith("classifier.weight") for name in names)
     return {
+        **rest(config.get("image_size", 224), config.get("patch_size", 16)),
         "pooler": config.get("pooler_act", "tanh") if pooled else None,
         "num_classes": count_labels(config) if classes else 0,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from family.inputs.patches import pair
+
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -23,6 +25,12 @@ def ratio(hidden: int, dim: int) -> float:
     """``mlp_ratio`` of timm and open_clip, such that their rounding down arrives at ``hidden``."""
     share = hidden / dim
     return share if int(dim * share) == hidden else math.nextafter(share, math.inf)
+
+
+def rest(image_size: Any, patch_size: Any) -> dict[str, bool]:
+    """Whether pixels of a picture fill no patch, which the convolutions of all libraries leave out."""
+    sides = zip(pair(image_size), pair(patch_size), strict=True)
+    return {"drop_rest": any(side % patch for side, patch in sides)}
 
 
 def count_labels(config: dict[str, Any]) -> int:

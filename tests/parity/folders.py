@@ -44,12 +44,18 @@ def weights_of(folder):
     return load_file(folder / "model.safetensors")
 
 
-def refuses(folder, *words):
-    """One sentence that has all these words."""
+def message_of(source, **arguments):
+    """The sentence that a source is refused with."""
     with pytest.raises(ValueError) as caught:
-        family.from_pretrained(folder)
+        family.from_pretrained(source, **arguments)
     message = str(caught.value)
     assert "\n" not in message
+    return message
+
+
+def refuses(folder, *words):
+    """One sentence that has all these words."""
+    message = message_of(folder)
     for word in (str(folder), *words):
         assert word in message, message
 
@@ -58,6 +64,11 @@ def same(cases, folder, theirs):
     """The model of a folder computes what theirs does."""
     ours, inputs = family.from_pretrained(folder), cases.batch()
     with torch.no_grad():
-        expected = cases.theirs(theirs, inputs)
-        torch.testing.assert_close(cases.ours(ours, inputs), expected, rtol=1e-5, atol=1e-5)
+        close(cases.ours(ours, inputs), cases.theirs(theirs, inputs))
     return ours
+
+
+def close(ours, theirs):
+    """Equal but for the rounding of float32."""
+    with torch.no_grad():
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
