@@ -24,9 +24,10 @@ TASKS = {
     "DETR": "Detection",
     "Segmenter": "Segmentation",
     "CLIP": "ImageText",
+    "SentenceEncoder": "SentenceEmbedding",
 }
 """What each member does when it comes from a published source."""
-READ = ("GPT", "Seq2Seq", "T5", "BERT", "CLIP")
+READ = ("GPT", "Seq2Seq", "T5", "BERT", "CLIP", "SentenceEncoder")
 SEE = ("ViT", "DETR", "Segmenter", "CLIP")
 """Members that read text, and members that see pictures."""
 NAME = re.compile(r"(\w+:)?[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")

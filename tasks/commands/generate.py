@@ -13,6 +13,7 @@ import torch
 from family import Sampling
 from tasks.checkpoints import load_checkpoint
 from tasks.commands.sentences import given_or_read
+from tasks.commands.streaming import show
 from tasks.errors import UserError, at_least
 
 
@@ -57,19 +58,9 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long)
         longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
         count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
-        written: list[int] = []
         print(prompt, end="", flush=True)
-        shown = 0
-        for token in model.stream(
-            ids, max_new_tokens=count, sampling=sampling, generator=generator
-        ):
-            written.append(int(token))
-            # Decoded whole: a character may be made of several tokens.
-            text = tokenizer.decode(written)
-            if not text.endswith("\ufffd"):
-                print(text[shown:], end="", flush=True)
-                shown = len(text)
-        print(flush=True)
+        tokens = model.stream(ids, max_new_tokens=count, sampling=sampling, generator=generator)
+        show(tokenizer, tokens)
 
 
 def new_tokens(prompt: int, wanted: int | None, context: float) -> int:

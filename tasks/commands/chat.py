@@ -1,0 +1,98 @@
+"""``family chat SOURCE``: talk with a language model that was trained to answer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from family import Sampling
+from tasks.checkpoints import load_checkpoint
+from tasks.commands.sentences import checked, given_or_read
+from tasks.commands.streaming import show
+from tasks.errors import UserError, at_least
+
+NEW_TOKENS = 512
+"""The longest answer, where it is not said."""
+
+
+def run(arguments: list[str], folders: Iterable[Path]) -> None:
+    """Answer each line of standard input, in one conversation, as the answer grows."""
+    parser = argparse.ArgumentParser("family chat", description=__doc__)
+    parser.add_argument(
+        "source", help="a model with a chat template: a folder, or a name on the hub"
+    )
+    parser.add_argument("--system", help="what the model is told before the conversation")
+    parser.add_argument("--max_new_tokens", type=int, default=None, help="of an answer, at most")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
+    parser.add_argument("--top_p", type=float, default=0.95)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.max_new_tokens is not None:
+        at_least(1, of="--", max_new_tokens=options.max_new_tokens)
+    try:
+        sampling = Sampling(temperature=options.temperature, top_p=options.top_p)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    loaded = load_checkpoint(options.source, "LanguageModeling")
+    model: Any = loaded.model
+    tokenizer = loaded.tokenizer("text")
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"{options.source} has no chat template, so it was not trained to chat: try family "
+            "generate."
+        )
+    generator, stops = torch.Generator().manual_seed(options.seed), tokenizer.stop_ids()
+    messages: list[dict[str, str]] = []
+    if options.system is not None:
+        messages.append({"role": "system", "content": checked(options.system)})
+    for said in turns():
+        messages.append({"role": "user", "content": said})
+        try:
+            ids = tokenizer.encode(tokenizer.chat(messages))
+        except ValueError as error:
+            raise UserError(f"{options.source}: {error}") from None
+        count = room(len(ids), options.max_new_tokens, model.config.max_tokens)
+        tokens = model.stream(
+            torch.tensor([ids]),
+            max_new_tokens=count,
+            sampling=sampling,
+            generator=generator,
+            stop_ids=stops,
+        )
+        messages.append({"role": "assistant", "content": show(tokenizer, tokens)})
+
+
+def turns() -> Iterator[str]:
+    """What the user says, a line each; a person at a terminal is asked for it."""
+    lines = given_or_read([])
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        try:
+            said = next(lines, None)
+        except KeyboardInterrupt:
+            said = None
+        if said is None:
+            return
+        if said:
+            yield said
+
+
+def room(used: int, wanted: int | None, context: int) -> int:
+    """How many tokens an answer may have after a conversation of so many.
+
+    Raises:
+        UserError: the model's context is too short for both.
+    """
+    count = max(1, min(NEW_TOKENS, context - used)) if wanted is None else wanted
+    if used + count > context:
+        raise UserError(
+            f"the conversation of {used} tokens and an answer of {count} do not fit the model's "
+            f"context of {context} tokens: begin a new one."
+        )
+    return count

@@ -1,0 +1,93 @@
+"""``family export SOURCE --format onnx --out FOLDER``: a model in files that others read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from family.inputs.preprocess import Preprocess
+from family.pretrained import from_pretrained, save_pretrained
+from family.pretrained.text import save_tokenizer
+from tasks.checkpoints import load_checkpoint
+from tasks.data.tokenizers import Tokenizer
+from tasks.errors import UserError
+from tasks.exporting import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
+from tasks.published import TASKS, is_published, open_published
+
+TOLERANCE = {"safetensors": 0.0, "onnx": 1e-4, "torch-export": 1e-5}
+"""How far an export may be from its model, relative to the largest answer."""
+
+
+def run(arguments: list[str], folders: Iterable[Path]) -> None:
+    """Write the model, load it again, and compare the two on a random batch."""
+    parser = argparse.ArgumentParser("family export", description=__doc__)
+    parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
+    parser.add_argument("--format", choices=list(TOLERANCE), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--layout",
+        help="safetensors: as which published format, like gpt2 or sentence-transformers; none: our "
+        "own, which family.from_pretrained and all commands read",
+    )
+    options = parser.parse_args(arguments)
+    if options.layout is not None and options.format != "safetensors":
+        raise UserError(f"--layout is for --format safetensors, not {options.format}.")
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise UserError(f"--out {options.out} exists and is not empty: choose another folder.")
+    model = load(options.source)
+    inputs_of(model)  # refused before anything is written
+    again = export(model, options.format, options.layout, options.out)
+    worst, allowed = difference(model, again), TOLERANCE[options.format]
+    if not worst <= allowed:
+        raise UserError(
+            f"what {options.out} holds gives other answers than its model: they differ by "
+            f"{worst:.1e} of the largest, and at most {allowed:.0e} is allowed."
+        )
+    print(f"{options.out} holds a {type(model).__name__} as {options.layout or options.format}.")
+    print(f"Loaded again, its answers differ by {worst:.1e} of the largest (random batch).")
+
+
+def export(model: nn.Module, format: str, layout: str | None, folder: Path) -> Run:
+    """Write a model; returns it, loaded again."""
+    if format == "safetensors":
+        try:
+            save_pretrained(model, folder, format=layout)
+            again = from_pretrained(folder, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(f"--layout {layout}: {error}" if layout else str(error)) from None
+        return lambda batch: answers(again, batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(model, folder)
+    return quietly(to_onnx if format == "onnx" else to_program, model, folder)
+
+
+def load(source: str) -> Any:
+    """The model of a source, with all that goes with it."""
+    if is_published(source):
+        model = open_published(source)
+    else:
+        loaded = load_checkpoint(source, *TASKS.values())
+        model = equipped(loaded.model, loaded.assets)
+    # Attention takes another way where gradients may be asked for.
+    return model.eval().requires_grad_(False)
+
+
+def equipped(model: Any, assets: dict[str, Any]) -> Any:
+    """A model of a run, with the tokenizer, labels and preprocessing of its checkpoint."""
+    texts = set(assets.get("tokenizers", {}).values())
+    if len(texts) == 1:
+        model.tokenizer = Tokenizer.from_json(texts.pop())
+        model.tokenizer.max_tokens = assets.get("max_tokens")
+    elif texts:
+        print(
+            "The tokenizers of source and target differ: a folder has room for one, so none is in."
+        )
+    model.labels = assets.get("labels")
+    fields = assets.get("preprocess")
+    model.preprocess = None if fields is None else Preprocess.from_dict(fields)
+    return model
