@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from family.models.member import build
 from family.pretrained import gguf, libraries, saved, sentence
+from family.pretrained.configs import flat
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.published import Published, from_hub_folder
 from family.pretrained.resize import class_arguments, fresh_head, resize
 from family.pretrained.text import read_tokenizer
-from family.pretrained.weights import read_json
+from family.pretrained.weights import Weights, read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja", "*_Dense/*.bin"]
@@ -65,6 +66,7 @@ def from_pretrained(
 def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -> Any:
     """Build and fill the model of what was found."""
     layout, arguments, weights = found.layout, found.arguments, found.weights
+    check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
     wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
     if any(arguments.get(name) != value for name, value in wanted.items()):
@@ -81,6 +83,20 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     model.preprocess = found.preprocess
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     return model
+
+
+def check_depth(arguments: Mapping[str, Any], weights: Weights) -> None:
+    """Refuse a config of more layers than there are weights, before memory fills with them.
+
+    Raises:
+        ValueError: so many layers cannot be in the file.
+    """
+    for name, value in flat(arguments).items():
+        deep = name.endswith("depth") and isinstance(value, int)
+        if deep and value > len(weights.places):
+            raise ValueError(
+                f"{weights.origin} has {len(weights.places)} weights, too few for {name}={value}."
+            )
 
 
 @contextmanager

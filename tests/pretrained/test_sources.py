@@ -179,6 +179,11 @@ def test_a_fuzzed_config(gpt2_folder):
             assert "\n" not in str(error)
 
 
+def test_more_layers_than_weights(gpt2_folder):
+    edit(gpt2_folder, n_layer=2**31)
+    refuse(gpt2_folder, "too few", str(2**31))
+
+
 def test_our_config_builds_members_alone(tmp_path):
     family.save_pretrained(tiny_gpt(), tmp_path / "model")
     for name in ("Block", "gpt2", "os.system", "TransformerConfig", None):
