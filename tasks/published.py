@@ -108,6 +108,8 @@ def published_assets(model: Any, source: str) -> dict[str, Any]:
                 f"{model.vocab_size}."
             )
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
+        if member in ("Seq2Seq", "T5") and None in (tokenizer.eos_id, tokenizer.pad_id):
+            raise UserError(f"{source} has a tokenizer that does not name eos_token and pad_token.")
     if member in ("BERT", "CLIP"):
         longest = getattr(model, "text", model).config.max_tokens
         assets["max_tokens"] = min(longest, model.tokenizer.max_tokens or longest)

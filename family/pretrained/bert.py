@@ -116,6 +116,7 @@ FORMAT = Format(
     ignored=(r"embeddings\.position_ids$",),
     renamed=lambda name: name.replace(".gamma", ".weight").replace(".beta", ".bias"),
     names=names,
+    new_classes={"pooler": "tanh"},
     detect=heads,
     finish=fields,
 )

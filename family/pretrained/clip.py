@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.clip import CLIP
+from family.pretrained.configs import MISSING
 from family.pretrained.table import ADDED, FIRST, Field, Format, Names, Reshape, Row, blocks
 from family.pretrained.words import ACTIVATIONS, rest
 
@@ -58,9 +59,10 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """
     for name in ("text_config", "vision_config"):
         inner, other = config.get(name) or {}, config.get(f"{name}_dict") or {}
-        differing = [field for field in other if inner.get(field, other[field]) != other[field]]
-        if differing:
-            raise ValueError(f"{name} and {name}_dict have different values of {differing[0]}.")
+        fields = {one.theirs.removeprefix(f"{name}.") for one in FORMAT.fields}
+        for field in sorted(fields & other.keys()):
+            if inner.get(field, MISSING) != other[field]:
+                raise ValueError(f"{name} and {name}_dict have different values of {field}.")
     text = config.get("text_config") or {}
     eos = text.get("eos_token_id", EOS_ID)
     if not isinstance(eos, int):

@@ -16,6 +16,10 @@ from family.pretrained.weights import Weights
 FILLING = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_}
 
 
+POOLER = "pooler."
+"""What new classes may replace, or may leave out, too."""
+
+
 class Unfilled(TorchFunctionMode):
     """Models built under it keep their parameters unfilled: weights are about to come."""
 
@@ -71,6 +75,8 @@ def fill(
         absent = [part for part, names in zip(row.theirs, sources[name], strict=True) if not names]
         if name.startswith(fresh) or (absent and id(ours) in whole):
             continue  # keeps its own value, or is tied and stored under the other name
+        if absent and fresh and name.startswith(POOLER):
+            continue  # belongs to the classes in this format
         if absent and name.endswith("num_batches_tracked"):
             ours.zero_()
             continue
@@ -99,6 +105,8 @@ def fill(
 def replaced(table: Names, fresh: tuple[str, ...], theirs: dict[str, str], prefix: str) -> set[str]:
     """The names in a file of weights that a fresh part of the model does without."""
     used = {source for name, source in theirs.items() if name.startswith(fresh)}
+    if fresh:
+        used |= {source for name, source in theirs.items() if POOLER in name}
     for name, value in table.items():
         row = as_row(value)
         if not name.startswith(fresh):

@@ -87,6 +87,7 @@ FORMAT = Format(
             },
         ),
     },
+    new_classes={"pooler": "relu"},
     detect=heads,
     finish=fields,
 )

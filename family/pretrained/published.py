@@ -45,12 +45,13 @@ def from_hub_folder(folder: Path) -> Published:
     layout, weights = find_format(config, str(file)), open_folder(folder)
     names = {layout.renamed(name) for name in weights.places}
     arguments = to_arguments(layout, config, names, str(file))
-    labels, preprocess = read_labels(config), read_preprocess(folder)
+    labels = read_labels(config, arguments.get("num_classes", 0))
+    preprocess = read_preprocess(folder)
     return Published(layout, arguments, weights, folder, labels, preprocess)
 
 
-def read_labels(config: dict[str, Any]) -> list[str] | None:
-    """The classes of ``id2label`` in the order of their ids; None for the names of no one."""
+def read_labels(config: dict[str, Any], count: int) -> list[str] | None:
+    """The names of so many classes from ``id2label``; None where it names no one."""
     found = config.get("id2label")
     if not isinstance(found, dict):
         return None
@@ -59,5 +60,5 @@ def read_labels(config: dict[str, Any]) -> list[str] | None:
     except ValueError:
         return None
     # Detection's ids have gaps.
-    labels = [ids.get(i, f"LABEL_{i}") for i in range(max(ids, default=-1) + 1)]
-    return None if labels == ["LABEL_0", "LABEL_1"] else labels
+    labels = [ids.get(i, f"LABEL_{i}") for i in range(count)]
+    return None if labels in ([], ["LABEL_0", "LABEL_1"]) else labels

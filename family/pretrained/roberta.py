@@ -75,6 +75,7 @@ FORMAT = Format(
     ignored=unread,
     renamed=BERT_FORMAT.renamed,
     names=names,
+    new_classes={"pooler": "tanh"},
     detect=heads,
     finish=fields,
 )

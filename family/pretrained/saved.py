@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import family
+from family.core.lora import adapted
 from family.inputs.preprocess import Preprocess
 from family.models.member import describe, is_member
 from family.pretrained import sentence
@@ -43,6 +44,11 @@ def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = N
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{folder} exists and is not empty: choose another folder.")
+    if any(adapted(model)):
+        raise ValueError(
+            "the model has LoRA layers: merge_lora(model, remove=True) first, or keep "
+            "lora_state(model) alone."
+        )
     if format == sentence.NAME:
         write(*sentence.encoder_part(model), target)
         sentence.save_modules(model, target)

@@ -61,7 +61,7 @@ def module_folders(folder: Path) -> dict[str, Path]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         parts = [(str(part["type"]).rpartition(".")[2], str(part["path"])) for part in found]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{file} is no list of modules with type and path: {error}.") from None
     kinds = [kind for kind, _ in parts]
     if kinds not in KINDS:
@@ -69,7 +69,7 @@ def module_folders(folder: Path) -> dict[str, Path]:
         raise ValueError(
             f"{file}: modules {', '.join(kinds)} are not supported; known are {known}."
         )
-    if any(Path(path).name != path for _, path in parts):
+    if any(path == ".." or Path(path).name != path for _, path in parts):
         raise ValueError(f"{file}: paths of modules must be names of folders beside it.")
     return {kind: folder / path for kind, path in parts}
 
@@ -130,7 +130,7 @@ def read_pooling(file: Path) -> dict[str, Any]:
 def read_dense(file: Path) -> dict[str, Any]:
     config = read_json(file)
     only(config, file, bias=True, use_residual=False, module_input_name="sentence_embedding")
-    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if activation not in ACTIVATIONS:
         raise ValueError(
             f"{file}: activation_function={activation!r} is not supported; known are "

@@ -24,7 +24,17 @@ from family.pretrained.text import read_tokenizer
 from family.pretrained.weights import Weights, read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja", "*_Dense/*.bin"]
+HUB_FILES = [
+    "*.json",
+    "model*.safetensors",
+    "open_clip_model.safetensors",
+    "*_Dense/*.safetensors",
+    "*.txt",
+    "*.model",
+    "*.spm",
+    "*.jinja",
+    "*_Dense/*.bin",
+]
 """What is fetched from a repository; pickled weights only where there are no others."""
 
 
@@ -56,6 +66,7 @@ def from_pretrained(
         ValueError: one sentence: no such source, a weight that is missing or left over or has
             another shape, an architecture or option that we do not support.
     """
+    check_arguments(dtype, num_classes)
     with opened(source, num_classes is not None) as found:
         model = load(found, dtype, num_classes)
     if image_size is not None:
@@ -68,7 +79,14 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     layout, arguments, weights = found.layout, found.arguments, found.weights
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
-    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
+    wanted = (
+        {}
+        if num_classes is None
+        else {
+            **class_arguments(layout.member, num_classes),
+            **layout.new_classes,
+        }
+    )
     if any(arguments.get(name) != value for name, value in wanted.items()):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
         arguments = {**arguments, **wanted}
@@ -83,6 +101,19 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     model.preprocess = found.preprocess
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     return model
+
+
+def check_arguments(dtype: Any, num_classes: Any) -> None:
+    """Refuse what makes no model, whatever the source.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype={dtype!r} is no floating-point type of torch.")
+    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    if num_classes is not None and not (whole and num_classes > 0):
+        raise ValueError(f"num_classes={num_classes!r} must be a whole number above 0.")
 
 
 def check_depth(arguments: Mapping[str, Any], weights: Weights) -> None:

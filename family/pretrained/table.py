@@ -95,6 +95,7 @@ class Format:
         ignored: patterns of names in their files that hold no weight (buffers, copies), or weights
             that their model never reads; a function of all names where these decide.
         renamed: the current name of a weight that older files call otherwise.
+        new_classes: arguments that go with a fresh head of classes.
         detect: further arguments, from their config and the names of their weights.
         finish: what a written config has beside the table: given our model and the config so far.
         unread: weights that their loader wants, and nothing reads.
@@ -113,6 +114,7 @@ class Format:
     prefix: str = ""
     ignored: tuple[str, ...] | Callable[[set[str]], tuple[str, ...]] = ()
     renamed: Callable[[str], str] = str
+    new_classes: Mapping[str, Any] = attribute(default_factory=dict)
     detect: Callable[[dict[str, Any], set[str]], dict[str, Any]] = lambda config, names: {}
     finish: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, config: {}
     unread: Callable[[Any], dict[str, Tensor]] = lambda model: {}

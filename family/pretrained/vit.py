@@ -133,6 +133,7 @@ FORMAT = Format(
     constants={"config.position": "learned", "pool_norm": False, "interpolation": "bicubic"},
     prefix="vit.",
     names=names,
+    new_classes={"pooler": None},
     detect=heads,
     finish=written,
     image_processor="ViTImageProcessor",
@@ -148,6 +149,7 @@ DEIT = dataclasses.replace(
     ),
     prefix="deit.",
     names=deit_names,
+    new_classes={"pooler": None},
     detect=deit_heads,
     image_processor="DeiTImageProcessor",
 )

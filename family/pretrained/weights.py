@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,7 +99,7 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     try:
         mapped = zipfile.is_zipfile(file)  # torch before 1.6 wrote something else
         state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a broken file may end in any error of its readers
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} cannot be read as plain weights: {reason}") from None
     for key in ("model", "state_dict"):
@@ -121,7 +120,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not an object of fields.")

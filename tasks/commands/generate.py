@@ -55,12 +55,24 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         if not prompt and options.prompt is None:
             print(flush=True)  # an empty line ends no session
             continue
-        ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long)
+        ids = torch.tensor([begun(tokenizer, prompt)], dtype=torch.long)
         longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
         count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
         print(prompt, end="", flush=True)
-        tokens = model.stream(ids, max_new_tokens=count, sampling=sampling, generator=generator)
+        tokens = model.stream(
+            ids,
+            max_new_tokens=count,
+            sampling=sampling,
+            generator=generator,
+            stop_ids=tokenizer.stop_ids(),
+        )
         show(tokenizer, tokens)
+
+
+def begun(tokenizer: Any, prompt: str) -> list[int]:
+    """A prompt as the model was trained to read the begin of a text, and without an end."""
+    ids = tokenizer.encode(prompt, special_tokens=True)
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id and len(ids) > 1 else ids
 
 
 def new_tokens(prompt: int, wanted: int | None, context: float) -> int:

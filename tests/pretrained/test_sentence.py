@@ -164,6 +164,7 @@ def test_with_classes_the_encoder_alone_is_taken(tmp_path):
         ("1_Pooling/config.json", [], "holds a list"),
         ("2_Dense/config.json", {"bias": False}, "bias=False is not supported"),
         ("2_Dense/config.json", {"activation_function": "os.system"}, "'os.system' is not"),
+        ("2_Dense/config.json", {"activation_function": [1]}, "activation_function='[1]' is not"),
         ("2_Dense/config.json", {"out_features": 6}, "has the shape (7, 32)"),
         ("2_Dense/config.json", {"out_features": "6"}, "config.json"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case=True"),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import family
+from family.core.lora import add_lora, merge_lora
 from family.pretrained.weights import INDEX, SINGLE
 
 
@@ -244,3 +245,67 @@ def test_a_module_handed_in_cannot_be_saved(tmp_path):
     model = family.clip_small(61, dim=16, depth=1, heads=2, image_tower=tower, embed_dim=16)
     with pytest.raises(ValueError, match="image_tower"):
         family.save_pretrained(model, tmp_path / "x")
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, "3", True])
+def test_a_number_of_classes_that_is_none(num_classes, tmp_path):
+    family.save_pretrained(family.vit_tiny(3, 8, 16, dim=24, depth=1), tmp_path / "model")
+    with pytest.raises(ValueError, match="num_classes="):
+        family.from_pretrained(tmp_path / "model", num_classes=num_classes)
+
+
+def test_no_dtype(gpt2_folder):
+    with pytest.raises(ValueError, match="dtype="):
+        family.from_pretrained(gpt2_folder, dtype=torch.int8)
+
+
+def test_json_without_end(gpt2_folder):
+    (gpt2_folder / "config.json").write_text("[" * 100_000)
+    refuse(gpt2_folder, "config.json")
+
+
+def test_adapters_are_merged_before_saving(tmp_path):
+    model = tiny_gpt()
+    add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="merge_lora"):
+        family.save_pretrained(model, tmp_path / "model")
+    merge_lora(model, remove=True)
+    family.save_pretrained(model, tmp_path / "model")
+
+
+def bert_like(kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if kind.startswith("DistilBert"):
+        config = transformers.DistilBertConfig(vocab_size=61, dim=16, n_layers=1, n_heads=2)
+    elif kind.startswith("Roberta"):
+        config = transformers.RobertaConfig(**sizes, intermediate_size=32)
+    elif kind.startswith("ViT"):
+        sizes.pop("vocab_size")
+        config = transformers.ViTConfig(**sizes, intermediate_size=32, image_size=16, patch_size=8)
+    else:
+        config = transformers.BertConfig(**sizes, intermediate_size=32)
+    return getattr(transformers, kind)(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [
+        ("BertForMaskedLM", "bert"),
+        ("BertModel", "bert"),
+        ("RobertaForMaskedLM", "roberta"),
+        ("RobertaModel", "roberta"),
+        ("DistilBertForMaskedLM", "distilbert"),
+        ("DistilBertModel", "distilbert"),
+        ("ViTModel", "vit"),
+    ],
+)
+def test_new_classes_in_the_place_of_another_head(kind, format, tmp_path):
+    """What is fine-tuned has the shape that the format has for classes, and can be saved back."""
+    theirs = bert_like(kind)
+    model = family.from_pretrained(theirs, num_classes=3)
+    family.save_pretrained(model, tmp_path / "tuned", format=format)
+    again = family.from_pretrained(tmp_path / "tuned")
+    assert again.num_classes == 3
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
