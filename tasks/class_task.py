@@ -55,6 +55,18 @@ class ClassTask(Task):
         self.log_dict(metrics, on_epoch=True, batch_size=len(labels), sync_dist=True, prog_bar=True)
         return logits
 
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By example: the class, the one that was made, and whether they are the same."""
+        made, true = self.evaluate(batch, "test").argmax(-1), batch["labels"]
+        names = self.data.assets()["labels"]
+        place = {"line": batch["line"], "source": batch["text"]} if "line" in batch else {}
+        return {
+            **place,
+            "made": [names[i] for i in made.tolist()],
+            "true": [names[i] for i in true.tolist()],
+            "correct": (made == true).int(),
+        }
+
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         scores, ids = self.logits(batch).softmax(-1).max(-1)
         names = self.data.assets()["labels"]

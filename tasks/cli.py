@@ -77,6 +77,8 @@ class FamilyCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.folder = self._choose_folder()
+        # A list of its own: the trainer adds its callbacks to the one in the config.
+        given = list(self._get(self.config_init, "trainer.callbacks") or [])
         trainer = super().instantiate_trainer(
             # Our samplers share the batches out among processes themselves.
             logger=run_loggers(self.folder),
@@ -84,7 +86,6 @@ class FamilyCLI(LightningCLI):
             **kwargs,
         )
         folder = self.folder / "checkpoints"
-        given = self._get(self.config_init, "trainer.callbacks") or []
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
         # Lightning adds one that keeps the newest alone, unless the config has its own.
         defaults = [c for c in found if c not in given]
@@ -133,6 +134,8 @@ class FamilyCLI(LightningCLI):
                 f"family {self.subcommand} needs --ckpt_path: a .ckpt file, the folder of a run, or "
                 "a published model."
             )
+        if path is not None:
+            self.model.transplant = None  # what it brought is in the checkpoint
         if path is not None and not is_published(path):
             file = find_checkpoint(path, "last" if fit else "best")
             config.ckpt_path = called.ckpt_path = str(file)
@@ -154,7 +157,12 @@ class FamilyCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if not rank_zero_only.rank:
-            self.folder.mkdir(parents=True)
+            try:
+                self.folder.mkdir(parents=True)
+            except FileExistsError:
+                raise UserError(
+                    f"run_folder {self.folder} exists: another run just took it."
+                ) from None
             (self.folder / "config.yaml").write_text(self.resolved_yaml, encoding="utf-8")
         try:
             super()._run_subcommand(subcommand)

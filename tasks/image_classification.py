@@ -41,9 +41,6 @@ class ImageClassification(ClassTask):
             pictures, words, marks = zip(*self.shown, strict=True)
             self.pictures = {"predictions": sheet(pictures, words, marks)}
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self.evaluate(batch, "test")
-
     def _keep(self, batch: dict[str, Any], logits: Tensor, count: int) -> None:
         """Remember the first pictures of a batch with what was made of them."""
         names = self.data.assets()["labels"]

@@ -15,6 +15,7 @@ from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.finetuning import LoRA, adapt
 from tasks.optim import build_optimizer, build_schedule
+from tasks.transplanting import Report, Transplant, carry_out
 
 
 class Task(pl.LightningModule):
@@ -34,6 +35,8 @@ class Task(pl.LightningModule):
         layer_decay: each layer learns slower by this factor than the one above it (BEiT: 0.65 to
             0.9), see :func:`~tasks.optim.layer_factors`.
         lora: train adapters alone, see :class:`~tasks.finetuning.LoRA`.
+        transplant: start from parts of a trained model of another kind, see
+            :class:`~tasks.transplanting.Transplant`.
     """
 
     monitor = ("val/loss", "min")
@@ -54,6 +57,7 @@ class Task(pl.LightningModule):
         freeze: list[str] | None = None,
         layer_decay: float | None = None,
         lora: LoRA | None = None,
+        transplant: Transplant | None = None,
     ) -> None:
         super().__init__()
         if model is not None and pretrained is not None:
@@ -63,12 +67,19 @@ class Task(pl.LightningModule):
         if lora is not None and (pretrained is None or freeze):
             other = "without model.pretrained" if pretrained is None else "beside model.freeze"
             raise UserError(f"model.lora {other}: it freezes all weights of a published model.")
+        if transplant is not None and pretrained is not None:
+            raise UserError(
+                f"model.transplant beside model.pretrained={pretrained}: choose where weights come from."
+            )
         at_least(0, of="model.", lr=lr, warmup_steps=warmup_steps, weight_decay=weight_decay)
         between(0, 1, of="model.", min_lr_ratio=min_lr_ratio, beta1=betas[0], beta2=betas[1])
         if layer_decay is not None:
             between(0, 1, of="model.", layer_decay=layer_decay)
         self.build, self.pretrained = model, pretrained
         self.freeze_patterns, self.layer_decay, self.lora = list(freeze or []), layer_decay, lora
+        self.transplant = transplant
+        self.transplanted: Report | None = None
+        """What became of each weight, where parts come from another model."""
         self.model: Any = None
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
@@ -103,6 +114,8 @@ class Task(pl.LightningModule):
                 self.model = self.build(**self.data.model_arguments)
             except (TypeError, ValueError) as error:
                 raise UserError(f"model: {error}") from error
+            if self.transplant is not None:
+                self.transplanted = carry_out(self.model, self.transplant)
             adapt(self.model, self.lora, self.freeze_patterns)
             if self.compile_model:
                 for part in self.compiled_parts():

@@ -59,9 +59,6 @@ class TextClassification(ClassTask):
         )
         self.judged += [Judged(text, names[t], names[m], p) for text, t, m, p in rows]
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self.evaluate(batch, "test")
-
     def on_validation_epoch_end(self) -> None:
         self._score("val")
         judged = gather(self.judged)

@@ -61,16 +61,20 @@ class Translation(TokenTask):
         )
         return [tokenizer.decode(row) for row in tokens.tolist()]
 
-    def _evaluate(self, batch: dict[str, Any], split: str, beams: int) -> None:
+    def _evaluate(self, batch: dict[str, Any], split: str, beams: int) -> list[str]:
         self.evaluate(batch, split)
         hypotheses = self.translate(batch, beams)
         self.decoded += zip(batch["source_text"], batch["target_text"], hypotheses, strict=True)
+        return hypotheses
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self._evaluate(batch, "val", beams=1)
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self._evaluate(batch, "test", self.beams)
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By example: its line, the sentence, the translation that was made, and the true one."""
+        made = self._evaluate(batch, "test", self.beams)
+        source, true = batch["source_text"], batch["target_text"]
+        return {"line": batch["line"], "source": source, "made": made, "true": true}
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         made = zip(

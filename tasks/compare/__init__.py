@@ -1,0 +1,1 @@
+"""Comparisons: what a model costs, and which of several is better."""

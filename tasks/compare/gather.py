@@ -1,0 +1,210 @@
+"""Results from the folders of runs, wherever these ran: ``results.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.compare import statistics
+from tasks.compare.config import differences
+from tasks.compare.measure import write_json
+from tasks.compare.plan import Plan
+from tasks.compare.provenance import provenance
+from tasks.compare.runs import Run, best_rate, best_validation, first_runs
+from tasks.compare.statistics import METRICS, Numbers
+
+COSTS = (
+    "step",
+    "seconds",
+    "examples",
+    "tokens",
+    "pictures",
+    "flops",
+    "flops_per_step",
+    "memory_bytes",
+    "step_per_second",
+    "examples_per_second",
+    "tokens_per_second",
+    "pictures_per_second",
+)
+"""What each run measured of itself; the report gives the mean over seeds."""
+Json = dict[str, Any]
+
+
+def gather(plan: Plan, folder: Path) -> Json:
+    """All that is known of a comparison, as plain values; also written to ``results.json``."""
+    variants = {name: of_variant(plan, folder, name) for name in plan.variants}
+    results = {
+        "name": plan.name,
+        "metric": {"name": plan.metric[0], "mode": plan.metric[1]},
+        "monitor": {"name": plan.monitor[0], "mode": plan.monitor[1]},
+        "budget": asdict(plan.budget),
+        "test": plan.test,
+        "variants": variants,
+        "pairs": of_pairs(plan, folder, variants),
+        "differences": differences({n: v.config for n, v in plan.variants.items()}),
+        "disagreements": disagreements(variants, folder),
+        "provenance": provenance(plan, folder),
+    }
+    write_json(folder / "results.json", results)
+    return results
+
+
+# --- One variant -------------------------------------------------------------------------------
+
+
+def of_variant(plan: Plan, folder: Path, name: str) -> Json:
+    """A variant's runs with its best learning rate, all rates tried, the metric, what it cost."""
+    variant, rate = plan.variants[name], best_rate(plan, folder, name)
+    tried = [run for run in first_runs(plan, folder) if run.variant == name]
+    seeds = [] if rate is None else [Run(folder, name, rate, seed) for seed in variant.seeds]
+    runs = [of_run(plan, run) for run in seeds]
+    values = [run["value"] for run in runs if run["value"] is not None]
+    every = {run.name: run for run in [*tried, *seeds]}.values()
+    return {
+        "parameters": variant.parameters,
+        "matched": variant.matched,
+        "learning_rate": rate,
+        "learning_rates": {
+            f"{run.rate:g}": (best_validation(plan, run) or {}).get(plan.monitor[0])
+            for run in tried
+            if run.seed == variant.seeds[0]
+        },
+        "runs": runs,
+        "values": values,
+        "interval": asdict(statistics.interval(values)) if values else None,
+        "costs": mean_costs([run["costs"] for run in runs if run["costs"]]),
+        "failures": {
+            run.name: run.error.read_text("utf-8").strip() for run in every if run.error.exists()
+        },
+        "missing": [run["name"] for run in runs if run["state"] == "unfinished"]
+        or ([f"{name}: learning rates"] if rate is None else []),
+    }
+
+
+def of_run(plan: Plan, run: Run) -> Json:
+    """State, metrics at the best checkpoint, costs and curve of a run."""
+    record = run.record() or {}
+    done = run.finished(plan.test)
+    state = "finished" if done else "failed" if run.error.exists() else "unfinished"
+    best = best_validation(plan, run) or {}
+    metrics = {n: v for n, v in best.items() if n.startswith("val/")}
+    tested = run.record("test/metrics-test.json") if done else None
+    metrics |= (tested or {}).get("metrics", {})
+    signatures = (run.record("metrics-fit.json") or {}).get("signatures", {})
+    signatures |= (tested or {}).get("signatures", {})
+    return {
+        "name": run.name,
+        "seed": run.seed,
+        "state": state,
+        "value": finite(metrics.get(plan.metric[0])) if done else None,
+        "metrics": {n: finite(v) for n, v in metrics.items()},
+        "signatures": signatures,
+        "best_step": best.get("step"),
+        "costs": {n: record[n] for n in COSTS if record.get(n) is not None},
+        "memory_kind": record.get("memory_kind"),
+        "device": record.get("device"),
+        "curve": [{n: finite(v) for n, v in p.items()} for p in record.get("curve", [])],
+        "commands": run.commands(plan.test),
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """A number, or None for what JSON has no word for."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def mean_costs(costs: list[dict[str, float]]) -> dict[str, float]:
+    names = [name for name in COSTS if all(name in cost for cost in costs)] if costs else []
+    return {name: float(np.mean([cost[name] for cost in costs])) for name in names}
+
+
+# --- Two variants ------------------------------------------------------------------------------
+
+
+def of_pairs(plan: Plan, folder: Path, variants: dict[str, Json]) -> list[Json]:
+    """Each two variants that have results: difference, tests, and a verdict in words."""
+    pairs: list[Json] = [
+        {"a": a, "b": b}
+        for a, b in combinations(variants, 2)
+        if variants[a]["values"] and variants[b]["values"]
+    ]
+    examples = {name: example_statistics(plan, folder, v) for name, v in variants.items()}
+    for pair in pairs:
+        a, b = variants[pair["a"]]["values"], variants[pair["b"]]["values"]
+        pair["difference"] = float(np.mean(a) - np.mean(b))
+        pair["p_seeds"] = statistics.welch(a, b)
+        both = examples[pair["a"]], examples[pair["b"]]
+        pair["bootstrap"] = None
+        if all(both) and len(both[0][0]) == len(both[1][0]):
+            name = plan.metric[0].removeprefix("test/")
+            pair["bootstrap"] = statistics.bootstrap(name, *both)
+    seeds = statistics.holm([pair["p_seeds"] for pair in pairs])
+    tested = [(pair["bootstrap"] or {}).get("p") for pair in pairs]
+    for pair, p, q in zip(pairs, seeds, statistics.holm(tested), strict=True):
+        pair["p_seeds_adjusted"], pair["p_examples_adjusted"] = p, q
+        a, b = variants[pair["a"]]["values"], variants[pair["b"]]["values"]
+        said, differ = statistics.verdict(pair["a"], pair["b"], (a, b), plan.metric[1], p, q)
+        pair["verdict"], pair["significant"] = said, differ
+    return pairs
+
+
+def example_statistics(plan: Plan, folder: Path, variant: Json) -> list[Numbers]:
+    """For each finished seed, the metric's statistics of each test example; [] where there are none."""
+    name = plan.metric[0].removeprefix("test/")
+    if name not in METRICS:
+        return []
+    found = [
+        METRICS[name][0](outcomes(folder / run["name"]))
+        for run in variant["runs"]
+        if run["value"] is not None
+    ]
+    return [] if any(one is None for one in found) else found  # type: ignore[return-value]
+
+
+def outcomes(run: Path) -> list[Json]:
+    """What came of each test example, in the order of the test split."""
+    file = run / "test" / "outcomes.jsonl"
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def disagreements(variants: dict[str, Json], folder: Path, most: int = 8) -> list[Json]:
+    """Test examples that variants answer differently, each side's first finished seed.
+
+    Those that some variants get right and others wrong stand first; then, spread over the set.
+    """
+    sides: dict[str, dict[int, Json]] = {}
+    for name, variant in variants.items():
+        done = [run for run in variant["runs"] if run["state"] == "finished"]
+        listed = outcomes(folder / done[0]["name"]) if done else []
+        if listed and {"made", "true"} <= listed[0].keys():
+            sides[name] = {row["line"]: row for row in listed}
+    if len(sides) < 2:
+        return []
+    shared = sorted(set.intersection(*(set(rows) for rows in sides.values())))
+    found = []
+    for line in shared:
+        rows = {name: side[line] for name, side in sides.items()}
+        if len({row["made"] for row in rows.values()}) > 1:
+            first = next(iter(rows.values()))
+            made = {name: row["made"] for name, row in rows.items()}
+            right = {name: row["made"] == row["true"] for name, row in rows.items()}
+            found.append(
+                {
+                    "line": line,
+                    "source": first.get("source", ""),
+                    "true": first["true"],
+                    "made": made,
+                    "right": right,
+                }
+            )
+    telling = [row for row in found if len(set(row["right"].values())) > 1] or found
+    return telling[:: max(1, len(telling) // most)][:most]

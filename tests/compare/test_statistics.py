@@ -1,0 +1,142 @@
+"""Intervals, tests and the bootstrap, against other computations and on cases with a known answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from tasks.compare.statistics import (
+    accuracy_statistics,
+    bleu,
+    bleu_statistics,
+    bootstrap,
+    holm,
+    interval,
+    verdict,
+    welch,
+)
+
+WORDS = [
+    "a",
+    "red",
+    "circle",
+    "and",
+    "two",
+    "blue",
+    "squares",
+    "are",
+    "to",
+    "the",
+    "left",
+    "of",
+    "the",
+    "green",
+    "star",
+]
+
+
+def sentences(count: int, wrong: float, seed: int) -> list[dict[str, str]]:
+    """Random sentences, each word replaced with this chance."""
+    random, made = np.random.default_rng(seed), []
+    truth = np.random.default_rng(99)
+    for _ in range(count):
+        true = list(truth.choice(WORDS, truth.integers(1, 12)))
+        guess = [random.choice(WORDS) if random.random() < wrong else word for word in true]
+        made.append({"true": " ".join(true), "made": " ".join(guess)})
+    return made
+
+
+def test_interval_is_students():
+    found = interval([1.0, 2.0, 3.0])
+    # t(0.975, 2) = 4.3027, standard error 1 / sqrt(3).
+    assert found.mean == 2
+    assert found.high - found.mean == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert interval([1.0]).low is None
+
+
+def test_interval_holds_the_truth_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    found = [interval(random.normal(size=3).tolist()) for _ in range(2000)]
+    share = np.mean([one.low <= 0 <= one.high for one in found])
+    assert share == pytest.approx(0.95, abs=0.015)
+
+
+def test_welch_by_hand():
+    a, b = [3.0, 4.0, 1.0, 2.1], [490.2, 340.0, 433.9]
+    assert welch(a, b) == pytest.approx(0.0107516, rel=1e-4)  # Wikipedia: unequal variances
+    assert welch([1.0], [2.0, 3.0]) is None
+    assert welch([1.0, 1.0], [1.0, 1.0]) == 1.0
+    assert welch([1.0, 1.0], [2.0, 2.0]) == 0.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_bleu_is_sacrebleus(wrong, count):
+    rows = sentences(count, wrong, seed=count)
+    truth = [[row["true"] for row in rows]]
+    for lowercase in (False, True):
+        wanted = sacrebleu.BLEU(lowercase=lowercase).corpus_score([r["made"] for r in rows], truth)
+        found = bleu(bleu_statistics(rows, lowercase).sum(0))
+        assert found == pytest.approx(wanted.score, rel=1e-9, abs=1e-9)
+
+
+def test_bleu_of_nothing_is_zero():
+    rows = [{"made": "", "true": "a red circle"}]
+    assert bleu(bleu_statistics(rows).sum(0)) == 0
+
+
+def test_bootstrap_tells_good_from_bad_and_not_equals():
+    good, bad = (bleu_statistics(sentences(200, wrong, 1)) for wrong in (0.1, 0.3))
+    other = bleu_statistics(sentences(200, 0.1, 2))
+    found = bootstrap("bleu", [good], [bad])
+    assert found["low"] > 0
+    assert found["p"] < 0.01
+    same = bootstrap("bleu", [good], [other])
+    assert same["low"] < 0 < same["high"]
+    assert same["p"] > 0.05
+    assert bootstrap("bleu", [good], [good])["p"] == 1.0
+
+
+def test_bootstrap_is_paired():
+    """Two models that fail together differ by little, though each is uncertain by much."""
+    right = np.random.default_rng(0).random(100) < 0.5
+    better = right.copy()
+    better[np.flatnonzero(~right)[:8]] = True
+    a, b = (accuracy_statistics([{"correct": int(x)} for x in side]) for side in (better, right))
+    found = bootstrap("accuracy", [a], [b])
+    # 8 of 100 differ: the standard error is 0.027, that of unpaired ones 0.07.
+    assert found["high"] - found["low"] < 4.5 * 0.027
+    assert found["low"] > 0
+
+
+def test_bootstrap_takes_the_mean_over_seeds():
+    up, down = np.ones((50, 1)), np.zeros((50, 1))
+    found = bootstrap("accuracy", [up, down], [down, up])
+    assert found["low"] == found["high"] == 0
+
+
+def test_rows_without_what_a_metric_needs():
+    assert accuracy_statistics([{"made": "x", "true": "y"}]) is None
+    assert bleu_statistics([]) is None
+
+
+def test_verdicts():
+    a, b = [1.0, 1.1, 0.9], [2.0, 2.1, 1.9]
+    said, differ = verdict("x", "y", (a, b), "max", 0.001, 0.002)
+    assert said.startswith("y is better than x")
+    assert differ
+    assert verdict("x", "y", (a, b), "min", 0.001, None)[0].startswith("x is better than y")
+    said, differ = verdict("x", "y", (a, b), "max", 0.001, 0.2)
+    assert "no significant difference" in said
+    assert not differ
+    assert "no significant difference" in verdict("x", "y", (a, a), "max", None, None)[0]
+    assert "cannot tell" in verdict("x", "y", ([1.0], [2.0]), "max", None, None)[0]
+    said, differ = verdict("x", "y", ([1.0], [2.0]), "max", None, 0.001)
+    assert "with one seed" in said
+    assert not differ
