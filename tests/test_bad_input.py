@@ -61,6 +61,7 @@ def test_a_range_is_said_with_the_value():
 LEAST = {
     tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
     tasks.LanguageModelingData: {"batch_size": 0, "context": 0},
+    tasks.TextClassificationData: {"batch_size": 0, "examples": 0, "max_tokens": 2},
     tasks.ImageClassificationData: {
         "batch_size": 0,
         "examples": 0,

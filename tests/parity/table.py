@@ -31,6 +31,11 @@ with a pass over the whole sequence; "tokens" counts greedy tokens, of {tokens} 
 from the reference's `generate`. "Saved back" is what the reference computes from the files that we
 wrote in its format. How exactly: [tests/parity](../tests/parity/harness.py).
 
+Two things to know of the references. Some modules of transformers (norms, rotary angles, T5's softmax) round
+to float32 in any precision; in the float64 table these few are computed in float64, see
+[widened.py](../tests/parity/cases/widened.py). And the authors' packages of DETR and Segmenter cannot be
+installed: "originals" are put together from torch's own layers, under the names of the authors' files.
+
 Written by `python tests/parity/table.py` with {versions}.
 """
 COLUMNS = ["output", "loss", "gradient", "cached decoding", "64 greedy tokens", "saved back"]
