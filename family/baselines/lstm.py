@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from family.generation import Sampling, beam_search, generate
-from family.generation.generate import Decodes
 
 State = tuple[Tensor, Tensor]
 """Hidden and cell, each ``(depth, batch, dim)``."""
@@ -126,19 +122,3 @@ class LSTMState:
         hidden, cell = self.state
         chosen = (first + parents).flatten()
         self.state = hidden.index_select(1, chosen), cell.index_select(1, chosen)
-
-
-def search_or_sample(
-    model: Decodes,
-    inputs: tuple[Any, ...],
-    beams: int,
-    length_penalty: float,
-    sampling: Sampling,
-    prompt: tuple[Tensor | None, Tensor | None] = (None, None),
-    **options: Any,
-) -> Tensor:
-    """Beam search with several beams, or else :func:`~family.generation.generate`."""
-    if beams > 1:
-        return beam_search(model, inputs, beams=beams, length_penalty=length_penalty, **options)[0]
-    text, mask = prompt
-    return generate(model, inputs, sampling=sampling, prompt=text, prompt_mask=mask, **options)

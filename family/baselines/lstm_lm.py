@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State, search_or_sample
-from family.generation import stream
+from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
+from family.generation import search_or_sample, stream
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.models.member import member

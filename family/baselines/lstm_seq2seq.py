@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State, search_or_sample
+from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
+from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.models.member import member

@@ -1,7 +1,8 @@
 """Greedy, sampling, beam search: for any model with ``prefill`` and ``decode``."""
 
 from family.generation.beam import beam_search
+from family.generation.choose import search_or_sample
 from family.generation.generate import generate, stream
 from family.generation.sampling import Sampling, pick
 
-__all__ = ["Sampling", "beam_search", "generate", "pick", "stream"]
+__all__ = ["Sampling", "beam_search", "generate", "pick", "search_or_sample", "stream"]

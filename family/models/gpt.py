@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.generation import beam_search, generate, stream
+from family.generation import search_or_sample, stream
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.inputs.text import TextEmbedding, token_positions
@@ -135,26 +135,8 @@ class GPT(nn.Module):
         Args:
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
-        inputs = (input_ids, mask)
-        if beams > 1:
-            tokens, _ = beam_search(
-                self,
-                inputs,
-                beams=beams,
-                max_new_tokens=max_new_tokens,
-                length_penalty=length_penalty,
-                **options,
-            )
-            return tokens
-        return generate(
-            self,
-            inputs,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            prompt=input_ids,
-            prompt_mask=mask,
-            **options,
-        )
+        options.update(max_new_tokens=max_new_tokens, prompt=(input_ids, mask))
+        return search_or_sample(self, (input_ids, mask), beams, length_penalty, sampling, **options)
 
     def stream(
         self, input_ids: Tensor, mask: Tensor | None = None, **options: Any

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.generation import beam_search, generate
+from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
 from family.inputs.text import TextEmbedding, token_positions
@@ -152,18 +152,9 @@ class Seq2Seq(nn.Module):
         Args:
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
+        options.update(max_new_tokens=max_new_tokens)
         inputs = (source, source_mask)
-        if beams > 1:
-            tokens, _ = beam_search(
-                self,
-                inputs,
-                beams=beams,
-                max_new_tokens=max_new_tokens,
-                length_penalty=length_penalty,
-                **options,
-            )
-            return tokens
-        return generate(self, inputs, max_new_tokens=max_new_tokens, sampling=sampling, **options)
+        return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
 
 
 def transformer_base(vocab_size: int = 37_000, **overrides: Any) -> Seq2Seq:

@@ -9,7 +9,7 @@ from family.inputs.backbone import CNNBackbone
 from family.models.detr import DETR
 from family.pretrained.table import LAYER, Field, Format, Names, Row, blocks
 from family.pretrained.weights import Weights
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
+from family.pretrained.words import ACTIVATIONS, BLOCK, CROSS, count_labels, label_fields
 
 RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
     ("basic", (2, 2, 2, 2)): "resnet18",
@@ -20,20 +20,6 @@ RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
 }
 """Kind of block and blocks a stage -> timm's name."""
 FROZEN = ("conv1", "bn1", "layer1")
-PARTS: Names = {
-    "self_attention.norm": "self_attn_layer_norm",
-    "self_attention.sublayer.qkv": tuple(f"self_attn.{part}_proj" for part in "qkv"),
-    "self_attention.sublayer.out": "self_attn.out_proj",
-    "feedforward.norm": "final_layer_norm",
-    "feedforward.sublayer.up": "fc1",
-    "feedforward.sublayer.down": "fc2",
-}
-CROSS: Names = {
-    "cross_attention.norm": "encoder_attn_layer_norm",
-    "cross_attention.sublayer.query": "encoder_attn.q_proj",
-    "cross_attention.sublayer.key_value": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
-    "cross_attention.sublayer.out": "encoder_attn.out_proj",
-}
 ORIGINAL_PARTS: Names = {
     "self_attention.norm": "norm1",
     "self_attention.sublayer.qkv.weight": "self_attn.in_proj_weight",
@@ -86,8 +72,8 @@ def names(model: DETR) -> Names:
         "head.classes": "class_labels_classifier",
         **{f"head.box.{2 * layer}": f"bbox_predictor.layers.{layer}" for layer in range(3)},
         "decoder.norm": "model.decoder.layernorm",
-        **blocks("encoder", "model.encoder.layers.{}", PARTS),
-        **blocks("decoder", "model.decoder.layers.{}", {**PARTS, **CROSS}),
+        **blocks("encoder", "model.encoder.layers.{}", BLOCK),
+        **blocks("decoder", "model.decoder.layers.{}", {**BLOCK, **CROSS}),
         **backbone_names(model, "model.backbone.conv_encoder.model."),
     }
 

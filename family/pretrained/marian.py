@@ -6,22 +6,7 @@ from typing import Any
 
 from family.models.seq2seq import Seq2Seq
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, token_ids
-
-BLOCK: Names = {
-    "self_attention.norm": "self_attn_layer_norm",
-    "self_attention.sublayer.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attention.sublayer.out": "self_attn.out_proj",
-    "feedforward.norm": "final_layer_norm",
-    "feedforward.sublayer.up": "fc1",
-    "feedforward.sublayer.down": "fc2",
-}
-CROSS: Names = {
-    "cross_attention.norm": "encoder_attn_layer_norm",
-    "cross_attention.sublayer.query": "encoder_attn.q_proj",
-    "cross_attention.sublayer.key_value": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
-    "cross_attention.sublayer.out": "encoder_attn.out_proj",
-}
+from family.pretrained.words import ACTIVATIONS, BLOCK, CROSS, token_ids
 
 
 def names(model: Seq2Seq) -> Names:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from family.inputs.patches import pair
+from family.pretrained.table import Names
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -19,6 +20,23 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
 }
 """transformers' names of activations -> ours."""
+
+
+BLOCK: Names = {
+    "self_attention.norm": "self_attn_layer_norm",
+    "self_attention.sublayer.qkv": tuple(f"self_attn.{part}_proj" for part in "qkv"),
+    "self_attention.sublayer.out": "self_attn.out_proj",
+    "feedforward.norm": "final_layer_norm",
+    "feedforward.sublayer.up": "fc1",
+    "feedforward.sublayer.down": "fc2",
+}
+"""A block of Bart's kind in transformers: Marian, DETR."""
+CROSS: Names = {
+    "cross_attention.norm": "encoder_attn_layer_norm",
+    "cross_attention.sublayer.query": "encoder_attn.q_proj",
+    "cross_attention.sublayer.key_value": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "cross_attention.sublayer.out": "encoder_attn.out_proj",
+}
 
 
 def ratio(hidden: int, dim: int) -> float:
