@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from family import TransformerConfig
-from family.core.lora import add_lora, merge_lora
 from family.inputs.preprocess import Preprocess
+from family.pretrained.lora import add_lora, merge_lora
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 from tasks.published import (

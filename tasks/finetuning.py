@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from family.core.lora import TARGETS, add_lora, matching
 from family.models.member import build, describe
+from family.pretrained.lora import TARGETS, add_lora, matching
 from tasks.checkpoints import build_model
 from tasks.errors import UserError
 from tasks.published import TASKS, check_suits, class_weights, open_published, published_assets

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 import family
-from family.core.lora import adapted
 from family.inputs.preprocess import Preprocess
 from family.models.member import describe, is_member
 from family.pretrained import sentence
@@ -21,6 +20,7 @@ from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import FORMATS
 from family.pretrained.images import PICTURES, to_transformers
+from family.pretrained.lora import adapted
 from family.pretrained.published import Published
 from family.pretrained.table import LAYER, Format
 from family.pretrained.text import save_tokenizer

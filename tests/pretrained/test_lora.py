@@ -12,7 +12,14 @@ from torch import nn
 
 import family
 from family import TransformerConfig
-from family.core.lora import LoRALinear, add_lora, load_lora, lora_state, merge_lora, unmerge_lora
+from family.pretrained.lora import (
+    LoRALinear,
+    add_lora,
+    load_lora,
+    lora_state,
+    merge_lora,
+    unmerge_lora,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
 from peers import randomise
