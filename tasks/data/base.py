@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,12 +14,22 @@ from tasks.data.batching import Place
 class FamilyData(pl.LightningDataModule):
     """A data module whose place in the data is saved with a checkpoint.
 
-    Its samplers take ``self.place``; a resumed run then goes on with the next batch.
+    Its samplers take ``self.place``; a resumed run then goes on with the next batch. Runs of other
+    seeds (Lightning's ``seed_everything``) see the same data in another order.
     """
+
+    seed: int
+    """Of the data themselves: what is generated, and the order of a run of seed 0."""
 
     def __init__(self) -> None:
         super().__init__()
         self.place = Place(self)
+        self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def order_seed(self) -> int:
+        """What the order of batches, and augmentation, depend on."""
+        return self.seed + self.run_seed
 
     @property
     def model_arguments(self) -> dict[str, Any]:
@@ -59,7 +70,8 @@ class FamilyData(pl.LightningDataModule):
         return self.loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        return self.place.state_dict()
+        return {**self.place.state_dict(), "run_seed": self.run_seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.place.load_state_dict(state)
+        self.run_seed = state.get("run_seed", 0)  # a place is one in this order

@@ -191,8 +191,8 @@ class DetectionData(FamilyData):
     def loader(self, split: str) -> DataLoader[Any]:
         found, training = self.annotations(split), split == "train"
         augment = self.augment if training else None
-        dataset = Detections(found, self.preprocess, augment, self.on_bad, self.seed)
-        batches = ExampleBatches(len(found), self.batch_size, training, self.seed, self.place)
+        dataset = Detections(found, self.preprocess, augment, self.on_bad, self.order_seed)
+        batches = ExampleBatches(len(found), self.batch_size, training, self.order_seed, self.place)
         return batch_loader(dataset, batches, self.num_workers)
 
 

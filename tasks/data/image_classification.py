@@ -52,6 +52,8 @@ class ImageClassificationData(FamilyData):
             (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), or torchvision's
             "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there.
         val_fraction: the share held out where there is no validation split; 0 validates on test.
+        train_fraction: the share of the training split that is trained on, chosen by the hash too;
+            a smaller share is a part of any larger one.
         augment: "flip", "crop" (shifted by up to an eighth, flipped), "resized_crop" (a random
             part at the model's size, flipped) or "none".
         crop_scale: the least share of the area that "resized_crop" keeps.
@@ -70,6 +72,7 @@ class ImageClassificationData(FamilyData):
         batch_size: int = 128,
         layout: Layout = "auto",
         val_fraction: float = 0.1,
+        train_fraction: float = 1.0,
         augment: Augment = "crop",
         crop_scale: float = 0.08,
         rand_augment: str | None = None,
@@ -92,7 +95,12 @@ class ImageClassificationData(FamilyData):
         between(0, 1, random_erasing=random_erasing)
         if not 0 < crop_scale <= 1:
             raise UserError(f"data.crop_scale must be above 0 and at most 1, not {crop_scale}.")
+        if not 0 < train_fraction <= 1:
+            raise UserError(
+                f"data.train_fraction must be above 0 and at most 1, not {train_fraction}."
+            )
         check_normalisation(mean, std)
+        self.train_fraction = train_fraction
         self.root = None if root is None else Path(root)
         self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
         self.batch_size, self.asked_layout, self.val_fraction = batch_size, layout, val_fraction
@@ -176,19 +184,26 @@ class ImageClassificationData(FamilyData):
         found = self._stored(name)
         train = self._stored("train") if name != "test" else None
         if name != "test" and train is not None and self._stored("val") is None:
-            if self.val_fraction == 0:
-                return train if name == "train" else self.split("test")
-            limit = self.val_fraction * 2**32
-            held_out = np.array([zlib.crc32(n.encode()) < limit for n in train.names])
-            if held_out.all() or not held_out.any():
-                raise UserError(
-                    f"data.val_fraction={self.val_fraction} of {len(train.names)} pictures in "
-                    f"{self.root} leaves {'none to train on' if held_out.all() else 'none out'}."
-                )
-            found = train.part(np.flatnonzero(held_out == (name == "val")).tolist())
+            if self.val_fraction == 0 and name == "val":
+                return self.split("test")
+            found = self._held_out(train, name) if self.val_fraction else train
         if found is None:
             raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
+        if name == "train" and self.train_fraction < 1:
+            count = max(1, round(self.train_fraction * len(found.names)))
+            chosen = hashes(found.names).argsort(kind="stable")[:count]
+            found = found.part(sorted(chosen.tolist()))
         return self._in_order(found, name)
+
+    def _held_out(self, train: Labelled, name: str) -> Labelled:
+        """The "val" or the "train" part of pictures without a validation split."""
+        held_out = hashes(train.names) < self.val_fraction * 2**32
+        if held_out.all() or not held_out.any():
+            raise UserError(
+                f"data.val_fraction={self.val_fraction} of {len(train.names)} pictures in "
+                f"{self.root} leaves {'none to train on' if held_out.all() else 'none out'}."
+            )
+        return train.part(np.flatnonzero(held_out == (name == "val")).tolist())
 
     def _in_order(self, found: Labelled, split: str) -> Labelled:
         """The labels by the run's list of classes."""
@@ -257,12 +272,17 @@ class ImageClassificationData(FamilyData):
                 self.preprocess, len(self.classes), self.augment, **self.extras
             )
         dataset = ClassificationBatches(
-            pictures, self.preprocess, augment, crop, store, self.on_bad, self.seed
+            pictures, self.preprocess, augment, crop, store, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
+
+
+def hashes(names: list[str]) -> np.ndarray:
+    """A number below 2^32 for each name, the same everywhere."""
+    return np.array([zlib.crc32(name.encode()) for name in names])
 
 
 class ClassificationBatches(Dataset[dict[str, Tensor]]):

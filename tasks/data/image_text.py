@@ -230,11 +230,11 @@ class ImageTextData(FamilyData):
             self.preprocess,
             augment,
             self.on_bad,
-            self.seed,
+            self.order_seed,
         )
         # A smaller last batch would have fewer pictures to tell apart.
         batches = ExampleBatches(
-            len(pairs), self.batch_size, training, self.seed, self.place, drop_last=training
+            len(pairs), self.batch_size, training, self.order_seed, self.place, drop_last=training
         )
         return batch_loader(dataset, batches, self.num_workers)
 

@@ -175,7 +175,7 @@ class LanguageModelingData(FamilyData):
             return DataLoader(blocks, batch_size=self.batch_size, collate_fn=as_it_is)
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
-        sampler = RandomWindows(last, self.batch_size, per_epoch, self.seed, self.place)
+        sampler = RandomWindows(last, self.batch_size, per_epoch, self.order_seed, self.place)
         windows = Windows(tokens, self.context)
         return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
 

@@ -214,10 +214,10 @@ class SegmentationData(FamilyData):
             augment = joint_transform(size, self.scale, self.colour, mask_fill=IGNORE_MASK)
         masks = None if self.root is None else self.masks
         dataset = SegmentationBatches(
-            self.pairs(split), masks, self.preprocess, augment, train, self.on_bad, self.seed
+            self.pairs(split), masks, self.preprocess, augment, train, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
 

@@ -164,7 +164,7 @@ class TextClassificationData(FamilyData):
             [min(len(row), self.max_tokens) for row in ids],
             self.batch_size * self.max_tokens,
             split == "train",
-            self.seed,
+            self.order_seed,
             self.place,
             max_rows=self.batch_size,
         )

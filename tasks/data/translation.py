@@ -154,7 +154,7 @@ class TranslationData(FamilyData):
             examples = kept
         lengths = [max(len(e[0]), len(e[1])) + 1 for e in examples]
         sampler = TokenBatches(
-            lengths, self.tokens_per_batch, split == "train", self.seed, self.place
+            lengths, self.tokens_per_batch, split == "train", self.order_seed, self.place
         )
         return DataLoader(
             examples,  # type: ignore[arg-type]

@@ -109,6 +109,18 @@ def test_held_out_by_name(tmp_path):
     assert len(colours_fit(found.predict_dataloader(), found)) == len(val)
 
 
+def test_a_share_of_the_training_split():
+    def names(share):
+        data = ImageClassificationData(image_size=16, examples=200, train_fraction=share)
+        return set(data.split("train").names)
+
+    few, more = names(0.1), names(0.5)
+    assert (len(few), len(more), len(names(1.0))) == (20, 100, 200)
+    assert few < more
+    with pytest.raises(UserError, match="train_fraction must be above 0 and at most 1, not 0"):
+        names(0)
+
+
 def test_no_fraction_validates_on_test(root):
     shutil.rmtree(root / "val")
     found = data(root, val_fraction=0)

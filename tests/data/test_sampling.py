@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tasks.data.batching import Place
+from tasks.data.image_classification import ImageClassificationData
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 
 
@@ -112,3 +113,20 @@ def test_workers_draw_the_same():
         assert epochs[0] != epochs[1]
         found.append(epochs)
     assert found[0] == found[1]
+
+
+def test_runs_of_other_seeds_see_the_same_data_in_another_order(monkeypatch):
+    def made(seed):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        return ImageClassificationData(image_size=16, batch_size=32, examples=64)
+
+    def labels(data):
+        return torch.cat([batch["labels"] for batch in data.loader("train")]).tolist()
+
+    first, other = made(0), made(1)
+    assert labels(first) != labels(other)
+    assert sorted(labels(first)) == sorted(labels(other))
+    assert labels(first) == labels(made(0))
+    # A place in the data is one in an order.
+    other.load_state_dict({"epoch": 0, "batches": 0, "run_seed": 0})
+    assert labels(other) == labels(first)

@@ -147,6 +147,16 @@ def test_written_for_transformers_and_read_again(tmp_path, kind):
         assert theirs.apply_chat_template(TALK, tokenize=False) == again.chat(TALK, False)
 
 
+def scores_apart(tokenizer):
+    """What it is saved as, and a unigram model's scores, which the library may read a bit off."""
+    content = json.loads(tokenizer.to_json())
+    model = content["tokenizer"]["model"]
+    if model["type"] != "Unigram":
+        return content, []
+    tokens, scores = zip(*model.pop("vocab"), strict=True)
+    return {**content, "tokens": tokens}, list(scores)
+
+
 def test_our_own_tokenizers_are_read_by_transformers(tmp_path):
     from tasks.data.tokenizers import Tokenizer as Trained
 
@@ -156,7 +166,9 @@ def test_our_own_tokenizers_are_read_by_transformers(tmp_path):
         save_tokenizer(Model(trained), folder)
         compare(read_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder))
         bare = Trained.from_json(trained.inner.to_str())  # as older checkpoints keep it
-        assert bare.to_json() == trained.to_json()
+        (content, scores), (again, others) = scores_apart(trained), scores_apart(bare)
+        assert again == content
+        assert others == pytest.approx(scores, rel=1e-12)
 
 
 def test_files_that_older_repositories_have(tmp_path):
