@@ -1,8 +1,11 @@
 """Transformer Family: one attention/block core, many members."""
 
+from family.baselines.cnn import CNN
+from family.baselines.detectors import FasterRCNN, RetinaNet
 from family.baselines.lstm_classifier import LSTMClassifier
 from family.baselines.lstm_lm import LSTMLanguageModel
 from family.baselines.lstm_seq2seq import LSTMSeq2Seq
+from family.baselines.segmenters import FCN, DeepLab
 from family.core.attention import Attention, record_attention
 from family.core.block import Block
 from family.core.config import TransformerConfig
@@ -37,15 +40,20 @@ from family.pretrained import from_pretrained, save_pretrained
 __all__ = [
     "BERT",
     "CLIP",
+    "CNN",
     "DETR",
+    "FCN",
     "GPT",
     "T5",
     "Attention",
     "Block",
+    "DeepLab",
+    "FasterRCNN",
     "FeedForward",
     "LSTMClassifier",
     "LSTMLanguageModel",
     "LSTMSeq2Seq",
+    "RetinaNet",
     "Sampling",
     "Segmenter",
     "SentenceEncoder",

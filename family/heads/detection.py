@@ -76,7 +76,7 @@ def postprocess(
     """The objects of each picture, best first.
 
     With "softmax" a query is one object of its best class; with "focal" the best pairs of query and
-    class count (Deformable DETR).
+    class count (Deformable DETR). A score of 0 is no object: models fill up rows with them.
 
     Args:
         outputs: what the model returned: ``logits``, and ``boxes`` as cx, cy, w, h in 0..1.
@@ -104,6 +104,6 @@ def postprocess(
     height, width = torch.as_tensor(sizes, device=corners.device).to(corners.dtype).unbind(-1)
     corners = corners * torch.stack([width, height, width, height], dim=-1)[:, None]
     return [
-        {"scores": s, "labels": label, "boxes": b}
+        {"scores": s[s > 0], "labels": label[s > 0], "boxes": b[s > 0]}
         for s, label, b in zip(scores, labels, corners, strict=True)
     ]

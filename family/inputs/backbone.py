@@ -11,6 +11,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+RESNETS = "timm.models.resnet"
+"""The module of timm whose networks can be made wider and deeper."""
+
+
+def network(name: str, field: str = "backbone", width: int | None = None, **options: Any) -> Any:
+    """Any network of timm.
+
+    Args:
+        name: as timm knows it ("resnet50").
+        field: what the caller names it, for errors.
+        width: channels of a ResNet's first stage, doubled at each of the next; None is as published.
+        options: further arguments of ``timm.create_model``.
+
+    Raises:
+        ValueError: a name that timm does not know, a width that the network cannot have.
+    """
+    if ":" not in name and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{field}={name!r} is not a model of timm.{hint}")
+    if width is not None:
+        if not is_resnet(name):
+            raise ValueError(f"width={width} is for a ResNet of timm, and {name!r} is none.")
+        if width < 8:
+            raise ValueError(f"width={width} is too narrow; give 8 channels at least.")
+        # A stem of several convolutions ends in twice its own width.
+        options |= {"channels": [width << i for i in range(4)], "stem_width": (width + 1) // 2}
+    return timm.create_model(name, **options)
+
+
+def is_resnet(name: str) -> bool:
+    """Whether a network of timm is one of its ResNets, ResNeXts and their like."""
+    return ":" not in name and timm.model_entrypoint(name).__module__ == RESNETS
+
 
 class CNNBackbone(nn.Module):
     """One stage of any network of timm.
@@ -24,7 +58,7 @@ class CNNBackbone(nn.Module):
             pretrained weights and small batches; a network from scratch needs them to learn.
         freeze: "all", or the parameters that do not learn, by how their names begin
             (``["conv1", "bn1", "layer1"]`` in DETR).
-        options: further arguments of ``timm.create_model`` (``dynamic_img_size=True`` for a ViT).
+        options: further arguments of :func:`network` (``dynamic_img_size=True`` for a ViT).
 
     Attributes:
         channels, stride: of the feature map.
@@ -43,14 +77,9 @@ class CNNBackbone(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if ":" not in name and not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"backbone={name!r} is not a model of timm.{hint}")
+        options |= {"features_only": True, "out_indices": (stage,)}
         try:
-            self.net: nn.Module = timm.create_model(
-                name, pretrained=pretrained, features_only=True, out_indices=(stage,), **options
-            )
+            self.net = network(name, pretrained=pretrained, **options)
         except IndexError:
             raise ValueError(f"stage={stage}: {name!r} has fewer feature maps.") from None
         info: Any = self.net.feature_info

@@ -19,7 +19,8 @@ def language_model_loss(
         logits: ``(batch, tokens, vocab)``.
         labels: ``(batch, tokens)``, the token that follows each position.
         label_smoothing: mass spread evenly over the vocabulary (Szegedy et al. 2016).
-        reduction: "mean" over counted tokens, or "sum", to normalise over several batches.
+        reduction: "mean" over counted tokens; "sum", to normalise over several batches; or "none",
+            the loss of each, ``(batch * tokens,)``, 0 where it does not count.
     """
     working = torch.promote_types(logits.dtype, torch.float32)  # half precision loses the mean
     return F.cross_entropy(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.heads.pooling import pool_end, pool_mean
+from family.inputs.backbone import network
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.member import member, split_overrides
 from family.models.vit import ViT
@@ -122,7 +123,8 @@ class CLIP(nn.Module):
 
     Args:
         vocab_size: tokens in the vocabulary.
-        image: the ViT's stack; None where ``image_tower`` stands in for it.
+        image: the ViT's stack, or the name of a network of timm, whose classifier becomes the
+            projection (section 2.4 trains ResNets too); None where ``image_tower`` stands in for it.
         text: the text stack; causal in CLIP.
         embed_dim: width of the common space.
         image_size, patch_size, image_pool, interpolation, drop_rest: of the ViT; "class" is CLIP's
@@ -136,8 +138,7 @@ class CLIP(nn.Module):
             was trained so, and reads a text from the last of them.
         text_bias: of the projection of texts (SigLIP).
         logit_bias: learn a bias on the logits, which the sigmoid loss needs.
-        image_tower: any module ``(batch, channels, height, width) -> (batch, embed_dim)``, such as
-            a CNN of timm's with ``num_classes=embed_dim``.
+        image_tower: any module ``(batch, channels, height, width) -> (batch, embed_dim)``.
 
     Raises:
         ValueError: both or neither of ``image`` and ``image_tower``; an unknown pooling; no
@@ -147,7 +148,7 @@ class CLIP(nn.Module):
     def __init__(
         self,
         vocab_size: int,
-        image: TransformerConfig | None,
+        image: TransformerConfig | str | None,
         text: TransformerConfig,
         embed_dim: int = 512,
         image_size: int | Sequence[int] = 224,
@@ -170,8 +171,9 @@ class CLIP(nn.Module):
             given = "neither" if image is None else "both"
             raise ValueError(f"CLIP needs either image or image_tower, not {given}.")
         self.vocab_size, self.embed_dim = vocab_size, embed_dim
-        if image_tower is None:
-            assert image is not None
+        if isinstance(image, str):
+            image_tower = network(image, "image", num_classes=embed_dim)
+        elif image is not None:
             image_tower = image_vit(
                 embed_dim,
                 image,
@@ -183,7 +185,7 @@ class CLIP(nn.Module):
                 interpolation=interpolation,
                 drop_rest=drop_rest,
             )
-        self.image = image_tower
+        self.image: Any = image_tower
         self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id, fill_id, text_bias)
         scale = math.log(10.0) if logit_bias else math.log(1 / 0.07)
         self.logit_scale = nn.Parameter(torch.tensor(scale))
