@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from tasks.published import (
     published_assets,
 )
 
+NEEDED = ("num_classes", "vocab_size", "target_vocab_size")
+"""What a model must take from data that decide it."""
+
 
 @dataclass
 class Loaded:
@@ -40,7 +45,8 @@ class Loaded:
     def tokenizer(self, name: str) -> Any:
         """One of the tokenizers that the model was trained with; a published model has one for all."""
         own: Any = getattr(self.model, "tokenizer", None)
-        return Tokenizer.from_json(self.assets["tokenizers"][name]) if own is None else own
+        found = Tokenizer.from_json(self.assets["tokenizers"][name]) if own is None else own
+        return found.target if name == "target" else found
 
     @property
     def labels(self) -> list[str]:
@@ -194,4 +200,45 @@ def find_class(path: str) -> type[nn.Module]:
 
 def build_model(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The model of a class path and its arguments, with those that the data gave."""
-    return find_class(spec["class_path"])(**{**options(spec), **arguments})
+    model, given = find_class(spec["class_path"]), options(spec)
+    return model(**{**given, **accepted(model, arguments, given)})
+
+
+def build_for(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    """The model that a task's ``build`` makes, with what the data decides of it.
+
+    Raises:
+        UserError: it takes no number of classes or of tokens.
+    """
+    maker, known = build, None
+    if isinstance(build, partial):
+        maker = build.func
+        if maker.__module__.startswith("jsonargparse"):
+            # It keeps the class beside every argument that it knows of.
+            maker, known = next(filter(inspect.isclass, build.args)), build.keywords
+    return build(**accepted(maker, arguments, known))
+
+
+def accepted(
+    build: Callable[..., nn.Module], arguments: dict[str, Any], known: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Of what the data decides, what a model takes: a CNN, say, asks for no size of pictures.
+
+    Args:
+        build: a class, or a function that makes a model.
+        known: names that its ``**`` stands for. None takes that for any name, unless it is a network
+            of timm or torchvision, whose parts would refuse ours.
+
+    Raises:
+        UserError: it takes no number of classes or of tokens.
+    """
+    parameters = inspect.signature(build).parameters
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if rest and known is None and build.__module__.split(".")[0] not in ("timm", "torchvision"):
+        return arguments
+    names = {*parameters, *(known or ()), *(NEEDED if rest else ())}
+    for name in NEEDED:
+        if name in arguments and name not in names:
+            maker = getattr(build, "__qualname__", type(build).__qualname__)
+            raise UserError(f"model: {maker} takes no {name}, which the data decides.")
+    return {name: value for name, value in arguments.items() if name in names}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask
 
 NAMES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
     "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 )  # fmt: skip
 """In COCO's order; precision and recall averaged over IoU 0.50 to 0.95 where nothing else is said."""
+
+THRESHOLDS, RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+"""IoUs at which a box counts as found, and recalls at which precision is read."""
+MOST = 100
+"""Boxes of a picture and class that count."""
 
 
 def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, float]:
@@ -28,3 +35,43 @@ def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, 
     table = zip(NAMES, evaluation.stats[: len(NAMES)], strict=True)
     # COCO writes -1 where there is nothing to find.
     return {name: float(value) for name, value in table if value >= 0}
+
+
+def matches(true: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[list[Any]]:
+    """How one picture's boxes are matched, as COCO does: in the order of their scores, to the
+    best object of their class that is still free; else a crowd's box may excuse them.
+
+    Args:
+        true: the picture's annotations: ``category_id``, ``bbox``, ``iscrowd``.
+        found: its results, as of :func:`coco_table`; of each class the first 100 count.
+
+    Returns:
+        Of each box category, score, and as bits, the lowest at IoU 0.5: matched, excused.
+    """
+    ranks: dict[int, int] = {}
+    rows, boxes = [], []
+    for box in sorted(found, key=lambda box: -box["score"]):
+        rank = ranks[box["category_id"]] = ranks.get(box["category_id"], 0) + 1
+        boxes += [box] if rank <= MOST else []
+    crowd = np.array([False, *(bool(one["iscrowd"]) for one in true)])
+    iou = np.full((len(boxes), len(crowd)), -1.0)  # the first column is nothing
+    if boxes and true:
+        sides = [[one["bbox"] for one in side] for side in (boxes, true)]
+        iou[:, 1:] = mask.iou(*sides, crowd[1:].astype(int).tolist())
+        kinds = [np.array([one["category_id"] for one in side]) for side in (boxes, true)]
+        iou[:, 1:][kinds[0][:, None] != kinds[1]] = -1
+    free = np.tile(~crowd, (len(THRESHOLDS), 1))
+    for box, overlap in zip(boxes, iou, strict=True):
+        left = np.where(free, overlap, -1.0)
+        best = len(crowd) - 1 - left[:, ::-1].argmax(1)  # of equals the last
+        hit = left.max(1) >= THRESHOLDS
+        free[hit, best[hit]] = False
+        excused = ~hit & (overlap[crowd].max(initial=-1.0) >= THRESHOLDS)
+        score = float(str(np.float32(box["score"])))  # as short as another number allows
+        rows.append([box["category_id"], score, as_bits(hit), as_bits(excused)])
+    return rows
+
+
+def as_bits(flags: np.ndarray) -> int:
+    """The first flag is the lowest bit."""
+    return int((flags << np.arange(len(flags))).sum())

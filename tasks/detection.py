@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from family.heads.detection import postprocess
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
-from tasks.coco_metrics import coco_table
+from tasks.coco_metrics import coco_table, matches
 from tasks.gathering import gather
 from tasks.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.task import Task
@@ -23,12 +23,14 @@ SURE = 0.3
 
 
 class Detection(Task):
-    """The set loss of DETR, each term logged; COCO's table of twelve; boxes drawn.
+    """The set loss of DETR, or the model's own, each term logged; COCO's table of twelve; boxes drawn.
 
     Args:
         model: what builds the model from the number of classes.
         class_weight, box_weight, giou_weight, no_object_weight: of
-            :class:`~family.losses.set_matching.SetLoss`; its ``classification`` is the model's.
+            :class:`~family.losses.set_matching.SetLoss`; its ``classification`` is the model's. A
+            model with a method ``losses(pixel_values, pixel_mask, targets)``, of terms that add up,
+            learns from that instead, and has no loss in evaluation.
         options: of :class:`~tasks.task.Task`.
     """
 
@@ -52,27 +54,38 @@ class Detection(Task):
         classification = getattr(self.model, "classification", "softmax")
         self.criterion = SetLoss(classification, *self.weights)
 
-    def outputs(self, batch: dict[str, Any], targets: Any = None) -> dict[str, Any]:
-        """What the model finds; models that learn from noised targets get them in training."""
+    def inputs(self, batch: dict[str, Any]) -> list[Any]:
+        """Pictures and their mask."""
         mask = batch["pixel_mask"]
         # Without padding there is nothing to mask, and unmasked attention is faster.
-        inputs = [batch["pixel_values"], None if bool(mask.all()) else mask]
+        return [batch["pixel_values"], None if bool(mask.all()) else mask]
+
+    def outputs(self, batch: dict[str, Any], targets: Any = None) -> dict[str, Any]:
+        """What the model finds; models that learn from noised targets get them in training."""
+        inputs = self.inputs(batch)
         if targets is not None and getattr(self.model, "denoising", None) is not None:
             inputs.append(targets)
         return self.model(*inputs)
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        terms = self.criterion(self.outputs(batch, batch["targets"]), batch["targets"])
-        loss = self.criterion.total(terms)
+        targets = batch["targets"]
+        if hasattr(self.model, "losses"):
+            shown = self.model.losses(*self.inputs(batch), targets)
+            loss = torch.stack(list(shown.values())).sum()
+        else:
+            terms = self.criterion(self.outputs(batch, targets), targets)
+            loss = self.criterion.total(terms)
+            shown = {name: terms[name] for name in ("class", "boxes", "giou")}
         self.log_training("loss", loss.detach(), prog_bar=True)
-        for name in ("class", "boxes", "giou"):
-            self.log_training(name, terms[name].detach())
+        for name, term in shown.items():
+            self.log_training(name, term.detach())
         return loss
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> list[dict[str, Tensor]]:
         outputs, targets = self.outputs(batch), batch["targets"]
-        loss = self.criterion.total(self.criterion(outputs, targets))
-        self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
+        if not hasattr(self.model, "losses"):
+            loss = self.criterion.total(self.criterion(outputs, targets))
+            self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
         made = self.boxes(outputs, targets)
         ids = self.data.assets()["category_ids"]
         for target, boxes in zip(targets, made, strict=True):
@@ -89,8 +102,22 @@ class Detection(Task):
         if index == 0:
             self._show(batch, made)
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self._evaluate(batch, "test")
+    def on_test_epoch_start(self) -> None:
+        self.objects: dict[int, list[dict[str, Any]]] = {}
+        for annotation in self.data.ground_truth("test")["annotations"]:
+            self.objects.setdefault(annotation["image_id"], []).append(annotation)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By picture: its id, the categories of its objects, and its boxes, matched to them."""
+        made, ids = self._evaluate(batch, "test"), self.data.assets()["category_ids"]
+        lines = [target["image_id"] for target in batch["targets"]]
+        true = [self.objects.get(line, []) for line in lines]
+        found = [coco_results(*one, ids) for one in zip(made, lines, strict=True)]
+        return {
+            "line": lines,
+            "objects": [[one["category_id"] for one in a if not one["iscrowd"]] for a in true],
+            "found": [matches(*both) for both in zip(true, found, strict=True)],
+        }
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")

@@ -32,8 +32,10 @@ class LanguageModeling(TokenTask):
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self.evaluate(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self.evaluate(batch, "test")
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By window: the summed loss, its tokens, and the bytes of as many."""
+        found, size = self.evaluate(batch, "test"), self.data.bytes_per_token("test")
+        return {**found, "bytes": [count * size for count in found["tokens"]]}
 
     def on_validation_epoch_end(self) -> None:
         self._derived("val")

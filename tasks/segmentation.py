@@ -37,26 +37,33 @@ class Segmentation(Task):
         self.log_training("loss", loss.detach(), prog_bar=True)
         return loss
 
-    def _evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
-        logits = self.model(batch["pixel_values"]).float()
+    def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and of each picture the pixels by true and made class."""
+        logits, confusions = self.model(batch["pixel_values"]).float(), []
         for i, labels in enumerate(batch["labels"]):
             whole = F.interpolate(logits[i : i + 1], labels.shape, mode="bilinear")
             loss, count = pixel_loss(whole, labels[None])
-            self.confusion.update(whole.argmax(1), labels[None])
+            confusions.append(self.confusion(whole.argmax(1), labels[None]))
             if count:
                 mean = loss / count
                 self.log(
                     f"{split}/loss", mean, on_epoch=True, batch_size=int(count), sync_dist=True
                 )
-        return logits
+        return logits, confusions
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        logits = self._evaluate(batch, "val")
+        logits, _ = self._evaluate(batch, "val")
         if index == 0:
             self._show(batch, logits)
 
-    def test_step(self, batch: dict[str, Any], index: int) -> None:
-        self._evaluate(batch, "test")
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By picture: of each class the pixels that were right, made and true."""
+        _, found = self._evaluate(batch, "test")
+        return {
+            "pixels_both": [one.diagonal().tolist() for one in found],
+            "pixels_made": [one.sum(0).tolist() for one in found],
+            "pixels_true": [one.sum(1).tolist() for one in found],
+        }
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")

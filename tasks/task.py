@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from family.inputs.preprocess import Preprocess
+from tasks.checkpoints import build_for
 from tasks.errors import UserError, at_least, between
 from tasks.finetuning import LoRA, adapt
 from tasks.optim import build_optimizer, build_schedule
@@ -111,7 +112,7 @@ class Task(pl.LightningModule):
                     "model.pretrained, which the command line (or tasks.finetuning.load_source) reads."
                 )
             try:
-                self.model = self.build(**self.data.model_arguments)
+                self.model = build_for(self.build, self.data.model_arguments)
             except (TypeError, ValueError) as error:
                 raise UserError(f"model: {error}") from error
             if self.transplant is not None:

@@ -40,11 +40,8 @@ class TokenTask(Task):
         """``(batch, tokens, vocab)``, by the contract of the task's members."""
         raise NotImplementedError
 
-    def loss(self, batch: dict[str, Any], smoothing: float) -> Tensor:
-        return language_model_loss(self.logits(batch), batch["labels"], smoothing)
-
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss = self.loss(batch, self.label_smoothing)
+        loss = language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
         self.log_training("loss", loss.detach(), prog_bar=True)
         if self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1:
             return loss
@@ -65,10 +62,18 @@ class TokenTask(Task):
                 parameter.grad *= REFERENCE * parts / total
         self.tokens = 0
 
-    def evaluate(self, batch: dict[str, Any], split: str) -> None:
-        """Log the loss, weighted by tokens so that the mean is over tokens, not batches."""
-        count = int((batch["labels"] != IGNORE).sum())
-        loss = self.loss(batch, 0.0)
+    def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
+        """Log the loss, weighted by tokens so that the mean is over tokens, not batches.
+
+        Returns:
+            Of each example the ``loss``, summed over its ``tokens``, and their number.
+        """
+        labels = batch["labels"]
+        each = language_model_loss(self.logits(batch), labels, reduction="none")
+        sums, counts = each.view_as(labels).sum(1), (labels != IGNORE).sum(1)
+        count = int(counts.sum())
+        mean = sums.sum() / count
         self.log(
-            f"{split}/loss", loss, prog_bar=True, on_epoch=True, batch_size=count, sync_dist=True
+            f"{split}/loss", mean, prog_bar=True, on_epoch=True, batch_size=count, sync_dist=True
         )
+        return {"loss": [round(x, 4) for x in sums.tolist()], "tokens": counts.tolist()}

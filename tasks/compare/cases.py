@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from tasks.building import build_task
+from tasks.checkpoints import build_for
 from tasks.compare.shares import part
 from tasks.data.base import FamilyData
 from tasks.optim import build_optimizer
@@ -121,7 +122,7 @@ def make_case(variant: Variant, length: int, size: int) -> Case:
 
 def at_size(build: Callable[..., nn.Module], side: int, **arguments: Any) -> nn.Module:
     """A model for pictures of another size."""
-    return build(**{**arguments, "image_size": (side, side)})
+    return build_for(build, {**arguments, "image_size": (side, side)})
 
 
 def backward(task: Task, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:

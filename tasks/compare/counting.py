@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from family.losses.language_model import IGNORE
-from tasks.compare.flops import counted_flops
+from tasks.compare.flops import analytic_flops, counted_flops
+from tasks.errors import UserError
 
 
 def count_of_batch(batch: Any) -> dict[str, Tensor | int]:
@@ -58,6 +59,17 @@ def flops_of_batch(
             for buffer, value in buffers:
                 buffer.copy_(value)
         set_random_state(state)
+
+
+def analytic_flops_of_batch(module: pl.LightningModule, batch: Any) -> float | None:
+    """The same, worked out from the sizes of layers; None for a model without a formula."""
+    if not isinstance(batch, dict):
+        return None
+    shapes = {name: value.shape for name, value in batch.items() if isinstance(value, Tensor)}
+    try:
+        return float(sum(analytic_flops(module.model, shapes).values()))  # type: ignore[arg-type]
+    except UserError:
+        return None
 
 
 def random_state() -> dict[str, Any]:

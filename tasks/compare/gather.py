@@ -7,17 +7,17 @@ import math
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tasks.compare import statistics
 from tasks.compare.config import differences
 from tasks.compare.measure import write_json
+from tasks.compare.metrics import METRICS, Numbers
 from tasks.compare.plan import Plan
 from tasks.compare.provenance import provenance
 from tasks.compare.runs import Run, best_rate, best_validation, first_runs
-from tasks.compare.statistics import METRICS, Numbers
 
 COSTS = (
     "step",
@@ -27,6 +27,7 @@ COSTS = (
     "pictures",
     "flops",
     "flops_per_step",
+    "analytic_flops_per_step",
     "memory_bytes",
     "step_per_second",
     "examples_per_second",
@@ -135,16 +136,15 @@ def of_pairs(plan: Plan, folder: Path, variants: dict[str, Json]) -> list[Json]:
         for a, b in combinations(variants, 2)
         if variants[a]["values"] and variants[b]["values"]
     ]
-    examples = {name: example_statistics(plan, folder, v) for name, v in variants.items()}
+    examples = {name: over_examples(plan, folder, v) for name, v in variants.items()}
     for pair in pairs:
         a, b = variants[pair["a"]]["values"], variants[pair["b"]]["values"]
         pair["difference"] = float(np.mean(a) - np.mean(b))
         pair["p_seeds"] = statistics.welch(a, b)
         both = examples[pair["a"]], examples[pair["b"]]
         pair["bootstrap"] = None
-        if all(both) and len(both[0][0]) == len(both[1][0]):
-            name = plan.metric[0].removeprefix("test/")
-            pair["bootstrap"] = statistics.bootstrap(name, *both)
+        if both[0] and both[1] and both[0].lines == both[1].lines:
+            pair["bootstrap"] = statistics.bootstrap(both[0].scores, both[1].scores)
     seeds = statistics.holm([pair["p_seeds"] for pair in pairs])
     tested = [(pair["bootstrap"] or {}).get("p") for pair in pairs]
     for pair, p, q in zip(pairs, seeds, statistics.holm(tested), strict=True):
@@ -155,17 +155,28 @@ def of_pairs(plan: Plan, folder: Path, variants: dict[str, Json]) -> list[Json]:
     return pairs
 
 
-def example_statistics(plan: Plan, folder: Path, variant: Json) -> list[Numbers]:
-    """For each finished seed, the metric's statistics of each test example; [] where there are none."""
-    name = plan.metric[0].removeprefix("test/")
-    if name not in METRICS:
-        return []
-    found = [
-        METRICS[name][0](outcomes(folder / run["name"]))
-        for run in variant["runs"]
-        if run["value"] is not None
-    ]
-    return [] if any(one is None for one in found) else found  # type: ignore[return-value]
+class Resampled(NamedTuple):
+    """A variant's metric, the mean over seeds, on resampled test sets; and the examples of these."""
+
+    lines: list[int]
+    scores: Numbers
+
+
+def over_examples(plan: Plan, folder: Path, variant: Json) -> Resampled | None:
+    """None where a metric is no matter of examples, or a finished seed does not tell them."""
+    metric = METRICS.get(plan.metric[0].removeprefix("test/"))
+    runs = [run["name"] for run in variant["runs"] if run["value"] is not None]
+    if metric is None or not runs:
+        return None
+    scores, lines = [], []
+    for run in runs:
+        rows = outcomes(folder / run)
+        scores.append(metric(rows))
+        lines.append([row["line"] for row in rows])
+    told = [score for score in scores if score is not None]
+    if len(told) < len(runs) or any(one != lines[0] for one in lines):
+        return None
+    return Resampled(lines[0], statistics.resampled(told, len(lines[0])))
 
 
 def outcomes(run: Path) -> list[Json]:

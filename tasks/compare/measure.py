@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.compare.counting import (
+    analytic_flops_of_batch,
     count_of_batch,
     device_name,
     flops_of_batch,
@@ -48,6 +49,7 @@ class Measure(pl.Callback):
         self.seconds, self.started = 0.0, 0.0
         self.warm: dict[str, float] | None = None
         self.flops: list[float] = []
+        self.analytic: list[float | None] = []
         self.flops_error, self.memory, self.step = "", 0, 0
         self.random: dict[str, Any] | None = None
 
@@ -80,6 +82,7 @@ class Measure(pl.Callback):
             self._pause(module)
             try:
                 self.flops.append(flops_of_batch(trainer, module, batch, index))
+                self.analytic.append(analytic_flops_of_batch(module, batch))
             except Exception as error:  # a model that cannot be counted can still be trained
                 self.flops_error = f"{type(error).__name__}: {error}"
             self.started = time.perf_counter()
@@ -131,6 +134,7 @@ class Measure(pl.Callback):
             "seconds": self.seconds + now,
             "warm": self.warm,
             "flops": self.flops,
+            "analytic": self.analytic,
             "memory": self.memory,
             "random": random_state(),
         }
@@ -153,12 +157,8 @@ class Measure(pl.Callback):
         spent = {"step": trainer.global_step, "seconds": round(self.seconds + now, 3)}
         spent |= {kind: int(count) for kind, count in self.seen.items()}
         if self.flops:
-            spent["flops"] = self._flops_per_step(trainer) * trainer.global_step
+            spent["flops"] = per_step(self.flops, trainer) * trainer.global_step
         return spent
-
-    def _flops_per_step(self, trainer: pl.Trainer) -> float:
-        batches = trainer.accumulate_grad_batches * trainer.world_size
-        return sum(self.flops) / len(self.flops) * batches
 
     def _at_the_end(self, trainer: pl.Trainer) -> bool:
         if self.amount is None or self.unit == "steps":
@@ -186,7 +186,8 @@ class Measure(pl.Callback):
             **spent,
             "parameters": sum(p.numel() for p in module.parameters()),
             "trained": sum(p.numel() for p in module.parameters() if p.requires_grad),
-            "flops_per_step": self._flops_per_step(trainer) if self.flops else None,
+            "flops_per_step": per_step(self.flops, trainer),
+            "analytic_flops_per_step": per_step(self.analytic, trainer),
             "flops_error": self.flops_error,
             "memory_bytes": self.memory,
             "memory_kind": "GPU" if module.device.type == "cuda" else "resident",
@@ -201,8 +202,8 @@ class Outcomes(pl.Callback):
     """Write ``outcomes.jsonl``: what came of each example of the test split.
 
     A task that returns, from ``test_step``, lists of equal length by name takes part: "line" is an
-    example's place in the split (else they are numbered as they come), "correct" 0 or 1, "made"
-    and "true" texts.
+    example's place in the split (else they are numbered as they come), "made" and "true" are texts
+    to be shown, and the rest is what :mod:`tasks.compare.metrics` makes scores of.
     """
 
     def __init__(self) -> None:
@@ -229,6 +230,14 @@ class Outcomes(pl.Callback):
             folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             (folder / "outcomes.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def per_step(batches: list[Any], trainer: pl.Trainer) -> Any:
+    """Of counts of single batches, that of a step; None where there is none."""
+    if not batches or None in batches:
+        return None
+    size = trainer.accumulate_grad_batches * trainer.world_size
+    return sum(batches) / len(batches) * size
 
 
 def folder_of(trainer: pl.Trainer) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tasks.compare.plots import AXES, curves, dots
 from tasks.compare.process import shown
 from tasks.compare.statistics import chance
 
+MANY = 3
+"""Sentences that say the same are a list then."""
 TEMPLATES = Path(__file__).parent / "templates"
 Json = dict[str, Any]
 
@@ -38,7 +41,10 @@ def write_report(results: Json, folder: Path) -> Path:
                 results=results,
                 plots={name: Markup(plot) for name, plot in plots.items()},
                 costs=cost_rows(results),
-                rates=any(len(v["learning_rates"]) > 1 for v in results["variants"].values()),
+                rates=tried_rates(results),
+                first=next(iter(results["variants"]), ""),
+                against=against_first(results),
+                **told_apart(results["pairs"]),
                 budget=f"{figure(results['budget']['amount'])} {unit}",
             )
         )
@@ -58,14 +64,58 @@ def environment(kind: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "within": within, "cell": cell, "command": shown}
-    made.filters["chance"] = lambda p: "–" if p is None else chance(p).removeprefix("p ")
+    made.filters |= {"figure": figure, "within": within, "signed": signed}
+    made.filters |= {"cell": cell, "command": shown, "claim": claim, "chance": bare}
     return made
+
+
+def tried_rates(results: Json) -> list[str]:
+    """All learning rates that a variant was tried with; none where nobody had a choice."""
+    tried = [variant["learning_rates"] for variant in results["variants"].values()]
+    if all(len(rates) < 2 for rates in tried):
+        return []
+    return sorted({rate for rates in tried for rate in rates}, key=float)
+
+
+def against_first(results: Json) -> dict[str, str]:
+    """How each variant that has results differs from the first one, and whether significantly."""
+    first = next(iter(results["variants"]), None)
+    said = {}
+    for pair in results["pairs"]:
+        if pair["a"] == first:
+            better = (pair["difference"] < 0) == (results["metric"]["mode"] == "max")
+            word = "better" if better else "worse"
+            if not pair["significant"]:
+                one = pair["p_seeds_adjusted"] is None
+                word = "one seed" if one else "not significant"
+            said[pair["b"]] = f"{signed(-pair['difference'])}, {word}"
+    return said
+
+
+def told_apart(pairs: list[Json]) -> dict[str, list[Json]]:
+    """``pairs`` whose verdicts stand as sentences, the significant ones first; where these are many,
+    those without a difference are only listed, as ``equals``."""
+    equals = [pair for pair in pairs if "no significant difference" in pair["verdict"]]
+    equals = equals if len(equals) > MANY else []
+    rest = [pair for pair in pairs if pair not in equals]
+    return {"pairs": sorted(rest, key=lambda pair: not pair["significant"]), "equals": equals}
+
+
+def claim(verdict: str) -> tuple[str, str]:
+    """A verdict, and the p values that it rests on."""
+    said, found, why = verdict.rpartition(" (over ")
+    return (said, f"(over {why}") if found else (verdict, "")
+
+
+def bare(p: float | None) -> str:
+    """A p value under a heading that says so."""
+    return "–" if p is None else chance(p).removeprefix("p ").removeprefix("= ")
 
 
 COSTS = {
     "step": ("steps", 1),
-    "flops_per_step": ("FLOPs a step", 1),
+    "flops_per_step": ("FLOPs a step, counted", 1),
+    "analytic_flops_per_step": ("FLOPs a step, worked out", 1),
     "flops": ("FLOPs in all", 1),
     "tokens": ("tokens", 1),
     "pictures": ("pictures", 1),
@@ -106,7 +156,16 @@ def within(interval: Json | None) -> str:
         return "–"
     if interval["high"] is None:
         return f"{figure(interval['mean'])} (one seed)"
-    return f"{figure(interval['mean'])} ± {figure(interval['high'] - interval['mean'])}"
+    half = interval["high"] - interval["mean"]
+    if not half:
+        return f"{figure(interval['mean'])} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(half)))  # two that are sure to mean something
+    return f"{interval['mean']:,.{digits}f} ± {half:,.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """A difference."""
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
 def cell(value: Any) -> str:

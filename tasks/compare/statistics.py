@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import sacrebleu
-from numpy.typing import NDArray
 from scipy import stats
+
+from tasks.compare.metrics import Numbers, Score
 
 LEVEL = 0.05
 """A difference that chance alone would make more often than this is none to speak of."""
-RESAMPLES = 2000
-ORDERS = 4
-"""Longest n-grams of BLEU."""
-Numbers = NDArray[np.float64]
+RESAMPLES, AT_A_TIME = 2000, 50
 
 
 @dataclass(frozen=True)
@@ -60,71 +57,31 @@ def holm(values: list[float | None]) -> list[float | None]:
     return adjusted
 
 
-# --- Per example -------------------------------------------------------------------------------
+# --- Over the examples of a test set -----------------------------------------------------------
 
 
-def accuracy_statistics(rows: list[dict[str, Any]]) -> Numbers | None:
-    """``(examples, 1)``: 1 where it was right; None where the rows do not say."""
-    if not rows or "correct" not in rows[0]:
-        return None
-    return np.array([[float(row["correct"])] for row in rows])
-
-
-def bleu_statistics(rows: list[dict[str, Any]], lowercase: bool = False) -> Numbers | None:
-    """``(examples, 10)``: matching n-grams, all n-grams, lengths made and true, by sacreBLEU."""
-    if not rows or not {"made", "true"} <= rows[0].keys():
-        return None
-    metric = sacrebleu.BLEU(lowercase=lowercase, effective_order=True)
-    scores = [metric.sentence_score(row["made"], [row["true"]]) for row in rows]
-    return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores], dtype=float)
-
-
-def accuracy(sums: Numbers, count: int) -> Numbers:
-    """Of sums ``(..., 1)`` over ``count`` examples."""
-    return sums[..., 0] / count
-
-
-def bleu(sums: Numbers, count: int = 0) -> Numbers:
-    """Corpus BLEU of sums ``(..., 10)``, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3)."""
-    counts, totals = sums[..., :ORDERS].copy(), sums[..., ORDERS : 2 * ORDERS]
-    made, true = sums[..., -2], sums[..., -1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # The n-th order without a match counts as 1 / 2, 1 / 4 ... of one.
-        empty = (counts == 0) & (totals > 0)
-        smoothed = np.where(empty, 0.5 ** np.cumsum(empty, axis=-1), counts)
-        precision = np.exp(np.log(smoothed / totals).mean(axis=-1))
-        brevity = np.where(made < true, np.exp(1 - true / made), 1.0)
-        score = 100 * brevity * precision
-    none = (counts.sum(-1) == 0) | (totals == 0).any(-1) | (made == 0)
-    return np.where(none, 0.0, score)
-
-
-METRICS = {
-    "accuracy": (accuracy_statistics, accuracy),
-    "bleu": (bleu_statistics, bleu),
-    "bleu_lowercase": (lambda rows: bleu_statistics(rows, lowercase=True), bleu),
-}
-"""Name of a test metric -> its sufficient statistics of each example, and itself of their sums."""
-
-
-def bootstrap(name: str, a: list[Numbers], b: list[Numbers]) -> dict[str, float]:
-    """The difference ``a - b`` over resampled test sets, the same for both (Koehn 2004).
+def resampled(scores: Sequence[Score], count: int) -> Numbers:
+    """``(RESAMPLES,)``: the mean over seeds on resampled test sets, the same for all variants.
 
     Args:
-        name: one of :data:`METRICS`.
-        a, b: for each seed, the statistics ``(examples, n)`` of the same examples; a resample's
-            score is the mean over seeds.
+        scores: of each seed, see :mod:`tasks.compare.metrics`.
+        count: examples of the test set.
+    """
+    random, even = np.random.default_rng(0), np.full(count, 1 / count)
+    means = []
+    for _ in range(0, RESAMPLES, AT_A_TIME):
+        drawn = random.multinomial(count, even, size=AT_A_TIME).astype(float)
+        means.append(np.mean([score(drawn) for score in scores], axis=0))
+    return np.concatenate(means)
+
+
+def bootstrap(a: Numbers, b: Numbers) -> dict[str, float]:
+    """The difference ``a - b`` of two variants, both :func:`resampled` (Koehn 2004).
 
     Returns:
         ``low`` and ``high`` of the 95 % interval, and the two-sided ``p``.
     """
-    count = len(a[0])
-    random = np.random.default_rng(0)
-    # How often each example is drawn.
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
-    score = METRICS[name][1]
-    means = [np.mean([score(drawn @ one, count) for one in side], axis=0) for side in (a, b)]
-    difference = means[0] - means[1]
+    difference = a - b
     low, high = np.quantile(difference, [LEVEL / 2, 1 - LEVEL / 2])
     tail = min((difference <= 0).sum(), (difference >= 0).sum())
     p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))

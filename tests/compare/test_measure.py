@@ -69,6 +69,8 @@ def test_what_was_spent_stands_at_each_point_of_the_curve():
     assert [p["step"] for p in found["curve"] if "train/loss" in p] == [1, 3, 5, 7, 9]
     assert points[-1]["flops"] == pytest.approx(10 * found["flops_per_step"])
     assert found["flops_per_step"] > 6 * found["tokens"] / 10 * 16 * 16  # a layer's work, at least
+    worked_out = found["analytic_flops_per_step"]
+    assert worked_out == pytest.approx(found["flops_per_step"], rel=0.02)
     assert found["memory_bytes"] > 1 << 20
     seconds = [p["seconds"] for p in found["curve"]]
     assert seconds == sorted(seconds)

@@ -14,7 +14,8 @@ from tasks.compare.config import Budget
 from tasks.compare.gather import gather
 from tasks.compare.measure import write_json
 from tasks.compare.plan import Plan, Variant
-from tasks.compare.report import figure, within, write_report
+from tasks.compare.plots import curves
+from tasks.compare.report import figure, signed, within, write_report
 from tasks.compare.runs import Run, best_rate
 
 SCORES = {"good": {0: 0.90, 1: 0.92, 2: 0.91}, "bad": {0: 0.50, 1: 0.55, 2: 0.52}}
@@ -108,7 +109,8 @@ def test_both_reports_say_what_was_found(made):
     for kind in ("html", "md"):
         text = (folder / f"report.{kind}").read_text("utf-8")
         assert "good is better than bad" in text
-        assert "0.91 ± 0.02484" in text  # t(0.975, 2) * 0.01 / sqrt(3)
+        assert "0.910 ± 0.025" in text  # t(0.975, 2) * 0.01 / sqrt(3)
+        assert "against good" in text and "−0.387, worse" in text
         assert "model.dim" in text
         assert "1,024" in text  # MiB
         assert "lr-0.1/seed-0" in text or kind == "md"
@@ -169,11 +171,68 @@ def test_a_variant_without_its_examples_has_no_bootstrap(made):
     assert results["pairs"][0]["significant"]
 
 
+def test_examples_are_paired_by_their_places(made):
+    _, folder = made
+    both = plan(variant("good", 8), variant("bad", 16))
+    file = folder / "bad/lr-0.1/seed-1/test/outcomes.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for changed in (
+        [{**row, "line": row["line"] + 1} for row in rows],
+        [{"line": row["line"]} for row in rows],  # as an older test left them
+    ):
+        file.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        assert gather(both, folder)["pairs"][0]["bootstrap"] is None
+
+
+def test_many_pairs_and_their_learning_rates(tmp_path):
+    names = [f"same-{i}" for i in range(5)] + ["worse"]
+    for name in names:
+        for rate in (0.1, 0.02):
+            for seed in range(3) if rate == 0.1 else (0,):
+                value = 0.9 + 0.01 * seed if name != "worse" else 0.5 + 0.01 * seed
+                pretend(Run(tmp_path, name, rate, seed), value - 10 * (0.1 - rate) / 8)
+    rates = {"same-0": (0.1, 0.02), "same-1": (0.02, 0.1)}
+    ours = plan(*(variant(name, 8, rates.get(name, (0.1,))) for name in names))
+    results = gather(ours, tmp_path)
+    text = write_report(results, tmp_path).read_text("utf-8")
+    assert "<li>same-0 and same-1</li>" in text
+    assert text.count("<li>") == 10
+    verdicts = re.findall("<p><b>(.*?)</b> <span", text)
+    assert verdicts == [f"same-{i} is better than worse" for i in range(5)]
+    assert "−0.4, worse" in text
+    assert text.count(">0, not significant") == 4
+    grid = text[text.index("<h2>Learning rates") :]
+    assert grid.index("<th>0.02</th>") < grid.index("<th>0.1</th>")
+    assert "<td>same-1</td><td>0.8</td><td><b>0.9</b></td>" in grid
+    assert "<td>same-2</td><td>–</td><td><b>0.9</b></td>" in grid
+    said = (tmp_path / "report.md").read_text("utf-8")
+    assert "- same-0 and same-1: no significant difference." in said
+    assert "| same-1 | 0.8 | 0.9 |" in said
+
+
+def test_no_curve_ends_outside_its_plot():
+    def run(*values):
+        return {"curve": [{"step": i, "val/loss": v} for i, v in enumerate(values)]}
+
+    good = {"runs": [run(9.0, 2.0, *[1.0] * 20), run(9.0, 2.5, *[1.2] * 20)]}
+    results = {"monitor": {"name": "val/loss", "mode": "min"}, "variants": {"good": good}}
+    text = curves(results, "step")
+    heights = [float(label) for label in re.findall(r">(\d\.\d+)</text>", text)]
+    assert max(heights) < 2  # the first points lie outside
+    results["variants"]["bad"] = {"runs": [run(9.0, 6.0)]}
+    text = curves(results, "step")
+    assert max(float(label) for label in re.findall(r">(\d)</text>", text)) == 6
+    assert curves(results, "flops") == ""
+
+
 def test_numbers_as_one_reads_them():
     shown = {1234567: "1,234,567", 0.5: "0.5", 1.5e12: "1.5e+12", 0.00001: "1e-05", None: "–"}
     assert {value: figure(value) for value in shown} == shown
     assert figure(123456.7) == "123,457"
     assert within(None) == "–"
+    assert within({"mean": 23.456, "low": 11.0, "high": 35.912}) == "23 ± 12"
+    assert within({"mean": 1.5, "low": 1.5, "high": 1.5}) == "1.5 ± 0"
+    assert [signed(x) for x in (0.01234, -2.0, -0.0)] == ["+0.0123", "−2", "0"]
 
 
 def test_results_are_not_changed_by_the_report(made):

@@ -4,47 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sacrebleu
 
-from tasks.compare.statistics import (
-    accuracy_statistics,
-    bleu,
-    bleu_statistics,
-    bootstrap,
-    holm,
-    interval,
-    verdict,
-    welch,
-)
-
-WORDS = [
-    "a",
-    "red",
-    "circle",
-    "and",
-    "two",
-    "blue",
-    "squares",
-    "are",
-    "to",
-    "the",
-    "left",
-    "of",
-    "the",
-    "green",
-    "star",
-]
+from tasks.compare.metrics import METRICS, Score
+from tasks.compare.statistics import bootstrap, holm, interval, resampled, verdict, welch
 
 
-def sentences(count: int, wrong: float, seed: int) -> list[dict[str, str]]:
-    """Random sentences, each word replaced with this chance."""
-    random, made = np.random.default_rng(seed), []
-    truth = np.random.default_rng(99)
-    for _ in range(count):
-        true = list(truth.choice(WORDS, truth.integers(1, 12)))
-        guess = [random.choice(WORDS) if random.random() < wrong else word for word in true]
-        made.append({"true": " ".join(true), "made": " ".join(guess)})
-    return made
+def right(*flags: bool) -> Score:
+    return METRICS["accuracy"]([{"correct": int(flag)} for flag in flags])
 
 
 def test_interval_is_students():
@@ -75,55 +41,36 @@ def test_holm_by_hand():
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("count", [1, 3, 50])
-def test_bleu_is_sacrebleus(wrong, count):
-    rows = sentences(count, wrong, seed=count)
-    truth = [[row["true"] for row in rows]]
-    for lowercase in (False, True):
-        wanted = sacrebleu.BLEU(lowercase=lowercase).corpus_score([r["made"] for r in rows], truth)
-        found = bleu(bleu_statistics(rows, lowercase).sum(0))
-        assert found == pytest.approx(wanted.score, rel=1e-9, abs=1e-9)
-
-
-def test_bleu_of_nothing_is_zero():
-    rows = [{"made": "", "true": "a red circle"}]
-    assert bleu(bleu_statistics(rows).sum(0)) == 0
-
-
 def test_bootstrap_tells_good_from_bad_and_not_equals():
-    good, bad = (bleu_statistics(sentences(200, wrong, 1)) for wrong in (0.1, 0.3))
-    other = bleu_statistics(sentences(200, 0.1, 2))
-    found = bootstrap("bleu", [good], [bad])
+    random = np.random.default_rng(0)
+    good, other, bad = (
+        resampled([right(*(random.random(200) < share))], 200) for share in (0.8, 0.8, 0.6)
+    )
+    assert good.shape == (2000,)
+    found = bootstrap(good, bad)
     assert found["low"] > 0
     assert found["p"] < 0.01
-    same = bootstrap("bleu", [good], [other])
+    same = bootstrap(good, other)
     assert same["low"] < 0 < same["high"]
     assert same["p"] > 0.05
-    assert bootstrap("bleu", [good], [good])["p"] == 1.0
+    assert bootstrap(good, good)["p"] == 1.0
 
 
 def test_bootstrap_is_paired():
     """Two models that fail together differ by little, though each is uncertain by much."""
-    right = np.random.default_rng(0).random(100) < 0.5
-    better = right.copy()
-    better[np.flatnonzero(~right)[:8]] = True
-    a, b = (accuracy_statistics([{"correct": int(x)} for x in side]) for side in (better, right))
-    found = bootstrap("accuracy", [a], [b])
+    some = np.random.default_rng(0).random(100) < 0.5
+    better = some.copy()
+    better[np.flatnonzero(~some)[:8]] = True
+    found = bootstrap(*(resampled([right(*side)], 100) for side in (better, some)))
     # 8 of 100 differ: the standard error is 0.027, that of unpaired ones 0.07.
     assert found["high"] - found["low"] < 4.5 * 0.027
     assert found["low"] > 0
 
 
 def test_bootstrap_takes_the_mean_over_seeds():
-    up, down = np.ones((50, 1)), np.zeros((50, 1))
-    found = bootstrap("accuracy", [up, down], [down, up])
+    up, down = right(*[True] * 25, *[False] * 25), right(*[False] * 25, *[True] * 25)
+    found = bootstrap(resampled([up, down], 50), resampled([down, up], 50))
     assert found["low"] == found["high"] == 0
-
-
-def test_rows_without_what_a_metric_needs():
-    assert accuracy_statistics([{"made": "x", "true": "y"}]) is None
-    assert bleu_statistics([]) is None
 
 
 def test_verdicts():

@@ -1,0 +1,178 @@
+"""Test metrics as functions of how often each example is drawn, for the bootstrap.
+
+What came of each example stands in the rows that :class:`tasks.compare.measure.Outcomes` wrote. A
+metric makes of a run's rows a :data:`Score`, or None where they do not say enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import sacrebleu
+from numpy.typing import NDArray
+
+from tasks.coco_metrics import RECALLS, THRESHOLDS
+
+Numbers = NDArray[np.float64]
+Rows = Sequence[dict[str, Any]]
+Score = Callable[[Numbers], Numbers]
+"""Of draws ``(resamples, examples)``, how often each example counts, the score ``(resamples,)``."""
+ORDERS = 4
+"""Longest n-grams of BLEU."""
+
+
+def column(rows: Rows, *names: str) -> Numbers | None:
+    """``(examples, names)`` or, of lists, ``(examples, names, n)``; None where a row lacks one."""
+    if not rows or not all(name in row for row in rows for name in names):
+        return None
+    return np.array([[row[name] for name in names] for row in rows], dtype=float)
+
+
+def ratio(
+    rows: Rows,
+    above: str,
+    below: str | None = None,
+    change: Callable[[Numbers], Numbers] = np.asarray,
+) -> Score | None:
+    """A sum over the examples by another, or by their number; and what follows from it."""
+    if below is None:
+        rows, below = [{"each": 1, **row} for row in rows], "each"
+    parts = column(rows, above, below)
+    if parts is None:
+        return None
+
+    def score(drawn: Numbers) -> Numbers:
+        sums = drawn @ parts
+        return change(sums[:, 0] / sums[:, 1])
+
+    return score
+
+
+# --- Texts ---------------------------------------------------------------------------------------
+
+
+def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
+    """Corpus BLEU, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3)."""
+    if not all({"made", "true"} <= row.keys() for row in rows) or not rows:
+        return None
+    metric = sacrebleu.BLEU(lowercase=lowercase, effective_order=True)
+    found = [metric.sentence_score(row["made"], [row["true"]]) for row in rows]
+    parts = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], dtype=float)
+
+    def score(drawn: Numbers) -> Numbers:
+        sums = drawn @ parts
+        counts, totals = sums[:, :ORDERS], sums[:, ORDERS : 2 * ORDERS]
+        made, true = sums[:, -2], sums[:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The n-th order without a match counts as 1 / 2, 1 / 4 ... of one.
+            empty = (counts == 0) & (totals > 0)
+            smoothed = np.where(empty, 0.5 ** np.cumsum(empty, axis=1), counts)
+            precision = np.exp(np.log(smoothed / totals).mean(axis=1))
+            brevity = np.where(made < true, np.exp(1 - true / made), 1.0)
+            whole = 100 * brevity * precision
+        none = (counts.sum(1) == 0) | (totals == 0).any(1) | (made == 0)
+        return np.where(none, 0.0, whole)
+
+    return score
+
+
+# --- Pictures ------------------------------------------------------------------------------------
+
+
+def mean_iou(rows: Rows) -> Score | None:
+    """The mean over the classes that occur, in truth or predictions, of their IoU over all pixels."""
+    parts = column(rows, "pixels_both", "pixels_made", "pixels_true")
+    if parts is None:
+        return None
+
+    def score(drawn: Numbers) -> Numbers:
+        both, made, true = np.moveaxis(np.tensordot(drawn, parts, 1), 1, 0)
+        either = made + true - both  # (resamples, classes)
+        known = (either > 0).sum(1)
+        return (both / np.maximum(either, 1)).sum(1) / np.maximum(known, 1)
+
+    return score
+
+
+def mean_average_precision(rows: Rows, thresholds: Sequence[int] = range(10)) -> Score | None:
+    """COCO's mAP, over all areas and with 100 boxes, of rows by :func:`tasks.coco_metrics.matches`.
+
+    Args:
+        thresholds: places in COCO's list of ten IoUs.
+    """
+    if not rows or not all({"objects", "found"} <= row.keys() for row in rows):
+        return None
+    kinds = sorted({kind for row in rows for kind in row["objects"]})
+    objects = np.array([[row["objects"].count(kind) for kind in kinds] for row in rows], float)
+    found = [(i, *one) for i, row in enumerate(rows) for one in row["found"]]
+    table = np.array(found, dtype=float).reshape(-1, 5)
+    table = table[np.argsort(-table[:, 2], kind="stable")]
+    picture, kind, bits = table[:, 0].astype(int), table[:, 1], table[:, 3:].astype(int)
+    # (boxes, 2, thresholds): matched, ignored.
+    flags = (bits[:, :, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
+
+    mine = [np.flatnonzero(kind == one) for one in kinds]
+
+    def score(drawn: Numbers) -> Numbers:
+        total = drawn @ objects  # (resamples, classes)
+        often = np.ascontiguousarray(drawn.T)
+        area = np.zeros_like(total)
+        for i, boxes in enumerate(mine):
+            times = often[picture[boxes]]  # (boxes, resamples)
+            seen = times.cumsum(0)
+            for k in thresholds:
+                hit, ignored = flags[boxes, 0, k], flags[boxes, 1, k]
+                left = seen
+                if ignored.any():
+                    left = seen - (times * ignored[:, None]).cumsum(0)
+                area[:, i] += average_precision(times[hit].cumsum(0), left[hit], total[:, i])
+        known = np.maximum((total > 0).sum(1), 1)
+        return area.sum(1) / len(thresholds) / known
+
+    return score
+
+
+def average_precision(true: Numbers, seen: Numbers, total: Numbers) -> Numbers:
+    """Precision at 101 recalls, the best at each recall or a higher one, and their mean.
+
+    Args:
+        true, seen: ``(hits, resamples)``: at each box that found an object, in the order of their
+            scores, how many had found one so far, and how many boxes there were.
+        total: ``(resamples,)`` objects.
+
+    Returns:
+        ``(resamples,)``, 0 without objects.
+    """
+    precision = true / np.maximum(seen, 1)
+    best = np.zeros((len(true) + 1, len(total)))  # the last is that of recalls never reached
+    best[:-1] = np.maximum.accumulate(precision[::-1])[::-1]
+    # The least number of hits with which true / total, as computed, is at least each recall.
+    some = np.maximum(total, 1)[:, None]
+    least = np.floor(RECALLS * some) - 1
+    for _ in range(2):
+        least += least / some < RECALLS
+    # One search for all resamples, each in a range of numbers of its own.
+    each = np.arange(len(total))[:, None]
+    shift = each * (some.max() + 1)
+    place = np.searchsorted((true.T + shift).ravel(), np.maximum(least, 0) + shift)
+    return np.where(total > 0, best[place - each * len(true), each].mean(1), 0.0)
+
+
+LOSS = {"above": "loss", "below": "tokens"}
+METRICS: dict[str, Callable[[Rows], Score | None]] = {
+    "accuracy": partial(ratio, above="correct"),
+    "bleu": bleu,
+    "bleu_lowercase": partial(bleu, lowercase=True),
+    "loss": partial(ratio, **LOSS),
+    "perplexity": partial(ratio, **LOSS, change=np.exp),
+    "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),
+    "miou": mean_iou,
+    "map": mean_average_precision,
+    "map_50": partial(mean_average_precision, thresholds=[0]),
+    "map_75": partial(mean_average_precision, thresholds=[5]),
+}
+"""Names of test metrics, without "test/"."""
