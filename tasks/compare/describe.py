@@ -32,8 +32,11 @@ class Described:
     lr: float
 
 
-def describe(name: str, config: Config) -> Described:
+def describe(name: str, config: Config, test: bool = False) -> Described:
     """Build a variant's model.
+
+    Args:
+        test: its data must have a test split.
 
     Raises:
         UserError: what ``family fit`` would say of the config, led by the variant's name.
@@ -44,7 +47,8 @@ def describe(name: str, config: Config) -> Described:
             file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
             made = Dry(str(file), ANYWHERE)
             task = made.model
-            model = task.model or build_for(task.build, model_arguments(config, made.datamodule))
+            arguments = model_arguments(config, made.datamodule, test)
+            model = task.model or build_for(task.build, arguments)
             options = (task.lr, task.weight_decay, task.betas, False, task.layer_decay)
             build_optimizer(task.optimizer_name, model, *options)
     except (UserError, ArgumentError, MisconfigurationException) as error:
@@ -58,9 +62,11 @@ def describe(name: str, config: Config) -> Described:
 _ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 
-def model_arguments(config: Config, data: Any) -> dict[str, Any]:
+def model_arguments(config: Config, data: Any, test: bool) -> dict[str, Any]:
     """What data of these options decides of a model; read once, however many variants share it."""
-    key = json.dumps(config.get("data"), sort_keys=True, default=str)
+    key = json.dumps([config.get("data"), test], sort_keys=True, default=str)
     if key not in _ARGUMENTS:
         _ARGUMENTS[key] = data.model_arguments
+        if test:
+            data.test_dataloader()  # what is missing shows now, not after the first training
     return dict(_ARGUMENTS[key])

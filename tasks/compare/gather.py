@@ -41,6 +41,7 @@ Json = dict[str, Any]
 def gather(plan: Plan, folder: Path) -> Json:
     """All that is known of a comparison, as plain values; also written to ``results.json``."""
     variants = {name: of_variant(plan, folder, name) for name in plan.variants}
+    codes = [run["code"] for v in variants.values() for run in v["runs"] if run["code"]]
     results = {
         "name": plan.name,
         "metric": {"name": plan.metric[0], "mode": plan.metric[1]},
@@ -51,7 +52,7 @@ def gather(plan: Plan, folder: Path) -> Json:
         "pairs": of_pairs(plan, folder, variants),
         "differences": differences({n: v.config for n, v in plan.variants.items()}),
         "disagreements": disagreements(variants, folder),
-        "provenance": provenance(plan, folder),
+        "provenance": provenance(plan, folder, codes),
     }
     write_json(folder / "results.json", results)
     return results
@@ -111,6 +112,7 @@ def of_run(plan: Plan, run: Run) -> Json:
         "costs": {n: record[n] for n in COSTS if record.get(n) is not None},
         "memory_kind": record.get("memory_kind"),
         "device": record.get("device"),
+        "code": record.get("code"),
         "curve": [{n: finite(v) for n, v in p.items()} for p in record.get("curve", [])],
         "commands": run.commands(plan.test),
     }

@@ -21,6 +21,7 @@ from tasks.compare.counting import (
     random_state,
     set_random_state,
 )
+from tasks.compare.provenance import code_version
 from tasks.gathering import gather
 
 COUNTED = 8
@@ -52,6 +53,7 @@ class Measure(pl.Callback):
         self.analytic: list[float | None] = []
         self.flops_error, self.memory, self.step = "", 0, 0
         self.random: dict[str, Any] | None = None
+        self.code = code_version()  # now: it may be edited while the run goes on
 
     # --- What happens in a run ---------------------------------------------------------------
 
@@ -192,6 +194,7 @@ class Measure(pl.Callback):
             "memory_bytes": self.memory,
             "memory_kind": "GPU" if module.device.type == "cuda" else "resident",
             "device": device_name(module.device),
+            "code": self.code,
             **rates,
             "curve": self.curve,
         }

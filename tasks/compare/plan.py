@@ -96,7 +96,9 @@ def make_plan(comparison: Comparison) -> Plan:
     Raises:
         UserError: a variant that ``family fit`` would refuse, or that cannot be matched.
     """
-    described = {n: describe(n, config) for n, config in comparison.variants.items()}
+    described = {
+        n: describe(n, config, comparison.test) for n, config in comparison.variants.items()
+    }
     configs: dict[str, Config] = dict(comparison.variants)
     matched: dict[str, dict[str, int]] = {n: {} for n in described}
     if match := comparison.match:

@@ -9,20 +9,26 @@ import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tasks.compare.config import get
-from tasks.compare.plan import Plan
+
+if TYPE_CHECKING:
+    from tasks.compare.plan import Plan
 
 CODE = Path(__file__).parents[2]
 LARGEST = 1 << 28
 """Bytes of data up to which all of it is hashed; beyond, names and sizes stand for contents."""
 
 
-def provenance(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Hashes of config, data and code, versions, and the command that repeats the comparison."""
+def provenance(plan: Plan, folder: Path, codes: list[str]) -> dict[str, Any]:
+    """Hashes of config, data and code, versions, and the command that repeats the comparison.
+
+    Args:
+        codes: what :func:`code_version` gave in the runs.
+    """
     file = folder / "command.txt"
     data = {
         name: json.dumps(variant.config.get("data"), sort_keys=True, default=str)
@@ -33,7 +39,7 @@ def provenance(plan: Plan, folder: Path) -> dict[str, Any]:
         "command": file.read_text("utf-8").strip() if file.is_file() else "",
         "config": digest(json.dumps(asdict(plan), sort_keys=True)),
         "data": {name: hashes[text] for name, text in data.items()},
-        "code": code_version(),
+        "code": " and ".join(dict.fromkeys(codes)) or code_version(),
         "versions": {
             name: installed(name) for name in ("torch", "pytorch-lightning", "numpy", "sacrebleu")
         }

@@ -71,6 +71,7 @@ def test_what_was_spent_stands_at_each_point_of_the_curve():
     assert found["flops_per_step"] > 6 * found["tokens"] / 10 * 16 * 16  # a layer's work, at least
     worked_out = found["analytic_flops_per_step"]
     assert worked_out == pytest.approx(found["flops_per_step"], rel=0.02)
+    assert found["code"].startswith(("commit ", "packages "))
     assert found["memory_bytes"] > 1 << 20
     seconds = [p["seconds"] for p in found["curve"]]
     assert seconds == sorted(seconds)

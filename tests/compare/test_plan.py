@@ -55,6 +55,14 @@ def test_what_cannot_run_is_refused_in_one_sentence(tmp_path, changes, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_missing_test_split_shows_before_anything_is_trained(tmp_path):
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 200)
+    variants = {"x": SMALL | {"data.init_args.root": str(tmp_path / "text.txt")}}
+    assert planned(tmp_path, variants=variants).metric == ("val/loss", "min")
+    with pytest.raises(UserError, match="variants.x: .*text.txt has no test.txt"):
+        planned(tmp_path, variants=variants, test=True)
+
+
 def test_what_cannot_be_matched_is_refused(tmp_path):
     variants = {"a": SMALL, "b": {CONFIG: SMALL[CONFIG] | {"depth": 2}}}
     for field, multiple, said in (
