@@ -42,6 +42,7 @@ def write_report(results: Json, folder: Path) -> Path:
                 plots={name: Markup(plot) for name, plot in plots.items()},
                 costs=cost_rows(results),
                 rates=tried_rates(results),
+                edge=at_the_edge(results),
                 first=next(iter(results["variants"]), ""),
                 against=against_first(results),
                 **told_apart(results["pairs"]),
@@ -75,6 +76,18 @@ def tried_rates(results: Json) -> list[str]:
     if all(len(rates) < 2 for rates in tried):
         return []
     return sorted({rate for rates in tried for rate in rates}, key=float)
+
+
+def at_the_edge(results: Json) -> str:
+    """A sentence on the variants whose best learning rate is the least or the largest of several."""
+    found = []
+    for name, variant in results["variants"].items():
+        rates = sorted(variant["learning_rates"], key=float)
+        if variant["learning_rate"] is not None and len(rates) > 1:
+            best = f"{variant['learning_rate']:g}"
+            found += [f"{name}'s is the least"] * (best == rates[0])
+            found += [f"{name}'s is the largest"] * (best == rates[-1])
+    return f"Of those tried, {' and '.join(found)}: others may serve better." if found else ""
 
 
 def against_first(results: Json) -> dict[str, str]:

@@ -206,6 +206,8 @@ def test_many_pairs_and_their_learning_rates(tmp_path):
     assert "<td>same-1</td><td>0.8</td><td><b>0.9</b></td>" in grid
     assert "<td>same-2</td><td>–</td><td><b>0.9</b></td>" in grid
     said = (tmp_path / "report.md").read_text("utf-8")
+    edge = "Of those tried, same-0's is the largest and same-1's is the largest: others may serve"
+    assert edge in said and "same-2's" not in said
     assert "- same-0 and same-1: no significant difference." in said
     assert "| same-1 | 0.8 | 0.9 |" in said
 
