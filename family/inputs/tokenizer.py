@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import tokenizers
 import torch
@@ -33,6 +34,10 @@ class Tokenizer:
             counts as None.
         chat_template: a Jinja template that writes a conversation as text.
         max_tokens: the longest text that the model was made for, special tokens included.
+        vocabulary: token -> id, where those of ``inner`` count for nothing (Marian); what it lacks is
+            unknown.
+        target: cuts what a model translates into, where that is cut otherwise than its sources.
+        file: the SentencePiece model, where others need it to read the tokenizer again.
     """
 
     def __init__(
@@ -48,17 +53,22 @@ class Tokenizer:
         mask: str | None = None,
         chat_template: str | None = None,
         max_tokens: int | None = None,
+        vocabulary: dict[str, int] | None = None,
+        target: Tokenizer | None = None,
+        file: bytes | None = None,
     ) -> None:
         inner.no_padding()
         inner.no_truncation()
-        self.inner = inner
-        self.vocab_size: int = inner.get_vocab_size()
+        self.inner, self.vocabulary, self.file = inner, vocabulary, file
+        self.target: Tokenizer = self if target is None else target
+        self.tokens = {i: token for token, i in (vocabulary or {}).items()}
+        self.vocab_size: int = max(self.tokens) + 1 if vocabulary else inner.get_vocab_size()
         self.chat_template, self.max_tokens = chat_template, max_tokens
         given = zip(SPECIALS, (pad, bos, eos, unk, cls, sep, mask), strict=True)
         self.specials: dict[str, str] = {
             name: token
             for name, token in given
-            if token is not None and inner.token_to_id(token) is not None
+            if token is not None and self.token_to_id(token) is not None
         }
         ids = [self.special_id(name) for name in SPECIALS]
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids[:4]
@@ -67,7 +77,12 @@ class Tokenizer:
     def special_id(self, name: str) -> int | None:
         """The id of "pad", "bos" ...; None where there is none."""
         token = self.specials.get(name)
-        return None if token is None else self.inner.token_to_id(token)
+        return None if token is None else self.token_to_id(token)
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token; None where there is no such."""
+        known = self.inner.token_to_id if self.vocabulary is None else self.vocabulary.get
+        return known(token)
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
         """Ids of a text.
@@ -82,8 +97,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
         """As :meth:`encode`, for many short texts in parallel."""
-        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
-        return [encoding.ids for encoding in found]
+        if self.vocabulary is None:
+            found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
+            return [encoding.ids for encoding in found]
+        known, unknown = self.vocabulary, cast(int, self.unk_id)
+        found = self.inner.encode_batch(list(texts), add_special_tokens=special_tokens)
+        return [[known.get(token, unknown) for token in encoding.tokens] for encoding in found]
 
     def batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Texts as a model reads them, special tokens included, filled at the right.
@@ -109,7 +128,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, specials left out."""
-        return self.inner.decode(list(ids), skip_special_tokens=True)
+        if self.vocabulary is None:
+            return self.inner.decode(list(ids), skip_special_tokens=True)
+        known = (self.tokens.get(i) for i in ids)
+        special = {None, *self.specials.values()}
+        return self.inner.decoder.decode([token for token in known if token not in special])
 
     def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """A conversation as the text that the model was trained on.
@@ -148,15 +171,19 @@ class Tokenizer:
 
     def to_json(self) -> str:
         """All of it as one string; kept in checkpoints."""
-        return json.dumps(
-            {
-                "tokenizer": json.loads(self.inner.to_str()),
-                "specials": self.specials,
-                "chat_template": self.chat_template,
-                "max_tokens": self.max_tokens,
-            },
-            ensure_ascii=False,
-        )
+        content = {
+            "tokenizer": json.loads(self.inner.to_str()),
+            "specials": self.specials,
+            "chat_template": self.chat_template,
+            "max_tokens": self.max_tokens,
+        }
+        if self.vocabulary is not None:
+            content["vocabulary"] = self.vocabulary
+        if self.target is not self:
+            content["target"] = self.target.to_json()
+        if self.file is not None:
+            content["file"] = base64.b64encode(self.file).decode()
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -165,5 +192,10 @@ class Tokenizer:
         if "tokenizer" not in content:
             content = {"tokenizer": content, "specials": TRAINED}
         inner = tokenizers.Tokenizer.from_str(json.dumps(content["tokenizer"]))
-        beside = {name: content.get(name) for name in ("chat_template", "max_tokens")}
+        plain = ("chat_template", "max_tokens", "vocabulary")
+        beside = {name: content[name] for name in plain if name in content}
+        if "target" in content:
+            beside["target"] = cls.from_json(content["target"])
+        if "file" in content:
+            beside["file"] = base64.b64decode(content["file"])
         return cls(inner, **content["specials"], **beside)

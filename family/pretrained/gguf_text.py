@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from family.inputs.tokenizer import Tokenizer
-from family.pretrained.text import guarded
+from family.pretrained.text_files import guarded
 
 LOG = logging.getLogger(__name__)
 GGML = "tokenizer.ggml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def load(source: str) -> Any:
 def equipped(model: Any, assets: dict[str, Any]) -> Any:
     """A model of a run, with the tokenizer, labels and preprocessing of its checkpoint."""
     texts = set(assets.get("tokenizers", {}).values())
+    texts -= {json.loads(text).get("target") for text in texts}  # brought by its source's
     if len(texts) == 1:
         model.tokenizer = Tokenizer.from_json(texts.pop())
         model.tokenizer.max_tokens = assets.get("max_tokens")

@@ -100,7 +100,7 @@ class TranslationData(FamilyData):
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         given = {name: Tokenizer.from_json(text) for name, text in assets["tokenizers"].items()}
-        self.source_tokenizer, self.target_tokenizer = given["source"], given["target"]
+        self.source_tokenizer, self.target_tokenizer = given["source"], given["target"].target
         self.start_id = assets.get("start_id")
 
     def setup(self, stage: str | None = None) -> None:
