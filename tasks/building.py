@@ -82,7 +82,7 @@ def build_task(
     made = Dry(config, options, change)
     task, data = made.model, made.datamodule
     task.trainer = data.trainer = made.trainer
-    made.trainer.datamodule = data
+    made.trainer.datamodule = data  # type: ignore[attr-defined]
     for name in ("log", "log_dict", "log_training"):
         setattr(task, name, silent)
     data.setup("fit")

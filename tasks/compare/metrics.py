@@ -25,9 +25,14 @@ ORDERS = 4
 """Longest n-grams of BLEU."""
 
 
-def column(rows: Rows, *names: str) -> Numbers | None:
+def tell(rows: Rows, *names: str) -> bool:
+    """Whether there are rows, and all have these columns."""
+    return bool(rows) and all(name in row for row in rows for name in names)
+
+
+def columns(rows: Rows, *names: str) -> Numbers | None:
     """``(examples, names)`` or, of lists, ``(examples, names, n)``; None where a row lacks one."""
-    if not rows or not all(name in row for row in rows for name in names):
+    if not tell(rows, *names):
         return None
     return np.array([[row[name] for name in names] for row in rows], dtype=float)
 
@@ -41,7 +46,7 @@ def ratio(
     """A sum over the examples by another, or by their number; and what follows from it."""
     if below is None:
         rows, below = [{"each": 1, **row} for row in rows], "each"
-    parts = column(rows, above, below)
+    parts = columns(rows, above, below)
     if parts is None:
         return None
 
@@ -57,7 +62,7 @@ def ratio(
 
 def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
     """Corpus BLEU, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3)."""
-    if not all({"made", "true"} <= row.keys() for row in rows) or not rows:
+    if not tell(rows, "made", "true"):
         return None
     metric = sacrebleu.BLEU(lowercase=lowercase, effective_order=True)
     found = [metric.sentence_score(row["made"], [row["true"]]) for row in rows]
@@ -85,7 +90,7 @@ def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
 
 def mean_iou(rows: Rows) -> Score | None:
     """The mean over the classes that occur, in truth or predictions, of their IoU over all pixels."""
-    parts = column(rows, "pixels_both", "pixels_made", "pixels_true")
+    parts = columns(rows, "pixels_both", "pixels_made", "pixels_true")
     if parts is None:
         return None
 
@@ -104,7 +109,7 @@ def mean_average_precision(rows: Rows, thresholds: Sequence[int] = range(10)) ->
     Args:
         thresholds: places in COCO's list of ten IoUs.
     """
-    if not rows or not all({"objects", "found"} <= row.keys() for row in rows):
+    if not tell(rows, "objects", "found"):
         return None
     kinds = sorted({kind for row in rows for kind in row["objects"]})
     objects = np.array([[row["objects"].count(kind) for kind in kinds] for row in rows], float)
@@ -114,7 +119,6 @@ def mean_average_precision(rows: Rows, thresholds: Sequence[int] = range(10)) ->
     picture, kind, bits = table[:, 0].astype(int), table[:, 1], table[:, 3:].astype(int)
     # (boxes, 2, thresholds): matched, ignored.
     flags = (bits[:, :, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
-
     mine = [np.flatnonzero(kind == one) for one in kinds]
 
     def score(drawn: Numbers) -> Numbers:
@@ -162,13 +166,13 @@ def average_precision(true: Numbers, seen: Numbers, total: Numbers) -> Numbers:
     return np.where(total > 0, best[place - each * len(true), each].mean(1), 0.0)
 
 
-LOSS = {"above": "loss", "below": "tokens"}
+mean_loss = partial(ratio, above="loss", below="tokens")
 METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "accuracy": partial(ratio, above="correct"),
     "bleu": bleu,
     "bleu_lowercase": partial(bleu, lowercase=True),
-    "loss": partial(ratio, **LOSS),
-    "perplexity": partial(ratio, **LOSS, change=np.exp),
+    "loss": mean_loss,
+    "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),
     "miou": mean_iou,
     "map": mean_average_precision,

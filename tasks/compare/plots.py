@@ -17,8 +17,9 @@ AXES = {"step": "steps", "flops": "FLOPs", "seconds": "seconds of training"}
 """What curves are drawn against."""
 COLOURS = ("#3b7dd8", "#e07b39", "#3a9d5d", "#b65fc2", "#c9a227", "#d1495b", "#2aa5a0", "#8a8d91")
 """Told apart on white and on black, and by most who see few colours."""
-MARKERS = "os^DvPX"
-"""One fewer than colours, so that these do not come in the same pairs again."""
+MARKERS = "os^DvPX*"
+DASHES = ("-", "--", ":", "-.")
+"""Of every eight variants another."""
 INK = "#123456"
 """Stands for the colour of the page's text."""
 
@@ -51,6 +52,7 @@ def curves(results: dict[str, Any], across: str) -> str:
                 mean = np.mean([points[:shared] for points in seeds], axis=0)
                 marker, gap = MARKERS[i % len(MARKERS)], max(1, shared // 8)
                 style: Any = {"marker": marker, "markevery": gap, "ms": 4.5, "lw": 1.8}
+                style["ls"] = DASHES[i // len(COLOURS) % len(DASHES)]
                 axes.plot(*mean.T, c=colour, label=variant, **style)
         if ends:
             low, high = min(every), max(every)

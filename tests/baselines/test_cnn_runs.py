@@ -145,9 +145,9 @@ class Around(nn.Module):
         return self.net(pixel_values)
 
 
-@pytest.mark.parametrize("path", ["torchvision.models.MobileNetV2", "modules.Around"])
+@pytest.mark.parametrize("path", ["torchvision.models.MobileNetV2", "cnn_modules.Around"])
 def test_a_class_that_takes_no_size_of_pictures(folder, monkeypatch, path):
-    (folder / "modules.py").write_text(Path(__file__).read_text())
+    (folder / "cnn_modules.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(folder)
     (folder / "other.yaml").write_text(f"model: {{init_args: {{model: {{class_path: {path}}}}}}}\n")
     config = "image_classification/shapes"
@@ -157,9 +157,11 @@ def test_a_class_that_takes_no_size_of_pictures(folder, monkeypatch, path):
 
 
 def test_a_class_that_takes_no_classes_is_refused(folder, monkeypatch, capsys):
-    (folder / "modules.py").write_text(Path(__file__).read_text())
+    (folder / "cnn_modules.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(folder)
-    (folder / "other.yaml").write_text("model: {init_args: {model: {class_path: modules.Rows}}}\n")
+    (folder / "other.yaml").write_text(
+        "model: {init_args: {model: {class_path: cnn_modules.Rows}}}\n"
+    )
     with pytest.raises(SystemExit):
         main(["fit", "--config=image_classification/shapes", "--config=other.yaml", *SMALL])
     said = capsys.readouterr().err

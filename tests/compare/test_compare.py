@@ -56,7 +56,7 @@ def test_identical_variants_are_told_so(comparison, results, capsys):
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     assert found["variants"]["a"]["values"][0] == found["variants"]["c"]["values"][0]
-    assert verdicts["a", "b"] in Path("made/report.html").read_text("utf-8")
+    assert verdicts["a", "b"] in Path("made/report.md").read_text("utf-8")
     assert verdicts["a", "b"] in capsys.readouterr().out
 
 
