@@ -3,7 +3,7 @@
     python examples/recall.py --distance 64 --out recall/64
     family compare --config compare/recall --data.root recall/64
 
-Distances of 8, 32 and 128 are the points of the figure in examples/compare.
+Distances of 8, 16, 32 and 128 are the points of the figure in examples/compare.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ PANELS: list[tuple[str, str, str, Callable[[Axes, Path], None]]] = [
         "Recalling one token",
         "tokens to each end",
         "test accuracy, %",
-        lambda a, r: growing(a, r, [(d, f"recall_{d}") for d in (8, 32, 128)], 100),
+        lambda a, r: growing(a, r, [(d, f"recall_{d}") for d in (8, 16, 32, 128)], 100),
     ),
     ("Multi30k, English to German", "", "test BLEU", lambda a, r: beside(a, r, "multi30k")),
     (

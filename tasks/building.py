@@ -17,8 +17,14 @@ from tasks.data.base import FamilyData
 from tasks.errors import UserError
 from tasks.task import Task
 
-ALONE = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")
-"""What lets a config of many devices be built on one."""
+ALONE = (
+    "--trainer.devices=1",
+    "--trainer.num_nodes=1",
+    "--trainer.strategy=auto",
+    "--trainer.deterministic=null",
+    "--trainer.benchmark=null",
+)
+"""What lets a config of many devices be built on one, and leaves the settings of the process alone."""
 
 
 class Dry(FamilyCLI):
@@ -71,7 +77,7 @@ def build_task(
 ) -> tuple[Task, FamilyData]:
     """The task of a config and its data, set up; the task's model is still to be configured.
 
-    The task logs nothing, and its trainer, of one device, never runs.
+    The task logs nothing, and its trainer, of one device of this machine, never runs.
 
     Args:
         config, options, change: of :class:`Dry`.
@@ -79,7 +85,7 @@ def build_task(
     Raises:
         UserError: options that do not fit, in one sentence; a task or data that are not ours.
     """
-    made = Dry(config, options, change)
+    made = Dry(config, ("--trainer.accelerator=auto", *options), change)
     task, data = made.model, made.datamodule
     task.trainer = data.trainer = made.trainer
     made.trainer.datamodule = data  # type: ignore[attr-defined]

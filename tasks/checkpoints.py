@@ -16,6 +16,7 @@ from torch import nn
 
 from family import TransformerConfig
 from family.inputs.preprocess import Preprocess
+from family.models.member import is_member
 from family.pretrained.lora import add_lora, merge_lora
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
@@ -201,6 +202,8 @@ def find_class(path: str) -> type[nn.Module]:
 def build_model(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The model of a class path and its arguments, with those that the data gave."""
     model, given = find_class(spec["class_path"]), options(spec)
+    if is_member(model) and given.get("pretrained"):
+        given["pretrained"] = False  # nothing is fetched: the checkpoint's weights follow
     return model(**{**given, **accepted(model, arguments, given)})
 
 
@@ -226,17 +229,19 @@ def accepted(
 
     Args:
         build: a class, or a function that makes a model.
-        known: names that its ``**`` stands for. None takes that for any name, unless it is a network
-            of timm or torchvision, whose parts would refuse ours.
+        known: the arguments that are known of it, with those that its ``**`` stands for. Where there
+            are none of the latter, it stands for any name, unless this is a network of timm or
+            torchvision, whose parts would refuse ours.
 
     Raises:
         UserError: it takes no number of classes or of tokens.
     """
     parameters = inspect.signature(build).parameters
     rest = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if rest and known is None and build.__module__.split(".")[0] not in ("timm", "torchvision"):
+    behind = {*(known or ())} - {*parameters}
+    if rest and not behind and build.__module__.split(".")[0] not in ("timm", "torchvision"):
         return arguments
-    names = {*parameters, *(known or ()), *(NEEDED if rest else ())}
+    names = {*parameters, *behind, *(NEEDED if rest else ())}
     for name in NEEDED:
         if name in arguments and name not in names:
             maker = getattr(build, "__qualname__", type(build).__qualname__)

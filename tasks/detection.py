@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -67,10 +68,16 @@ class Detection(Task):
             inputs.append(targets)
         return self.model(*inputs)
 
+    @property
+    def own_loss(self) -> Callable[..., dict[str, Tensor]] | None:
+        """That of a model which brings one."""
+        losses = getattr(self.model, "losses", None)
+        return losses if callable(losses) and not isinstance(losses, nn.Module) else None
+
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         targets = batch["targets"]
-        if hasattr(self.model, "losses"):
-            shown = self.model.losses(*self.inputs(batch), targets)
+        if self.own_loss is not None:
+            shown = self.own_loss(*self.inputs(batch), targets)
             loss = torch.stack(list(shown.values())).sum()
         else:
             terms = self.criterion(self.outputs(batch, targets), targets)
@@ -81,16 +88,20 @@ class Detection(Task):
             self.log_training(name, term.detach())
         return loss
 
-    def _evaluate(self, batch: dict[str, Any], split: str) -> list[dict[str, Tensor]]:
+    def _evaluate(
+        self, batch: dict[str, Any], split: str
+    ) -> tuple[list[dict[str, Tensor]], list[list[dict[str, Any]]]]:
+        """The boxes of each picture, and the same as COCO writes them."""
         outputs, targets = self.outputs(batch), batch["targets"]
-        if not hasattr(self.model, "losses"):
+        if self.own_loss is None:
             loss = self.criterion.total(self.criterion(outputs, targets))
             self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
         made = self.boxes(outputs, targets)
         ids = self.data.assets()["category_ids"]
-        for target, boxes in zip(targets, made, strict=True):
-            self.found += coco_results(boxes, target["image_id"], ids)
-        return made
+        pairs = zip(made, targets, strict=True)
+        rows = [coco_results(boxes, target["image_id"], ids) for boxes, target in pairs]
+        self.found += chain.from_iterable(rows)
+        return made, rows
 
     def boxes(self, outputs: dict[str, Any], targets: Any) -> list[dict[str, Tensor]]:
         """``scores``, ``labels``, ``boxes`` of each picture, in pixels of the original."""
@@ -98,7 +109,7 @@ class Detection(Task):
         return postprocess(outputs, sizes, self.criterion.classification)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        made = self._evaluate(batch, "val")
+        made, _ = self._evaluate(batch, "val")
         if index == 0:
             self._show(batch, made)
 
@@ -109,10 +120,9 @@ class Detection(Task):
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By picture: its id, the categories of its objects, and its boxes, matched to them."""
-        made, ids = self._evaluate(batch, "test"), self.data.assets()["category_ids"]
+        _, found = self._evaluate(batch, "test")
         lines = [target["image_id"] for target in batch["targets"]]
         true = [self.objects.get(line, []) for line in lines]
-        found = [coco_results(*one, ids) for one in zip(made, lines, strict=True)]
         return {
             "line": lines,
             "objects": [[one["category_id"] for one in a if not one["iscrowd"]] for a in true],

@@ -42,6 +42,12 @@ class CNN(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        if pretrained and (small or layers is not None):
+            option = "small=True" if small else f"layers={list(layers or ())}"
+            raise ValueError(
+                f"{option} leaves a network that no published weights fit: it needs "
+                "pretrained=False."
+            )
         self.num_classes = num_classes
         options: dict[str, Any] = {"drop_rate": dropout, "pretrained": pretrained}
         if drop_path:  # which not every network knows
@@ -55,7 +61,14 @@ class CNN(nn.Module):
             check_resnet(name, "small=True")
             # The rest of the network is then made for a stem of as many channels.
             options |= {"stem_type": "deep", "stem_width": 32}
-        self.net: Any = network(name, "name", width, num_classes=num_classes, **options)
+        try:
+            self.net: Any = network(name, "name", width, num_classes=num_classes, **options)
+        except TypeError:
+            if not drop_path:
+                raise
+            raise ValueError(
+                f"drop_path={drop_path}: {name!r} has no residual branches to drop."
+            ) from None
         if small:
             channels = self.net.bn1.num_features
             self.net.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)

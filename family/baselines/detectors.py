@@ -53,6 +53,8 @@ class Pyramid(nn.Module):
         pretrained: bool,
     ) -> None:
         super().__init__()
+        if not stages or list(stages) != sorted({*stages}):
+            raise ValueError(f"stages={list(stages)} are to be given from fine to coarse.")
         options: dict[str, Any] = {"features_only": True, "out_indices": tuple(stages)}
         try:
             self.body: Any = network(name, width=width, pretrained=pretrained, **options)

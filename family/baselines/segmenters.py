@@ -111,9 +111,17 @@ class DeepLab(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         body = Dilated(backbone, output_stride, width, pretrained)
-        head = DeepLabHead(body.channels, num_classes, rates or RATES[output_stride])
+        head = DeepLabHead(
+            body.channels, num_classes, RATES[output_stride] if rates is None else rates
+        )
         self.net = segmentation.DeepLabV3(body, head)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """``(batch, 3, height, width)`` -> logits ``(batch, classes, height, width)``."""
+        """``(batch, 3, height, width)`` -> logits ``(batch, classes, height, width)``.
+
+        Raises:
+            ValueError: a single picture in training, whose mean the head could not normalise.
+        """
+        if self.training and len(pixel_values) == 1:
+            raise ValueError("DeepLab needs two pictures or more in a batch of training.")
         return self.net(pixel_values)["out"]

@@ -36,9 +36,14 @@ def network(name: str, field: str = "backbone", width: int | None = None, **opti
             raise ValueError(f"width={width} is for a ResNet of timm, and {name!r} is none.")
         if width < 8:
             raise ValueError(f"width={width} is too narrow; give 8 channels at least.")
+        if options.get("pretrained"):
+            raise ValueError(f"width={width} fits no published weights: it needs pretrained=False.")
         # A stem of several convolutions ends in twice its own width.
         options |= {"channels": [width << i for i in range(4)], "stem_width": (width + 1) // 2}
-    return timm.create_model(name, **options)
+    made = timm.create_model(name, **options)
+    if any(m.out_channels == 0 for m in made.modules() if isinstance(m, nn.Conv2d)):
+        raise ValueError(f"width={width} is too narrow for the groups of {name!r}.")
+    return made
 
 
 def is_resnet(name: str) -> bool:

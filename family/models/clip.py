@@ -173,6 +173,11 @@ class CLIP(nn.Module):
         self.vocab_size, self.embed_dim = vocab_size, embed_dim
         if isinstance(image, str):
             image_tower = network(image, "image", num_classes=embed_dim)
+            if image_tower.pretrained_cfg.get("fixed_input_size"):
+                raise ValueError(
+                    f"image={image!r} takes pictures of one size alone: give a ViT as a stack, or the "
+                    "name of a convolutional network."
+                )
         elif image is not None:
             image_tower = image_vit(
                 embed_dim,
@@ -239,9 +244,10 @@ def _clip(
             towers[tower][field] = value
         else:
             own[name] = value
-    replaced = own.get("image_tower") is not None
-    image_config = None if replaced else TransformerConfig(**towers["image"])
-    return CLIP(vocab_size, image_config, TransformerConfig(**towers["text"]), **own)
+    picture = own.pop("image", None)
+    if picture is None and own.get("image_tower") is None:
+        picture = TransformerConfig(**towers["image"])
+    return CLIP(vocab_size, picture, TransformerConfig(**towers["text"]), **own)
 
 
 def _openai(

@@ -89,6 +89,8 @@ def read_sentencepiece(file: Path) -> SentencePiece:
 
 def piece(message: bytes) -> Piece:
     found = dict(fields(message))
+    if not isinstance(found.get(1), bytes):
+        raise ValueError(BROKEN)
     return Piece(
         text=found[1].decode(),
         score=struct.unpack("<f", found.get(2, bytes(4)))[0],
@@ -103,6 +105,8 @@ def fields(message: bytes) -> Iterator[tuple[int, Any]]:
         ValueError: it ends too early, or is none.
     """
     place = 0
+    if not isinstance(message, bytes):
+        raise ValueError(BROKEN)
     while place < len(message):
         key, place = varint(message, place)
         kind = key & 7

@@ -60,13 +60,15 @@ def describe(name: str, config: Config, test: bool = False) -> Described:
 
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {}
+_TESTED: set[str] = set()
 
 
 def model_arguments(config: Config, data: Any, test: bool) -> dict[str, Any]:
     """What data of these options decides of a model; read once, however many variants share it."""
-    key = json.dumps([config.get("data"), test], sort_keys=True, default=str)
+    key = json.dumps(config.get("data"), sort_keys=True, default=str)
     if key not in _ARGUMENTS:
         _ARGUMENTS[key] = data.model_arguments
-        if test:
-            data.test_dataloader()  # what is missing shows now, not after the first training
+    if test and key not in _TESTED:
+        data.test_dataloader()  # what is missing shows now, not after the first training
+        _TESTED.add(key)
     return dict(_ARGUMENTS[key])

@@ -160,7 +160,7 @@ def of_pairs(plan: Plan, folder: Path, variants: dict[str, Json]) -> list[Json]:
 class Resampled(NamedTuple):
     """A variant's metric, the mean over seeds, on resampled test sets; and the examples of these."""
 
-    lines: list[int]
+    lines: list[Any]
     scores: Numbers
 
 
@@ -174,11 +174,16 @@ def over_examples(plan: Plan, folder: Path, variant: Json) -> Resampled | None:
     for run in runs:
         rows = outcomes(folder / run)
         scores.append(metric(rows))
-        lines.append([row["line"] for row in rows])
+        lines.append([example(row) for row in rows])
     told = [score for score in scores if score is not None]
     if len(told) < len(runs) or any(one != lines[0] for one in lines):
         return None
     return Resampled(lines[0], statistics.resampled(told, len(lines[0])))
+
+
+def example(row: Json) -> list[Any]:
+    """What tells an example from others: its place, and where that is a mere number what it holds."""
+    return [row["line"], row.get("tokens"), row.get("pixels_true")]
 
 
 def outcomes(run: Path) -> list[Json]:

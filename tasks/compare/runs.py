@@ -126,7 +126,7 @@ def best_validation(plan: Plan, run: Run) -> dict[str, float] | None:
     """The point of a finished run's curve that its best checkpoint was saved at."""
     name, mode = plan.monitor
     curve = (run.record() or {}).get("curve", []) if run.trained() else []
-    points = [p for p in curve if name in p and not math.isnan(p[name])]
+    points = [p for p in curve if name in p and math.isfinite(p[name])]
     best = max if mode == "max" else min
     return best(points, key=lambda point: point[name]) if points else None
 

@@ -10,6 +10,7 @@ from torch import nn
 import family
 from family.core.config import TransformerConfig
 from family.models.member import build, describe
+from tasks.checkpoints import build_model
 
 CLASSES = 5
 
@@ -66,6 +67,11 @@ def test_bad_options_are_named():
         ({"name": "test_vit", "layers": [1]}, "layers=.1. is for a ResNet"),
         ({"layers": [1, 1]}, "layers=.1, 1. needs the blocks of each of four stages"),
         ({"width": 7}, "width=7 is too narrow"),
+        ({"name": "resnext50_32x4d", "width": 12}, "width=12 is too narrow for the groups"),
+        ({"name": "vgg11", "drop_path": 0.1}, "drop_path=0.1: 'vgg11' has no residual branches"),
+        ({"pretrained": True, "small": True}, "small=True leaves a network that no published"),
+        ({"pretrained": True, "layers": [1, 1, 1, 1]}, "layers=.1, 1, 1, 1. leaves"),
+        ({"pretrained": True, "width": 16}, "width=16 fits no published weights"),
     ):
         with pytest.raises(ValueError, match=message):
             family.CNN(CLASSES, **options)
@@ -86,3 +92,19 @@ def test_a_tower_of_clip(tmp_path):
             family.save_pretrained(model, tmp_path / name, name)
     with pytest.raises(ValueError, match="image='resnett18' is not a model of timm"):
         family.CLIP(20, "resnett18", stack)
+    with pytest.raises(ValueError, match="image='test_vit' takes pictures of one size alone"):
+        family.CLIP(20, "test_vit", stack)
+    small = family.clip_small(50, image="test_resnet", text_depth=1)
+    assert isinstance(small.image, timm.models.ResNet)
+
+
+def test_a_checkpoint_of_published_weights_fetches_nothing(monkeypatch):
+    def create(name, pretrained=False, **options):
+        assert not pretrained
+        return made(name, **options)
+
+    made = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create)
+    options = {"name": "test_resnet", "pretrained": True}
+    model = build_model({"class_path": "family.CNN", "init_args": options}, {"num_classes": 3})
+    assert model.num_classes == 3

@@ -145,6 +145,8 @@ def test_arguments_build_it_again_and_bad_ones_are_named(name):
     again.load_state_dict(model.state_dict())
     with pytest.raises(ValueError, match="stages=.3, 9.: 'resnet10t' has fewer feature maps"):
         small(name, stages=[3, 9])
+    with pytest.raises(ValueError, match="stages=.3, 2. are to be given from fine to coarse"):
+        getattr(family, name)(3, stages=[3, 2])
     with pytest.raises(ValueError, match="'resnett18' is not a model of timm"):
         getattr(family, name)(CLASSES, "resnett18")
     _, pixels, mask, targets = batch()

@@ -66,3 +66,10 @@ def test_bad_options_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             family.FCN(CLASSES, **options)
+
+
+def test_one_picture_is_no_batch_for_deeplab():
+    model = family.DeepLab(3, "test_resnet", output_stride=16).train()
+    with pytest.raises(ValueError, match="two pictures or more"):
+        model(torch.randn(1, 3, 32, 32))
+    assert model.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 3, 32, 32)

@@ -156,11 +156,13 @@ def test_the_best_rate_is_that_of_the_first_seed_on_validation(tmp_path):
     last.error.write_text("it diverged")
     assert best_rate(ours, tmp_path, "a") == 0.2
     last.error.unlink()
-    pretend(last, float("nan"))
-    assert best_rate(ours, tmp_path, "a") == 0.2
+    for lost in ("nan", "inf"):
+        pretend(last, float(lost))
+        assert best_rate(ours, tmp_path, "a") == 0.2
     found = gather(ours, tmp_path)["variants"]["a"]
     assert found["learning_rates"] == {"0.1": 0.5, "0.2": 0.8, "0.3": None}
     assert [run["state"] for run in found["runs"]] == ["finished", "unfinished", "unfinished"]
+    write_report(gather(ours, tmp_path), tmp_path)
 
 
 def test_a_variant_without_its_examples_has_no_bootstrap(made):
@@ -179,6 +181,7 @@ def test_examples_are_paired_by_their_places(made):
     for changed in (
         [{**row, "line": row["line"] + 1} for row in rows],
         [{"line": row["line"]} for row in rows],  # as an older test left them
+        [{**row, "tokens": 3} for row in rows],  # windows of another tokenizer
     ):
         file.write_text("".join(json.dumps(row) + "\n" for row in changed))
         assert gather(both, folder)["pairs"][0]["bootstrap"] is None
