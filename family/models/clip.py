@@ -172,12 +172,13 @@ class CLIP(nn.Module):
             raise ValueError(f"CLIP needs either image or image_tower, not {given}.")
         self.vocab_size, self.embed_dim = vocab_size, embed_dim
         if isinstance(image, str):
-            image_tower = network(image, "image", num_classes=embed_dim)
-            if image_tower.pretrained_cfg.get("fixed_input_size"):
+            made = network(image, "image", num_classes=embed_dim)
+            if made.pretrained_cfg.get("fixed_input_size"):
                 raise ValueError(
                     f"image={image!r} takes pictures of one size alone: give a ViT as a stack, or the "
                     "name of a convolutional network."
                 )
+            image_tower = made
         elif image is not None:
             image_tower = image_vit(
                 embed_dim,
