@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
+from family.core.attention import allow, attend, expand_mask
 from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
@@ -37,13 +37,9 @@ class GeneralAttention(nn.Module):
             context: ``(batch, source tokens, dim)``, zero where nothing stands.
             mask: ``(batch, source tokens)``, True = a token.
         """
-        if mask is not None:
-            # A row without any token reads zeros, not NaN.
-            mask = (mask | ~mask.any(1, keepdim=True))[:, None, None]
-        keys = context[:, None]
-        read = F.scaled_dot_product_attention(
-            self.score(hidden)[:, None], keys, keys, attn_mask=mask, scale=1.0
-        )
+        queries, keys = self.score(hidden)[:, None], context[:, None]
+        allowed = allow(expand_mask(mask, len(context)), None, queries.dtype)
+        read = attend(queries, keys, keys, allowed, scale=1.0)
         return torch.tanh(self.combine(torch.cat([read[:, 0], hidden], dim=-1)))
 
 

@@ -177,20 +177,10 @@ class Attention(nn.Module):
     ) -> Tensor:
         """``(batch, heads, queries, head_dim)``, whichever kernel is the fastest."""
         dropout = self.dropout if self.training else 0.0
+        if self.record is None:
+            return attend(queries, keys, values, allowed, causal, dropout, self.scale)
         added, nothing = (None, None) if allowed is None else allowed
-        if self.record is not None:
-            attended = self._attend_recorded(queries, keys, values, added, nothing, dropout)
-        else:
-            attended = F.scaled_dot_product_attention(
-                queries,
-                keys,
-                values,
-                None if added is None else added.to(queries.dtype),
-                dropout,
-                is_causal=causal,
-                scale=self.scale,
-                enable_gqa=self.heads != self.kv_heads,
-            )
+        attended = self._attend_recorded(queries, keys, values, added, nothing, dropout)
         return attended if nothing is None else attended.masked_fill(nothing, 0.0)
 
     def _attend_recorded(
@@ -212,6 +202,31 @@ class Attention(nn.Module):
         shown = weights if nothing is None else weights.masked_fill(nothing, 0.0)
         self.record.append(shown.detach())
         return F.dropout(weights, dropout) @ values
+
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Allowed | None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """``softmax(scale * queries keys^T) values`` by the fastest kernel there is, zero where nothing is
+    allowed; ``(batch, heads, tokens, head_dim)``, of keys and values maybe fewer heads."""
+    added, nothing = (None, None) if allowed is None else allowed
+    attended = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        None if added is None else added.to(queries.dtype),
+        dropout,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=queries.shape[1] != keys.shape[1],
+    )
+    return attended if nothing is None else attended.masked_fill(nothing, 0.0)
 
 
 def allow(
