@@ -43,16 +43,7 @@ class Dry(FamilyCLI):
         change: Callable[[Namespace], None] | None = None,
     ) -> None:
         self.change = change
-        with quietly():
-            super().__init__(
-                pl.LightningModule,
-                pl.LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=None,
-                seed_everything_default=0,
-                args=["fit", "--config", config, *options, *ALONE],
-            )
+        super().__init__(["fit", "--config", config, *options, *ALONE])
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
@@ -85,7 +76,8 @@ def build_task(
     Raises:
         UserError: options that do not fit, in one sentence; a task or data that are not ours.
     """
-    made = Dry(config, ("--trainer.accelerator=auto", *options), change)
+    with quietly():
+        made = Dry(config, ("--trainer.accelerator=auto", *options), change)
     task, data = made.model, made.datamodule
     task.trainer = data.trainer = made.trainer
     made.trainer.datamodule = data  # type: ignore[attr-defined]

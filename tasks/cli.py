@@ -38,7 +38,23 @@ what was trained is used by: family {", ".join(COMMANDS)} (each with --help)."""
 
 
 class FamilyCLI(LightningCLI):
-    """LightningCLI whose runs live in one folder each."""
+    """LightningCLI whose runs live in one folder each.
+
+    Args:
+        args: of the command line, with the paths of configs.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_kwargs={"description": DESCRIPTION},
+            seed_everything_default=0,
+            args=args,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -254,16 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
         # Of each checkpoint it says that it is written whole.
         connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
         logging.getLogger(connector).setLevel(logging.WARNING)
-        FamilyCLI(
-            pl.LightningModule,
-            pl.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            parser_kwargs={"description": DESCRIPTION},
-            seed_everything_default=0,
-            args=resolve_configs(arguments),
-        )
+        FamilyCLI(resolve_configs(arguments))
     except UserError as error:
         # A worker of a data loader sends its traceback along; the sentence is at the end.
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")

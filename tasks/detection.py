@@ -114,8 +114,9 @@ class Detection(Task):
             self._show(batch, made)
 
     def on_test_epoch_start(self) -> None:
+        self.truth = self.data.ground_truth("test")
         self.objects: dict[int, list[dict[str, Any]]] = {}
-        for annotation in self.data.ground_truth("test")["annotations"]:
+        for annotation in self.truth["annotations"]:
             self.objects.setdefault(annotation["image_id"], []).append(annotation)
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
@@ -130,14 +131,13 @@ class Detection(Task):
         }
 
     def on_validation_epoch_end(self) -> None:
-        self._score("val")
+        self._score("val", self.data.ground_truth("val"))
 
     def on_test_epoch_end(self) -> None:
-        self._score("test")
+        self._score("test", self.truth)
 
-    def _score(self, split: str) -> None:
+    def _score(self, split: str, truth: dict[str, Any]) -> None:
         found, self.found = gather(self.found), []
-        truth = self.data.ground_truth(split)
         if self.trainer.sanity_checking:
             return
         table = coco_table(truth, found)

@@ -41,7 +41,9 @@ def network(name: str, field: str = "backbone", width: int | None = None, **opti
         # A stem of several convolutions ends in twice its own width.
         options |= {"channels": [width << i for i in range(4)], "stem_width": (width + 1) // 2}
     made = timm.create_model(name, **options)
-    if any(m.out_channels == 0 for m in made.modules() if isinstance(m, nn.Conv2d)):
+    if width is not None and any(
+        m.out_channels == 0 for m in made.modules() if isinstance(m, nn.Conv2d)
+    ):
         raise ValueError(f"width={width} is too narrow for the groups of {name!r}.")
     return made
 

@@ -53,12 +53,13 @@ class Measure(pl.Callback):
         self.analytic: list[float | None] = []
         self.flops_error, self.memory, self.step = "", 0, 0
         self.random: dict[str, Any] | None = None
-        self.code = code_version()  # now: it may be edited while the run goes on
+        self.code = ""
 
     # --- What happens in a run ---------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The best checkpoint of the part before an interruption stays the best until beaten."""
+        """Note the code; the best checkpoint before an interruption stays the best until beaten."""
+        self.code = code_version()  # now: it may be edited while the run goes on
         last = trainer.ckpt_path and Path(trainer.ckpt_path)
         if not last or not trainer.is_global_zero:
             return

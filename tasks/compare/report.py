@@ -84,9 +84,10 @@ def at_the_edge(results: Json) -> str:
     for name, variant in results["variants"].items():
         rates = sorted(variant["learning_rates"], key=float)
         if variant["learning_rate"] is not None and len(rates) > 1:
-            best = f"{variant['learning_rate']:g}"
-            found += [f"{name}'s is the least"] * (best == rates[0])
-            found += [f"{name}'s is the largest"] * (best == rates[-1])
+            ends = {rates[0]: "least", rates[-1]: "largest"}
+            end = ends.get(f"{variant['learning_rate']:g}")
+            if end is not None:
+                found.append(f"{name}'s is the {end}")
     return f"Of those tried, {' and '.join(found)}: others may serve better." if found else ""
 
 
