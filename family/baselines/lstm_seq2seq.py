@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
 from family.core.attention import allow, attend, expand_mask
+from family.core.linear import Linear
 from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import LanguageModelHead
@@ -24,8 +25,8 @@ class GeneralAttention(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.score = nn.Linear(dim, dim, bias=False)
-        self.combine = nn.Linear(2 * dim, dim, bias=False)
+        self.score = Linear(dim, dim, bias=False)
+        self.combine = Linear(2 * dim, dim, bias=False)
         for layer in (self.score, self.combine):
             nn.init.xavier_uniform_(layer.weight)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from family.core.cache import LayerCache
 from family.core.config import TransformerConfig
+from family.core.linear import Linear, linear
 from family.core.position import apply_rotary
 
 
@@ -44,14 +45,14 @@ class Attention(nn.Module):
         self.dropout, self.scale = config.attention_dropout, config.attention_scale
         query_dim, kv_dim = self.heads * head_dim, kv_heads * head_dim
         if cross:
-            self.query = nn.Linear(config.dim, query_dim, qkv_bias)
-            self.key_value = nn.Linear(context_dim, 2 * kv_dim, qkv_bias)
+            self.query = Linear(config.dim, query_dim, qkv_bias)
+            self.key_value = Linear(context_dim, 2 * kv_dim, qkv_bias)
             vars(self.key_value.weight)["fused_parts"] = 2
         else:
-            self.qkv = nn.Linear(config.dim, query_dim + 2 * kv_dim, qkv_bias)
+            self.qkv = Linear(config.dim, query_dim + 2 * kv_dim, qkv_bias)
             if kv_dim == query_dim:
                 vars(self.qkv.weight)["fused_parts"] = 3
-        self.out = nn.Linear(query_dim, config.dim, config.bias)
+        self.out = Linear(query_dim, config.dim, config.bias)
         self.qk_norm = config.qk_norm
         if config.qk_norm:
             self.query_norm = nn.RMSNorm(head_dim, eps=config.norm_eps)
@@ -137,25 +138,26 @@ class Attention(nn.Module):
             query, key, value = self._split(self.qkv(x)).split(heads, dim=1)
             return self._normed(query, "query_norm"), self._normed(key, "key_norm"), value
         else:
-            query = F.linear(asking, *self._rows(self.qkv, 0, query_dim))
+            query = linear(asking, *self._rows(self.qkv, 0, query_dim))
             key, value = self._linear(self.qkv, x, key_position, query_dim, kv_dim)
         keys, values = self._normed(self._split(key), "key_norm"), self._split(value)
         if self.cross and cache is not None:
-            cache.context = keys, values
+            # Read at every step to come, so laid out once as products want them.
+            cache.context = keys.contiguous(), values.contiguous()
         return self._normed(self._split(query), "query_norm"), keys, values
 
     def _linear(
-        self, fused: nn.Linear, x: Tensor, key_position: Tensor | None, first: int, dim: int
+        self, fused: Linear, x: Tensor, key_position: Tensor | None, first: int, dim: int
     ) -> tuple[Tensor, Tensor]:
         """Keys and values from the rows of a fused projection that begin at ``first``."""
         if key_position is None:
-            key, value = F.linear(x, *self._rows(fused, first, 2 * dim)).chunk(2, dim=-1)
+            key, value = linear(x, *self._rows(fused, first, 2 * dim)).chunk(2, dim=-1)
             return key, value
-        key = F.linear(x + key_position, *self._rows(fused, first, dim))
-        return key, F.linear(x, *self._rows(fused, first + dim, dim))
+        key = linear(x + key_position, *self._rows(fused, first, dim))
+        return key, linear(x, *self._rows(fused, first + dim, dim))
 
     @staticmethod
-    def _rows(fused: nn.Linear, first: int, count: int) -> tuple[Tensor, Tensor | None]:
+    def _rows(fused: Linear, first: int, count: int) -> tuple[Tensor, Tensor | None]:
         rows = slice(first, first + count)
         return fused.weight[rows], None if fused.bias is None else fused.bias[rows]
 
@@ -175,33 +177,13 @@ class Attention(nn.Module):
         allowed: Allowed | None,
         causal: bool,
     ) -> Tensor:
-        """``(batch, heads, queries, head_dim)``, whichever kernel is the fastest."""
+        """``(batch, heads, queries, head_dim)``, and the map where one is recorded."""
         dropout = self.dropout if self.training else 0.0
         if self.record is None:
             return attend(queries, keys, values, allowed, causal, dropout, self.scale)
-        added, nothing = (None, None) if allowed is None else allowed
-        attended = self._attend_recorded(queries, keys, values, added, nothing, dropout)
-        return attended if nothing is None else attended.masked_fill(nothing, 0.0)
-
-    def _attend_recorded(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        added: Tensor | None,
-        nothing: Tensor | None,
-        dropout: float,
-    ) -> Tensor:
-        """The same written out, because the fused kernels do not give the weights away."""
-        group = self.heads // self.kv_heads
-        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
-        scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        scores = queries @ keys.transpose(-2, -1) * scale
-        weights = (scores if added is None else scores + added).softmax(-1)
-        assert self.record is not None
-        shown = weights if nothing is None else weights.masked_fill(nothing, 0.0)
-        self.record.append(shown.detach())
-        return F.dropout(weights, dropout) @ values
+        attended, weights = attend_openly(queries, keys, values, allowed, dropout, self.scale)
+        self.record.append(weights.detach())
+        return attended
 
 
 def attend(
@@ -215,6 +197,8 @@ def attend(
 ) -> Tensor:
     """``softmax(scale * queries keys^T) values`` by the fastest kernel there is, zero where nothing is
     allowed; ``(batch, heads, tokens, head_dim)``, of keys and values maybe fewer heads."""
+    if few_scores(queries, keys) and not causal:
+        return attend_openly(queries, keys, values, allowed, dropout, scale)[0]
     added, nothing = (None, None) if allowed is None else allowed
     attended = F.scaled_dot_product_attention(
         queries,
@@ -227,6 +211,46 @@ def attend(
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return attended if nothing is None else attended.masked_fill(nothing, 0.0)
+
+
+def few_scores(queries: Tensor, keys: Tensor) -> bool:
+    """Whether, decoding on the CPU, products over the whole batch beat the fused kernel: it takes
+    some microseconds for each head however few its scores are."""
+    batch, heads, count, _ = queries.shape
+    return (
+        count > 1
+        and count * keys.shape[2] <= 2048
+        and batch * heads >= 32
+        and heads == keys.shape[1]
+        and queries.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not compiling()
+    )
+
+
+def attend_openly(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Allowed | None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same written out: what :func:`attend` gives, and the map ``(batch, heads, queries, keys)``
+    before dropout."""
+    group = queries.shape[1] // keys.shape[1]
+    if group > 1:
+        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    scores = queries * scale @ keys.transpose(-2, -1)
+    if allowed is not None:
+        scores = scores + allowed.added.to(scores.dtype)
+    weights = scores.softmax(-1)
+    attended = (F.dropout(weights, dropout) if dropout else weights) @ values
+    if allowed is not None and allowed.nothing is not None:
+        attended = attended.masked_fill(allowed.nothing, 0.0)
+        weights = weights.masked_fill(allowed.nothing, 0.0)
+    return attended, weights
 
 
 def allow(

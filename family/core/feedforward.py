@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
+from family.core.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -21,8 +22,8 @@ class FeedForward(nn.Module):
         ffn_dim = config.ffn_dim
         assert ffn_dim is not None
         self.gated = config.gated
-        self.up = nn.Linear(config.dim, 2 * ffn_dim if config.gated else ffn_dim, config.bias)
-        self.down = nn.Linear(ffn_dim, config.dim, config.bias)
+        self.up = Linear(config.dim, 2 * ffn_dim if config.gated else ffn_dim, config.bias)
+        self.down = Linear(ffn_dim, config.dim, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.ffn_dropout
         if config.gated:

@@ -11,6 +11,7 @@ from family.core.attention import Attention
 from family.core.block import Residual
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
+from family.core.linear import Linear
 from family.core.norm import make_norm
 from family.heads.pooling import pool_mean
 
@@ -105,7 +106,7 @@ class Pooler(nn.Module):
         if activation not in POOLERS:
             choices = ", ".join(POOLERS)
             raise ValueError(f"pooler={activation!r} is unknown; choose one of: {choices}.")
-        self.dense = nn.Linear(dim, dim)
+        self.dense = Linear(dim, dim)
         self.activation = POOLERS[activation]
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
@@ -114,7 +115,7 @@ class Pooler(nn.Module):
         return self.activation(self.dense(x))
 
 
-class ClassHead(nn.Linear):
+class ClassHead(Linear):
     """Logits of classes, ``(..., dim) -> (..., classes)``; begins at zero: all equally likely."""
 
     def reset_parameters(self) -> None:

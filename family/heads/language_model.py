@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from family.core.linear import Linear, linear
 
-class LanguageModelHead(nn.Linear):
+
+class LanguageModelHead(Linear):
     """Logits over the vocabulary, ``(..., dim) -> (..., vocab)``.
 
     Args:
@@ -27,4 +28,4 @@ class LanguageModelHead(nn.Linear):
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Logits ``(batch, vocab)`` after the last of ``(batch, tokens, dim)``."""
-        return torch.nn.functional.linear(hidden[:, -1], self.weight, self.bias)
+        return linear(hidden[:, -1], self.weight, self.bias)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
+from family.core.linear import Linear
 from family.core.norm import make_norm
 from family.heads.language_model import LanguageModelHead
 
@@ -21,7 +22,7 @@ class MaskedHead(nn.Module):
 
     def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.dim, config.dim)
+        self.dense = Linear(config.dim, config.dim)
         self.activation = ACTIVATIONS[config.activation]
         self.norm = make_norm(config.norm, config.dim, config.norm_eps)
         self.output = LanguageModelHead(config.dim, tokens.num_embeddings, bias=True, tied=tokens)

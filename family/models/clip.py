@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
+from family.core.linear import Linear
 from family.core.transformer import Transformer
 from family.heads.pooling import pool_end, pool_mean
 from family.inputs.backbone import network
@@ -87,7 +88,7 @@ class TextTower(nn.Module):
         self.config, self.pool, self.eos_id, self.fill_id = config, pool, eos_id, fill_id
         self.embedding = TextEmbedding(vocab_size, config)
         self.transformer = Transformer(config)
-        self.projection = nn.Linear(config.dim, embed_dim, bias)
+        self.projection = Linear(config.dim, embed_dim, bias)
         nn.init.normal_(self.projection.weight, std=config.dim**-0.5)
         if bias:
             nn.init.zeros_(self.projection.bias)

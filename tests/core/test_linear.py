@@ -1,0 +1,148 @@
+"""The product of linear layers: the same numbers and gradients, whichever library computes it."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, jvp, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from family.core import linear as module
+from family.core.linear import Linear, linear
+
+SHAPES = [((4, 64, 256), 512), ((256, 512), 256), ((2, 2, 64, 256), 256)]
+"""Of the input, and the width of the output: wide, narrow, square; all worth a call of oneDNN."""
+
+
+@pytest.fixture(autouse=True)
+def _with_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(module, "MKL_IS_SLOW", True)
+
+
+def drawn(shape: tuple[int, ...], out: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    dim = shape[-1]
+    return tuple(torch.randn(s, requires_grad=True) for s in [shape, (out, dim), (out,)])  # type: ignore[return-value]
+
+
+def close(ours: Any, reference: Any) -> None:
+    for one, other in zip(ours, reference, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize(("shape", "out"), SHAPES)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_output_and_gradients_are_those_of_pytorch(
+    shape: tuple[int, ...], out: int, with_bias: bool
+) -> None:
+    x, weight, bias = drawn(shape, out)
+    leaves = (x, weight, bias) if with_bias else (x, weight)
+    results = []
+    for product in (linear, F.linear):
+        y = product(*leaves)
+        cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        results.append((y, *torch.autograd.grad(y, leaves, cotangent)))
+    assert "OneDNN" in type(linear(*leaves).grad_fn).__name__
+    close(*results)
+
+
+def test_only_the_gradients_asked_for_are_computed() -> None:
+    x, weight, bias = drawn(*SHAPES[0])
+    weight.requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        linear(x, weight, bias).sum().backward()
+    assert weight.grad is None
+    assert x.grad is not None
+    assert counter.get_total_flops() == 2 * 2 * x.numel() * len(weight)
+
+
+def test_second_derivatives() -> None:
+    x, weight, bias = drawn(*SHAPES[1])
+
+    def penalty(product: Any) -> Any:
+        first = torch.autograd.grad(
+            product(x, weight, bias).pow(2).sum(), (x, weight), create_graph=True
+        )
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in first), (x, weight, bias))
+
+    close(penalty(linear), penalty(F.linear))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_function_transforms() -> None:
+    x, weight, bias = (t.detach() for t in drawn(*SHAPES[0]))
+    directions = tuple(t.flip(0) for t in (x, weight, bias))
+    close(jvp(linear, (x, weight, bias), directions), jvp(F.linear, (x, weight, bias), directions))
+
+    def gradients(product: Any) -> Any:
+        loss = lambda w, row: product(row, w, bias).pow(2).sum()  # noqa: E731
+        return vmap(torch.func.grad(loss), (None, 0))(weight, x.repeat(1, 8, 1))
+
+    close([gradients(linear)], [gradients(F.linear)])
+
+
+def test_views_and_slices_as_input() -> None:
+    x, weight, _ = (t.detach() for t in drawn((64, 3, 256), 512))
+    close(
+        [linear(x[:, -1], weight), linear(x.transpose(0, 1), weight), linear(x, weight[:256])],
+        [
+            F.linear(x[:, -1], weight),
+            F.linear(x.transpose(0, 1), weight),
+            F.linear(x, weight[:256]),
+        ],
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_compiled(rows: int) -> None:
+    layer = Linear(256, 512)
+    x = torch.randn(rows, 1, 256)
+    compiled = torch.compile(layer, fullgraph=True)
+    with torch.no_grad():
+        close([compiled(x)], [F.linear(x, layer.weight, layer.bias)])
+
+
+def test_exported_files_hold_the_ordinary_product() -> None:
+    program = torch.export.export(Linear(256, 512), (torch.randn(64, 256),))
+    assert "aten.linear" in str(program.graph)
+
+
+def test_autocast_and_other_precisions_are_left_to_pytorch() -> None:
+    layer, x = Linear(256, 512), torch.randn(64, 256)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
+def test_small_products_are_left_to_pytorch() -> None:
+    x, weight, bias = drawn((2, 16), 16)
+    assert "OneDNN" not in type(linear(x, weight, bias).grad_fn).__name__
+
+
+def test_the_layer_is_a_linear_layer() -> None:
+    layer = Linear(256, 512)
+    assert isinstance(layer, torch.nn.Linear)
+    x = torch.randn(64, 256)
+    double = {name: 2 * p for name, p in layer.named_parameters()}
+    close([functional_call(layer, double, (x,))], [2 * layer(x)])
+
+
+def test_only_processors_of_amd_are_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Path, "exists", lambda self: False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for processor, capability, slow in [
+        ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", "AVX512", True),
+        ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", "AVX2", False),
+        ("Intel64 Family 6 Model 106 Stepping 6, GenuineIntel", "AVX512", False),
+    ]:
+        monkeypatch.setattr(platform, "processor", lambda processor=processor: processor)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert module.mkl_is_slow() == slow
