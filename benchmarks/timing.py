@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -45,13 +46,19 @@ def save(path: str | None, results: dict[str, Any]) -> None:
     if path is None:
         return
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }
     Path(path).write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
+
+
+def processor() -> str:
+    listed = Path("/proc/cpuinfo")
+    names = re.search(r"model name\s*: (.*)", listed.read_text()) if listed.exists() else None
+    return names[1] if names else platform.processor() or platform.machine()
 
 
 def train_step(
