@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from family.baselines.lstm import LSTM
+from family.core.linear import Linear
 from family.core.transformer import Transformer
 from tasks.errors import UserError, closest
 
@@ -115,7 +117,7 @@ class MuonAdamW(Optimizer):
 
     Muon's step is the momentum with all its singular values made about 1; it is scaled by
     ``0.2 * sqrt(larger side)``, so that one learning rate suits both (Liu et al. 2025). A matrix
-    that fuses several projections (``fused_parts``) is treated part by part.
+    that fuses several projections (:func:`fused_parts`) is treated part by part.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class MuonAdamW(Optimizer):
         momentum: float = 0.95,
         layer_decay: float | None = None,
     ) -> None:
+        self.parts = fused_parts(model)
         groups: list[dict[str, Any]] = []
         outside = {id(p) for p in edge_parameters(model)}
         for group in parameter_groups(model, weight_decay, lr, layer_decay):
@@ -160,7 +163,7 @@ class MuonAdamW(Optimizer):
             updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
         parts: list[Tensor] = []
         for parameter, update in zip(parameters, updates, strict=True):
-            parts += update.chunk(getattr(parameter, "fused_parts", 1))
+            parts += update.chunk(self.parts.get(id(parameter), 1))
         # In one batch all that are of one shape, or are when turned.
         shapes: dict[tuple[int, ...], list[int]] = {}
         for i, part in enumerate(parts):
@@ -198,6 +201,16 @@ def edge_parameters(model: nn.Module) -> Iterable[Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or name.split(".")[-1] == "head":
             yield from module.parameters()
+
+
+def fused_parts(model: nn.Module) -> dict[int, int]:
+    """How many projections of one size a weight holds, by its id, where they are several."""
+    return {
+        id(weight): module.parts
+        for module in model.modules()
+        if isinstance(module, Linear | LSTM) and module.parts > 1
+        for weight in module.parameters(recurse=False)
+    }
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:

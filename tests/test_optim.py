@@ -156,3 +156,25 @@ def test_unknown_names_are_told_the_nearest():
     optimizer = build_optimizer("adamw", tiny(), lr=1e-3)
     with pytest.raises(UserError, match="cosine"):
         build_schedule("cosin", optimizer, 1, 10)
+
+
+def test_muon_steps_the_parts_of_a_fused_projection_one_by_one():
+    """And those of a copied model too: it is the layer that knows its parts, not the tensor."""
+    model = copy.deepcopy(tiny())
+    fused = model.transformer.blocks[0].self_attention.sublayer.qkv.weight
+    before = fused.detach().clone()
+    optimizer = build_optimizer("muon", model, 1.0)
+    model(torch.randint(0, 20, (2, 8))).logsumexp(-1).sum().backward()
+    optimizer.step()
+    for part in (before - fused.detach()).chunk(3):
+        values = torch.linalg.svdvals(part / (0.2 * math.sqrt(16)))
+        # of three parts in one, some would be far smaller
+        assert values.max() < 1.3 and values.median() > 0.6
+
+
+def test_fused_parts_start_one_by_one():
+    config = family.TransformerConfig(dim=64, depth=1, heads=2, init_std=None)
+    fused = family.Transformer(config).blocks[0].self_attention.sublayer.qkv.weight
+    assert float(fused.detach().abs().max()) == pytest.approx(
+        math.sqrt(6 / 128), rel=0.01
+    )  # of 64 x 64

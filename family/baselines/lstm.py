@@ -28,6 +28,8 @@ class LSTM(nn.LSTM):
         ValueError: an odd ``dim`` for two directions.
     """
 
+    parts = 4  # gates in each matrix, as Linear's
+
     def __init__(
         self, dim: int, depth: int, dropout: float = 0.0, bidirectional: bool = False
     ) -> None:
@@ -46,7 +48,7 @@ class LSTM(nn.LSTM):
     def reset_parameters(self) -> None:
         for name, parameter in self.named_parameters():
             # Input, forget, cell and output gate; there are two biases, which add up.
-            gates = parameter.chunk(4)
+            gates = parameter.chunk(self.parts)
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)
                 if name.startswith("bias_ih"):
@@ -55,7 +57,6 @@ class LSTM(nn.LSTM):
                 start = nn.init.xavier_uniform_ if "_ih_" in name else nn.init.orthogonal_
                 for gate in gates:
                     start(gate)
-                vars(parameter)["fused_parts"] = 4
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Read whole rows, wherever their padding stands.

@@ -107,7 +107,7 @@ class LSTMLanguageModel(nn.Module):
         Args:
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
-        options |= {"max_new_tokens": max_new_tokens, "prompt": (input_ids, mask)}
+        options.update(max_new_tokens=max_new_tokens, prompt=input_ids, prompt_mask=mask)
         inputs = (input_ids, mask)
         return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
 

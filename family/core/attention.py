@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,12 +19,14 @@ from family.core.position import apply_rotary
 
 
 class Allowed(NamedTuple):
-    """Mask and bias brought together, once for all layers of a stack; see :func:`allow`."""
+    """Mask, bias and causality brought together, once for all layers of a stack."""
 
-    added: Tensor
+    added: Tensor | None = None
     """``(batch or 1, heads or 1, queries, keys)``, added to the scores."""
-    nothing: Tensor | None
+    nothing: Tensor | None = None
     """``(batch or 1, heads or 1, queries, 1)``: the queries that may attend to no key."""
+    causal: bool = False
+    """No query sees a later key, and that is all there is to say: kernels need no mask for it."""
 
 
 class Attention(nn.Module):
@@ -46,17 +49,13 @@ class Attention(nn.Module):
         query_dim, kv_dim = self.heads * head_dim, kv_heads * head_dim
         if cross:
             self.query = Linear(config.dim, query_dim, qkv_bias)
-            self.key_value = Linear(context_dim, 2 * kv_dim, qkv_bias)
-            vars(self.key_value.weight)["fused_parts"] = 2
+            self.key_value = Linear(context_dim, 2 * kv_dim, qkv_bias, parts=2)
         else:
-            self.qkv = Linear(config.dim, query_dim + 2 * kv_dim, qkv_bias)
-            if kv_dim == query_dim:
-                vars(self.qkv.weight)["fused_parts"] = 3
+            parts = 3 if kv_dim == query_dim else 1
+            self.qkv = Linear(config.dim, query_dim + 2 * kv_dim, qkv_bias, parts=parts)
         self.out = Linear(query_dim, config.dim, config.bias)
-        self.qk_norm = config.qk_norm
-        if config.qk_norm:
-            self.query_norm = nn.RMSNorm(head_dim, eps=config.norm_eps)
-            self.key_norm = nn.RMSNorm(head_dim, eps=config.norm_eps)
+        norm = partial(nn.RMSNorm, head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity
+        self.query_norm, self.key_norm = norm(), norm()
         self.record: list[Tensor] | None = None
 
     def forward(
@@ -82,7 +81,7 @@ class Attention(nn.Module):
                 ``(batch, queries, keys)`` or ``(batch, heads, queries, keys)``. Two dimensions are
                 read as key padding where the first equals the batch. A query with nothing to
                 attend to gets zeros (before the output projection). Or all that there is to say,
-                bias and causality too, as :func:`allow` returned it.
+                bias and causality too, as :func:`allow` or :func:`allow_causal` returned it.
             bias: added to the scores, broadcasts with ``(batch, heads, queries, keys)``.
             causal: no query sees a later key, nor one before its window, where the config has one;
                 None is what the config says.
@@ -99,21 +98,22 @@ class Attention(nn.Module):
             queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
         column: Tensor | int = 0
         if cache is not None and not self.cross:
-            column = cache.progress.column if compiling() else cache.progress.length
+            column = cache.progress.column
             keys, values = cache.append(keys, values)
         if isinstance(mask, Allowed):
-            allowed: Allowed | None = mask
-            causal = False
+            allowed = mask
         else:
-            causal = self.causal if causal is None else causal
             mask = expand_mask(mask, x.shape[0])
-            count, total = queries.shape[2], keys.shape[2]
-            plain = mask is None and bias is None and self.record is None and count == total
-            if causal and not (plain and spans(self.window, total) and not compiling(cache)):
-                mask = causal_mask(mask, count, total, column, x.device, self.window)
-                causal = False
-            allowed = allow(mask, bias, queries.dtype)
-        attended = self._attend(queries, keys, values, allowed, causal)
+            if self.causal if causal is None else causal:
+                allowed = allow_causal(mask, bias, x, keys.shape[2], column, self.window)
+            else:
+                allowed = allow(mask, bias, x.dtype)
+        dropout = self.dropout if self.training else 0.0
+        if self.record is None:
+            attended = attend(queries, keys, values, allowed, dropout, self.scale)
+        else:
+            attended, weights = attend_eagerly(queries, keys, values, allowed, dropout, self.scale)
+            self.record.append(weights.detach())
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _project(
@@ -129,22 +129,22 @@ class Attention(nn.Module):
         if self.cross:
             query = self.query(asking)
             if cache is not None and cache.context is not None:
-                return (self._normed(self._split(query), "query_norm"), *cache.context)
+                return (self.query_norm(self._split(query)), *cache.context)
             if context is None:
                 raise ValueError("cross-attention needs a context (batch, keys, context_dim).")
             key, value = self._linear(self.key_value, context, key_position, 0, kv_dim)
         elif query_position is None and key_position is None:
             heads = [self.heads, self.kv_heads, self.kv_heads]
             query, key, value = self._split(self.qkv(x)).split(heads, dim=1)
-            return self._normed(query, "query_norm"), self._normed(key, "key_norm"), value
+            return self.query_norm(query), self.key_norm(key), value
         else:
             query = linear(asking, *self._rows(self.qkv, 0, query_dim))
             key, value = self._linear(self.qkv, x, key_position, query_dim, kv_dim)
-        keys, values = self._normed(self._split(key), "key_norm"), self._split(value)
+        keys, values = self.key_norm(self._split(key)), self._split(value)
         if self.cross and cache is not None:
             # Read at every step to come, so laid out once as products want them.
             cache.context = keys.contiguous(), values.contiguous()
-        return self._normed(self._split(query), "query_norm"), keys, values
+        return self.query_norm(self._split(query)), keys, values
 
     def _linear(
         self, fused: Linear, x: Tensor, key_position: Tensor | None, first: int, dim: int
@@ -166,40 +166,20 @@ class Attention(nn.Module):
         batch, tokens, _ = x.shape
         return x.view(batch, tokens, -1, self.head_dim).transpose(1, 2)
 
-    def _normed(self, x: Tensor, norm: str) -> Tensor:
-        return getattr(self, norm)(x) if self.qk_norm else x
-
-    def _attend(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        allowed: Allowed | None,
-        causal: bool,
-    ) -> Tensor:
-        """``(batch, heads, queries, head_dim)``, and the map where one is recorded."""
-        dropout = self.dropout if self.training else 0.0
-        if self.record is None:
-            return attend(queries, keys, values, allowed, causal, dropout, self.scale)
-        attended, weights = attend_openly(queries, keys, values, allowed, dropout, self.scale)
-        self.record.append(weights.detach())
-        return attended
-
 
 def attend(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    allowed: Allowed | None,
-    causal: bool = False,
+    allowed: Allowed,
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
     """``softmax(scale * queries keys^T) values`` by the fastest kernel there is, zero where nothing is
     allowed; ``(batch, heads, tokens, head_dim)``, of keys and values maybe fewer heads."""
+    added, nothing, causal = allowed
     if few_scores(queries, keys) and not causal:
-        return attend_openly(queries, keys, values, allowed, dropout, scale)[0]
-    added, nothing = (None, None) if allowed is None else allowed
+        return attend_eagerly(queries, keys, values, allowed, dropout, scale)[0]
     attended = F.scaled_dot_product_attention(
         queries,
         keys,
@@ -224,39 +204,40 @@ def few_scores(queries: Tensor, keys: Tensor) -> bool:
         and heads == keys.shape[1]
         and queries.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and not compiling()
+        and not torch.compiler.is_compiling()
     )
 
 
-def attend_openly(
+def attend_eagerly(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    allowed: Allowed | None,
+    allowed: Allowed,
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same written out: what :func:`attend` gives, and the map ``(batch, heads, queries, keys)``
-    before dropout."""
+    """:func:`attend` written out, and the map ``(batch, heads, queries, keys)`` before dropout."""
+    added, nothing, causal = allowed
     group = queries.shape[1] // keys.shape[1]
     if group > 1:
         keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     scores = queries * scale @ keys.transpose(-2, -1)
-    if allowed is not None:
-        scores = scores + allowed.added.to(scores.dtype)
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
+    if added is not None:
+        scores = scores + added.to(scores.dtype)
     weights = scores.softmax(-1)
     attended = (F.dropout(weights, dropout) if dropout else weights) @ values
-    if allowed is not None and allowed.nothing is not None:
-        attended = attended.masked_fill(allowed.nothing, 0.0)
-        weights = weights.masked_fill(allowed.nothing, 0.0)
+    if nothing is not None:
+        attended, weights = attended.masked_fill(nothing, 0.0), weights.masked_fill(nothing, 0.0)
     return attended, weights
 
 
 def allow(
     mask: Tensor | None, bias: Tensor | None, dtype: torch.dtype, empty_rows: bool = True
-) -> Allowed | None:
-    """Mask and bias as one term of the scores; None where there is neither.
+) -> Allowed:
+    """Mask and bias as one term of the scores.
 
     Args:
         mask: boolean, True = may attend, to broadcast with ``(batch, heads, queries, keys)``.
@@ -265,7 +246,7 @@ def allow(
         empty_rows: False promises that every query may attend to some key.
     """
     if mask is None:
-        return None if bias is None else Allowed(bias.to(dtype), None)
+        return Allowed(None if bias is None else bias.to(dtype))
     nothing = None
     if empty_rows:
         # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
@@ -276,47 +257,49 @@ def allow(
     return Allowed(bias.to(dtype).masked_fill(~mask, -math.inf), nothing)
 
 
-def compiling(cache: object = True) -> bool:
-    """Whether a step with a cache is being compiled: then shapes must not depend on its length."""
-    return cache is not None and torch.compiler.is_compiling()
+def allow_causal(
+    mask: Tensor | None,
+    bias: Tensor | None,
+    x: Tensor,
+    keys: int,
+    column: Tensor | int = 0,
+    window: int | None = None,
+) -> Allowed:
+    """The same, and no later key, nor any but the last ``window``.
+
+    Args:
+        mask, bias: as :func:`allow`'s.
+        x: ``(batch, queries, dim)``; query ``i`` stands in column ``column + i`` of the keys. A
+            tensor of a column is for compiled steps, whose shapes must not depend on it.
+        keys: how many there are.
+    """
+    queries, padded = x.shape[1], mask is not None
+    if window is not None and keys <= window:
+        window = None
+    unbounded = window is None and isinstance(column, int)
+    if unbounded and queries == keys and mask is None and bias is None:
+        return Allowed(causal=True)
+    if not (unbounded and queries == 1):  # a last query alone sees all that came before
+        own = (column + torch.arange(queries, device=x.device)).unsqueeze(-1)
+        columns = torch.arange(keys, device=x.device)
+        seen = columns <= own
+        if window is not None:
+            seen = seen & (columns > own - window)
+        mask = seen[None, None] if mask is None else mask & seen
+    return allow(mask, bias, x.dtype, empty_rows=padded)
 
 
 def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
     """A mask of any accepted shape, made to broadcast with ``(batch, heads, queries, keys)``."""
-    if mask is None or mask.dim() == 4:
+    if mask is None:
         return mask
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}.")
+    if mask.dim() == 4:
+        return mask
     if mask.dim() == 3:
         return mask[:, None]
     return mask[:, None, None] if mask.shape[0] == batch else mask[None, None]
-
-
-def spans(window: int | None, keys: int) -> bool:
-    """Whether a window leaves none of so many keys out."""
-    return window is None or keys <= window
-
-
-def causal_mask(
-    mask: Tensor | None,
-    queries: int,
-    keys: int,
-    column: Tensor | int,
-    device: torch.device,
-    window: int | None = None,
-) -> Tensor | None:
-    """``mask``, and "no later key", and "none but the last ``window``".
-
-    Query ``i`` stands in column ``column + i`` of the keys.
-    """
-    if queries == 1 and isinstance(column, int) and spans(window, keys):
-        return mask  # every key that there is came before
-    own = (column + torch.arange(queries, device=device)).unsqueeze(-1)
-    columns = torch.arange(keys, device=device)
-    seen = columns <= own
-    if window is not None and not spans(window, keys):
-        seen = seen & (columns > own - window)
-    return seen[None, None] if mask is None else mask & seen
 
 
 @contextmanager

@@ -11,8 +11,12 @@ class Progress:
 
     def __init__(self, device: torch.device) -> None:
         self.length = 0
-        # The same number as a tensor, where a compiled step reads it: no step recompiles.
-        self.column = torch.zeros((), dtype=torch.long, device=device)
+        self.filled = torch.zeros((), dtype=torch.long, device=device)
+
+    @property
+    def column(self) -> Tensor | int:
+        """The column to be written next; a tensor in a compiled step, so that none recompiles."""
+        return self.filled if torch.compiler.is_compiling() else self.length
 
 
 class LayerCache:
@@ -30,9 +34,9 @@ class LayerCache:
 
         Compiled, "all" is the whole buffer, so that shapes stay the same at each step.
         """
-        start, tokens = self.progress.length, keys.shape[2]
-        if torch.compiler.is_compiling():
-            columns = self.progress.column + torch.arange(tokens, device=keys.device)
+        start, tokens = self.progress.column, keys.shape[2]
+        if isinstance(start, Tensor):
+            columns = start + torch.arange(tokens, device=keys.device)
             self.keys.index_copy_(2, columns, keys)
             self.values.index_copy_(2, columns, values)
             return self.keys, self.values
@@ -69,6 +73,11 @@ class Cache:
     def capacity(self) -> int:
         return self.layers[0].keys.shape[2]
 
+    def width(self, tokens: int) -> int:
+        """How many keys a step of so many tokens sees, as :meth:`LayerCache.append` returns them."""
+        compiled = torch.compiler.is_compiling()
+        return self.capacity if compiled else self.progress.length + tokens
+
     def pad(self, mask: Tensor) -> None:
         """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""
         later = mask.new_ones(len(mask), self.capacity - mask.shape[1])
@@ -82,7 +91,7 @@ class Cache:
         """
         if self.places is not None:
             return self.places[:, first : first + count]
-        columns = first + torch.arange(count, device=self.progress.column.device)
+        columns = first + torch.arange(count, device=self.progress.filled.device)
         if self.mask is None:
             return columns
         return (columns - (~self.mask).sum(1, keepdim=True)).clamp(min=0)
@@ -90,7 +99,7 @@ class Cache:
     def advance(self, tokens: int) -> None:
         """Count tokens as written, after all layers have appended them."""
         self.progress.length += tokens
-        self.progress.column += tokens
+        self.progress.filled += tokens
 
     def branch(self, count: int) -> None:
         """From here on each row goes on in ``count`` ways (beams), which share what was read so far.
@@ -99,15 +108,15 @@ class Cache:
         a branch forks or ends: :meth:`follow` only changes what it sees.
         """
         rows, length = len(self.layers[0].keys), self.progress.length
-        device = self.progress.column.device
+        device = self.progress.filled.device
         self.seen = torch.zeros(rows, count, self.capacity, dtype=torch.bool, device=device)
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
         places = self.positions(0, length)
         self.places = torch.zeros(rows, self.capacity, dtype=torch.long, device=device)
         self.places[:, :length] = places
 
-    def visible(self, first: int, keys: int, window: int | None) -> Tensor:
-        """What branches that read one token each, in columns from ``first`` on, may attend to.
+    def visible(self, keys: int, window: int | None) -> Tensor:
+        """What branches that read one token each, in the columns to come, may attend to.
 
         Returns:
             ``(batch, branches, keys)``.
@@ -116,7 +125,7 @@ class Cache:
         seen = self.seen[:, :, :keys]
         if window is None or keys <= window:
             return seen
-        own = self.positions(first, seen.shape[1])
+        own = self.positions(self.progress.length, seen.shape[1])
         return seen & (self.places[:, None, :keys] > own[..., None] - window)
 
     def follow(self, parents: Tensor) -> None:

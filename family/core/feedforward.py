@@ -22,12 +22,11 @@ class FeedForward(nn.Module):
         ffn_dim = config.ffn_dim
         assert ffn_dim is not None
         self.gated = config.gated
-        self.up = Linear(config.dim, 2 * ffn_dim if config.gated else ffn_dim, config.bias)
+        parts = 2 if config.gated else 1
+        self.up = Linear(config.dim, parts * ffn_dim, config.bias, parts=parts)
         self.down = Linear(ffn_dim, config.dim, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.ffn_dropout
-        if config.gated:
-            vars(self.up.weight)["fused_parts"] = 2
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, tokens, dim) -> (batch, tokens, dim)``."""

@@ -16,7 +16,19 @@ WORTH, WORTH_TRAINING = 2**17, 2**22
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, computed by :func:`linear`."""
+    """``nn.Linear``, computed by :func:`linear`.
+
+    Args:
+        parts: projections of one size that the weight holds one below the other, to be initialised
+            and (by Muon) stepped one by one.
+        options: ``device`` and ``dtype``.
+    """
+
+    def __init__(
+        self, dim: int, out_dim: int, bias: bool = True, *, parts: int = 1, **options: Any
+    ) -> None:
+        super().__init__(dim, out_dim, bias, **options)
+        self.parts = parts
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)

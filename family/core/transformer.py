@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from family.core.attention import (
-    Allowed,
-    allow,
-    causal_mask,
-    compiling,
-    expand_mask,
-    spans,
-)
+from family.core.attention import Allowed, allow, allow_causal, expand_mask
 from family.core.block import Block, Residual
 from family.core.cache import Cache, LayerCache, Progress
 from family.core.config import TransformerConfig
@@ -65,7 +58,7 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 if std is None:
-                    xavier_uniform_parts_(module.weight)
+                    xavier_uniform_parts_(module.weight, getattr(module, "parts", 1))
                 else:
                     nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
@@ -109,7 +102,6 @@ class Transformer(nn.Module):
             context_mask = expand_mask(context_mask, context_mask.shape[0])
         arguments: dict[str, Any] = {
             "mask": self._allowed(x, mask, bias, cache),
-            "causal": self.config.causal,
             "rotary": rotary,
             "context": context,
             "context_mask": allow(context_mask, None, x.dtype),
@@ -129,28 +121,21 @@ class Transformer(nn.Module):
 
     def _allowed(
         self, x: Tensor, mask: Tensor | None, bias: Tensor | None, cache: Cache | None
-    ) -> Allowed | None:
-        """Padding, causality, window and bias merged once for all layers.
-
-        None where causality alone decides: for that Attention has a faster way.
-        """
-        batch, tokens, _ = x.shape
-        keys: int = tokens
+    ) -> Allowed:
+        """Padding, causality, window and bias merged once for all layers."""
+        batch, keys, _ = x.shape
         column: Tensor | int = 0
-        window, causal = self.config.window, self.config.causal
         if cache is not None:
-            keys, column = self._columns(cache, tokens)
+            keys, column = cache.width(keys), cache.progress.column
             if cache.seen is not None:
-                visible = cache.visible(cache.progress.length, keys, window)
+                visible = cache.visible(keys, self.config.window)
                 return allow(visible[:, None], bias, x.dtype, empty_rows=False)
             if cache.mask is not None:
                 mask = cache.mask[:, :keys]
         mask = expand_mask(mask, batch)
-        padded = mask is not None
-        alone = not (padded or bias is not None or compiling(cache))
-        if causal and not (alone and spans(window, keys)):
-            mask = causal_mask(mask, tokens, keys, column, x.device, window)
-        return allow(mask, bias, x.dtype, empty_rows=padded)
+        if self.config.causal:
+            return allow_causal(mask, bias, x, keys, column, self.config.window)
+        return allow(mask, bias, x.dtype)
 
     def _positions(
         self, x: Tensor, positions: Tensor | None, cache: Cache | None
@@ -161,25 +146,16 @@ class Transformer(nn.Module):
         if positions is None and self.rotary is not None and self.rotary.axes > 1:
             axes = self.rotary.axes
             raise ValueError(f"rotary_axes={axes} needs positions (tokens, {axes}), not None.")
-        if cache is None:
-            if positions is None:
-                positions = torch.arange(tokens, device=x.device)
-            keys = positions
-        else:
-            count, column = self._columns(cache, tokens)
-            if positions is None:
-                positions = cache.positions(column, tokens)
-            keys = cache.positions(0, count)
+        if positions is None and cache is None:
+            positions = torch.arange(tokens, device=x.device)
+        elif positions is None:
+            assert cache is not None
+            positions = cache.positions(cache.progress.column, tokens)
         rotary = None if self.rotary is None else self.rotary(positions, x.dtype)
-        bias = None if self.bias is None else self.bias(positions, keys)
-        return rotary, bias
-
-    @staticmethod
-    def _columns(cache: Cache, tokens: int) -> tuple[int, Tensor | int]:
-        """How many keys a cached step sees, and the column of its first query."""
-        if compiling():
-            return cache.capacity, cache.progress.column
-        return cache.progress.length + tokens, cache.progress.length
+        if self.bias is None:
+            return rotary, None
+        keys = positions if cache is None else cache.positions(0, cache.width(tokens))
+        return rotary, self.bias(positions, keys)
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache of ``capacity`` tokens a row, in the dtype and on the device of the model."""
@@ -196,8 +172,8 @@ class Transformer(nn.Module):
         return Cache(layers)
 
 
-def xavier_uniform_parts_(weight: Tensor) -> None:
-    """Xavier for each matrix of a fused projection on its own, as if they were apart."""
+def xavier_uniform_parts_(weight: Tensor, parts: int) -> None:
+    """Xavier for each of the ``parts`` matrices that ``(parts * out, in)`` holds, as if they were apart."""
     with torch.no_grad():
-        for part in weight.chunk(getattr(weight, "fused_parts", 1)):
+        for part in weight.chunk(parts):
             nn.init.xavier_uniform_(part)

@@ -17,11 +17,18 @@ def search_or_sample(
     beams: int,
     length_penalty: float,
     sampling: Sampling,
-    prompt: tuple[Tensor | None, Tensor | None] = (None, None),
+    prompt: Tensor | None = None,
+    prompt_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Beam search with several beams, or else :func:`~family.generation.generate`."""
+    """Beam search with several beams, or else :func:`~family.generation.generate`.
+
+    Raises:
+        ValueError: several beams and a sampling, as a search draws nothing.
+    """
     if beams > 1:
+        if sampling != Sampling():
+            raise ValueError(f"beams={beams} search and draw nothing: they go without a sampling.")
         return beam_search(model, inputs, beams=beams, length_penalty=length_penalty, **options)[0]
-    text, mask = prompt
-    return generate(model, inputs, sampling=sampling, prompt=text, prompt_mask=mask, **options)
+    options.update(sampling=sampling, prompt=prompt, prompt_mask=prompt_mask)
+    return generate(model, inputs, **options)

@@ -49,7 +49,9 @@ def stream(
     Args:
         inputs: what ``model.prefill`` reads.
         stop_ids: a row ends with any of these; it yields ``pad_id`` from there on.
+        sampling: how each token is drawn; greedy unless said otherwise.
         prompt: ``(batch, tokens)`` that the repetition penalty counts too, with its mask.
+        generator: of the random numbers of sampling, on the device of the model.
     """
     if max_new_tokens < 1:
         return
@@ -83,9 +85,10 @@ def stream(
 
 
 def generate(model: Decodes, inputs: tuple[Any, ...], **options: Any) -> Tensor:
-    """All that :func:`stream` yields, ``(batch, new tokens)``, without the stop tokens."""
+    """All that :func:`stream` yields, ``(batch, new tokens)``: without the stop tokens, and padded after
+    them where other rows go on."""
     tokens = list(stream(model, inputs, **options))
     if not tokens:
-        rows = len(next(i for i in inputs if isinstance(i, Tensor)))
-        return torch.zeros(rows, 0, dtype=torch.long)
+        like = next(i for i in inputs if isinstance(i, Tensor))
+        return torch.zeros(len(like), 0, dtype=torch.long, device=like.device)
     return torch.stack(tokens, dim=1)

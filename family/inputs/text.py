@@ -96,9 +96,7 @@ def token_positions(
     """
     tokens = input_ids.shape[1]
     if cache is not None:
-        compiled = torch.compiler.is_compiling()
-        first = cache.progress.column if compiled else cache.progress.length
-        return cache.positions(first, tokens)
+        return cache.positions(cache.progress.column, tokens)
     if mask is None:
         return torch.arange(tokens, device=input_ids.device)
     return (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -135,7 +135,7 @@ class GPT(nn.Module):
         Args:
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
-        options.update(max_new_tokens=max_new_tokens, prompt=(input_ids, mask))
+        options.update(max_new_tokens=max_new_tokens, prompt=input_ids, prompt_mask=mask)
         return search_or_sample(self, (input_ids, mask), beams, length_penalty, sampling, **options)
 
     def stream(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import family
-from family.generation import beam_search
+from family.generation import Sampling, beam_search
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi", "relative"])
@@ -35,3 +35,14 @@ def test_beams_find_no_worse_than_greedy():
     _, one = beam_search(model, (ids,), beams=1, max_new_tokens=8)
     _, four = beam_search(model, (ids,), beams=4, max_new_tokens=8)
     assert (four >= one - 1e-6).all()
+
+
+def test_a_search_goes_without_a_sampling():
+    model = family.gpt_nano(20, dim=16, depth=1, heads=2, max_tokens=8).eval()
+    with pytest.raises(ValueError, match="beams=2"):
+        model.generate(
+            torch.zeros(1, 2, dtype=torch.long),
+            max_new_tokens=2,
+            beams=2,
+            sampling=Sampling(temperature=1.0),
+        )
