@@ -117,7 +117,7 @@ class MuonAdamW(Optimizer):
 
     Muon's step is the momentum with all its singular values made about 1; it is scaled by
     ``0.2 * sqrt(larger side)``, so that one learning rate suits both (Liu et al. 2025). A matrix
-    that fuses several projections (:func:`fused_parts`) is treated part by part.
+    that fuses several projections of one size (:func:`fused_parts`) is treated part by part.
     """
 
     def __init__(

@@ -195,7 +195,11 @@ def attend(
 
 def few_scores(queries: Tensor, keys: Tensor) -> bool:
     """Whether, decoding on the CPU, products over the whole batch beat the fused kernel: it takes
-    some microseconds for each head however few its scores are."""
+    some microseconds for each head however few its scores are.
+
+    Args:
+        queries, keys: ``(batch, heads, tokens, head_dim)``.
+    """
     batch, heads, count, _ = queries.shape
     return (
         count > 1
@@ -265,7 +269,7 @@ def allow_causal(
     column: Tensor | int = 0,
     window: int | None = None,
 ) -> Allowed:
-    """The same, and no later key, nor any but the last ``window``.
+    """What :func:`allow` says, and: no later key, nor any but the last ``window``.
 
     Args:
         mask, bias: as :func:`allow`'s.

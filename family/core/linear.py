@@ -77,11 +77,12 @@ MKL_IS_SLOW = mkl_is_slow()
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class OneDNN(torch.autograd.Function):
-    """The same with gradients, which PyTorch's operator lacks."""
+    """The product by oneDNN with gradients, which PyTorch's operator lacks."""
 
     generate_vmap_rule = True
 

@@ -53,7 +53,8 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as GPT-2 does (normal, branch ends scaled by depth) or as 2017 (Xavier)."""
+        """Initialise as GPT-2 does (normal, of pre-norm branches the ends scaled by depth) or as 2017
+        (Xavier)."""
         std = self.config.init_std
         for module in self.modules():
             if isinstance(module, nn.Linear):
