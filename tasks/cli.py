@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -85,6 +86,14 @@ class FamilyCLI(LightningCLI):
             raise UserError(
                 "trainer.devices must be a number of devices, a list of their numbers or 'auto', "
                 f"not {trainer.devices}."
+            )
+        on_cpu = trainer.accelerator == "cpu" or (
+            trainer.accelerator == "auto" and not torch.accelerator.is_available()
+        )
+        if on_cpu and re.search(r"[\[,]", str(trainer.devices)):
+            raise UserError(
+                f"trainer.devices={trainer.devices} picks devices by number, but this runs on the CPU: "
+                "give how many processes, 1 as a rule."
             )
         for name in ("accumulate_grad_batches", "log_every_n_steps"):
             at_least(1, of="trainer.", **{name: 1 if trainer[name] is None else trainer[name]})

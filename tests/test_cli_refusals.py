@@ -23,6 +23,7 @@ FIT = [
 REFUSED = {
     "--trainer.devices=abc": "trainer.devices must be a number of devices, a list of their numbers "
     "or 'auto', not abc.",
+    "--trainer.devices=[7]": "trainer.devices=[7] picks devices by number, but this runs on the CPU",
     "--trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be at least 1",
     "--trainer.log_every_n_steps=0": "trainer.log_every_n_steps must be at least 1, not 0.",
     "--trainer.val_check_interval=0": "trainer.val_check_interval must be above 0, not 0.",
