@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``, ``(..., in)`` and ``(out, in)`` to ``(..., out)``; as ``F.linear``.
 
-    Two float32 products on the CPU are faster another way: any on AMD's processors, where MKL uses
+    Two kinds of float32 product on the CPU are faster another way: all on AMD's processors, where MKL uses
     half the width of a register and oneDNN all of it; and one row in a compiled step (decoding),
     which as a sum of products reads the weights at the full speed of the memory.
     """
