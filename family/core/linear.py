@@ -9,10 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-WORTH, WORTH_TRAINING = 2**17, 2**22
+WORTH, WORTH_WITH_GRADIENTS = 2**17, 2**22
 """Multiplications below which the calls of oneDNN take longer than what they save."""
+
+OPERATOR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""A product by oneDNN; None in a PyTorch without it."""
 
 
 class Linear(nn.Linear):
@@ -41,35 +44,56 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     half the width of a register and oneDNN all of it; and one row in a compiled step (decoding),
     which as a sum of products reads the weights at the full speed of the memory.
     """
-    if not is_plain(x, weight):
+    if not is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
-        if x.numel() > x.shape[-1]:
+        if not is_row(x):
             return F.linear(x, weight, bias)
         row = (x.reshape(-1) * weight).sum(-1)
         return (row if bias is None else row + bias).view(*x.shape[:-1], -1)
-    training = torch.is_grad_enabled()
-    if not MKL_IS_SLOW or x.numel() * len(weight) < (WORTH_TRAINING if training else WORTH):
+    with_gradients = torch.is_grad_enabled()
+    worth = WORTH_WITH_GRADIENTS if with_gradients else WORTH
+    if not MKL_IS_SLOW or x.numel() * len(weight) < worth:
         return F.linear(x, weight, bias)
-    return OneDNN.apply(x, weight, bias) if training else onednn(x, weight, bias)
+    return OneDNN.apply(x, weight, bias) if with_gradients else onednn(x, weight, bias)
 
 
-def is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether this is a product in float32 on the CPU, which no exported file is to hold."""
+def is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are ordinary float32 tensors on the CPU that fit, in ordinary code: all else
+    (errors, autocast, tracing, sharded or sparse tensors) is for ``F.linear`` to see."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        all(
+            type(t) in (Tensor, nn.Parameter)
+            and t.dtype == torch.float32
+            and t.device.type == "cpu"
+            and t.layout == torch.strided
+            for t in tensors
+        )
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
+        and not torch.jit.is_tracing()
     )
+
+
+def is_row(x: Tensor) -> bool:
+    """Whether a step is compiled for one row alone; asking must not make it so."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    return statically_known_true(x.numel() == x.shape[-1])
 
 
 def mkl_is_slow() -> bool:
     """Whether this is a processor of AMD with AVX-512, and oneDNN is there."""
-    if not (torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    if OPERATOR is None or not torch.backends.mkl.is_available():
         return False
-    listed = Path("/proc/cpuinfo")
-    processor = listed.read_text() if listed.exists() else platform.processor()
+    try:
+        processor = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        processor = platform.processor()
     return "AuthenticAMD" in processor and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
@@ -78,7 +102,9 @@ MKL_IS_SLOW = mkl_is_slow()
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    # The operator reads a bias without regard to its strides.
+    bias = None if bias is None else bias.contiguous()
+    return OPERATOR(x, weight, bias, "none", [], "")
 
 
 class OneDNN(torch.autograd.Function):
@@ -93,36 +119,37 @@ class OneDNN(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, _ = inputs
-        ctx.save_for_backward(x, weight)
+        for_x, for_weight, _ = ctx.needs_input_grad
+        # What a frozen layer does not need would be kept for nothing.
+        ctx.save_for_backward(x if for_weight else None, weight if for_x else None)
         ctx.save_for_forward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
-        grad, x = grads[0].reshape(-1, len(weight)), x.reshape(-1, weight.shape[1])
-        grad_x = grad_weight = None
-        if for_x:
-            grad_x = linear(grads[0], weight.t())
-        if for_weight and len(weight) <= weight.shape[1]:
-            grad_weight = linear(grad.t(), x.t())
-        elif for_weight:  # oneDNN is faster where the result is wide
-            grad_weight = linear(x.t(), grad.t()).t()
+        grad_x = linear(grads[0], weight.t()) if for_x else None
+        grad = grads[0].reshape(-1, grads[0].shape[-1])
+        grad_weight = None
+        if for_weight:
+            x = x.reshape(-1, x.shape[-1])
+            if grad.shape[1] > x.shape[1]:  # oneDNN is faster where the result is wide
+                grad_weight = linear(x.t(), grad.t()).t().contiguous()
+            else:
+                grad_weight = linear(grad.t(), x.t())
         return grad_x, grad_weight, grad.sum(0) if for_bias else None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        (x, weight), (of_x, of_weight, of_bias) = ctx.saved_tensors, tangents
-        change = x.new_zeros(*x.shape[:-1], len(weight)) if of_bias is None else of_bias
-        if of_x is not None:
-            change = change + linear(of_x, weight)
-        return change if of_weight is None else change + linear(x, of_weight)
+    def jvp(ctx: Any, of_x: Tensor, of_weight: Tensor, of_bias: Tensor | None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        change = linear(of_x, weight) + linear(x, of_weight)
+        return change if of_bias is None else change + of_bias
 
 
 def count_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * torch.Size(x).numel() * weight[0]
 
 
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+if OPERATOR is not None and OPERATOR not in flop_registry:
     # So that PyTorch's FlopCounterMode sees these products.
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(count_flops)
+    register_flop_formula(OPERATOR)(count_flops)

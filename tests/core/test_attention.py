@@ -48,6 +48,23 @@ def test_few_scores_give_what_the_fused_kernel_gives(monkeypatch):
             monkeypatch.undo()
 
 
+def test_half_precision_stays_with_the_fused_kernel():
+    queries, keys = (torch.randn(8, 4, n, 16, dtype=torch.bfloat16) for n in (3, 9))
+    with torch.no_grad():
+        assert not attention_module.few_scores(queries, keys)
+
+
+def test_an_exported_step_takes_any_number_of_rows():
+    """Twelve heads, where three rows make few scores many."""
+    stack = Transformer(TransformerConfig(dim=24, depth=1, heads=12)).eval()
+    rows = {0: torch.export.Dim("rows", min=1, max=100)}
+    with torch.no_grad():
+        program = torch.export.export(stack, (torch.randn(2, 4, 24),), dynamic_shapes=(rows,))
+        for count in (1, 2, 3, 50):
+            x = torch.randn(count, 4, 24)
+            torch.testing.assert_close(program.module()(x), stack(x))
+
+
 def test_masks_that_are_not_boolean_are_refused():
     attention = Attention(TransformerConfig(**SMALL))
     for shape in ((2, 3), (2, 3, 3), (2, 1, 3, 3)):
