@@ -61,21 +61,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether these are ordinary float32 tensors on the CPU that fit, in ordinary code: all else
     (errors, autocast, tracing, sharded or sparse tensors) is for ``F.linear`` to see."""
-    tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
-        all(
-            type(t) in (Tensor, nn.Parameter)
-            and t.dtype == torch.float32
-            and t.device.type == "cpu"
-            and t.layout == torch.strided
-            for t in tensors
-        )
+        is_ordinary(x)
+        and is_ordinary(weight)
+        and (bias is None or (is_ordinary(bias) and bias.shape == weight.shape[:1]))
         and weight.dim() == 2
         and x.shape[-1] == weight.shape[1]
-        and (bias is None or bias.shape == weight.shape[:1])
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
+    )
+
+
+def is_ordinary(t: Tensor) -> bool:
+    return (
+        (type(t) is Tensor or type(t) is nn.Parameter)
+        and t.is_cpu
+        and t.dtype is torch.float32
+        and t.layout is torch.strided
     )
 
 
