@@ -44,16 +44,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     half the width of a register and oneDNN all of it; and one row in a compiled step (decoding),
     which as a sum of products reads the weights at the full speed of the memory.
     """
-    if not is_plain(x, weight, bias):
+    compiling = torch.compiler.is_compiling()
+    # Where there is nothing to choose, the checks of `is_plain` would be paid for at every layer.
+    if not (MKL_IS_SLOW or compiling) or not is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling():
+    if compiling:
         if not is_row(x):
             return F.linear(x, weight, bias)
         row = (x.reshape(-1) * weight).sum(-1)
         return (row if bias is None else row + bias).view(*x.shape[:-1], -1)
     with_gradients = torch.is_grad_enabled()
-    worth = WORTH_WITH_GRADIENTS if with_gradients else WORTH
-    if not MKL_IS_SLOW or x.numel() * len(weight) < worth:
+    if x.numel() * len(weight) < (WORTH_WITH_GRADIENTS if with_gradients else WORTH):
         return F.linear(x, weight, bias)
     return OneDNN.apply(x, weight, bias) if with_gradients else onednn(x, weight, bias)
 
