@@ -10,8 +10,8 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from family.pretrained import detr, open_clip, segmenter, timm_vit
 from family.pretrained.configs import to_arguments
+from family.pretrained.formats import detr, open_clip, segmenter, timm_vit
 from family.pretrained.images import from_open_clip, from_timm, understood
 from family.pretrained.published import Published
 from family.pretrained.table import Format

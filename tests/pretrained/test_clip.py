@@ -138,7 +138,7 @@ def test_padding_of_siglip_2(tmp_path):
     change(tmp_path, text_config={**text, "vocab_size": 256_000})
     rewrite(tmp_path, **rows)
     refuses(tmp_path, "token_embedding", "(256000, 2)")
-    from family.pretrained.clip import siglip_arguments
+    from family.pretrained.formats.clip import siglip_arguments
 
     assert siglip_arguments(config_of(tmp_path), set())["fill_id"] == 0
 

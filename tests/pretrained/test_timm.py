@@ -14,8 +14,8 @@ from family.models.member import build
 from family.pretrained import libraries
 from family.pretrained.configs import to_config
 from family.pretrained.convert import stored
+from family.pretrained.formats.timm_vit import FORMAT
 from family.pretrained.table import place
-from family.pretrained.timm_vit import FORMAT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from family.models.segmenter import Segmenter
-from family.pretrained import timm_vit
+from family.pretrained.formats import timm_vit
 from family.pretrained.table import (
     FIRST,
     TRANSPOSED,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.bert import BERT
-from family.pretrained.bert import FORMAT as BERT_FORMAT
-from family.pretrained.bert import head_dropout, stack
+from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
+from family.pretrained.formats.bert import head_dropout, stack
 from family.pretrained.table import POSITIONS, UNUSED, Field, Format, Names, Row
 from family.pretrained.words import count_labels, label_fields
 

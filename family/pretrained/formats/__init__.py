@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.pretrained import (
+from family.pretrained.formats import (
     bert,
     clip,
     detr,

@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 from family.models.vit import ViT
+from family.pretrained.formats.timm_vit import prefix
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
-from family.pretrained.timm_vit import prefix
 from family.pretrained.words import ACTIVATIONS, count_labels, label_fields, rest
 
 ATTENTION: Names = {

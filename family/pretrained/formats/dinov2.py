@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from family.models.vit import ViT
+from family.pretrained.formats.vit import ATTENTION, FIELDS, stack
 from family.pretrained.table import Field, Format, Names
-from family.pretrained.vit import ATTENTION, FIELDS, stack
 from family.pretrained.words import count_labels, label_fields, rest
 
 BLOCK: Names = {
