@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from family import Block, TransformerConfig
-from family.heads.language_model import LanguageModelHead
+from family.core.mask import Shared
+from family.heads.language_model import language_model_head
 
 
 class RunningMean(nn.Module):
     """The mean of this token and all before it, ``(batch, tokens, dim)``, in place of attention."""
 
-    def forward(self, x: Tensor, **attention: object) -> Tensor:
+    def forward(self, x: Tensor, *_: object) -> Tensor:
         count = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
         return x.cumsum(1) / count
 
@@ -31,11 +32,11 @@ class MeanThenAttend(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.dim)
         self.first = Block(config, self_attention=RunningMean())
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.head = LanguageModelHead(config.dim, vocab_size)
+        self.head = language_model_head(config.dim, vocab_size)
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits ``(batch, tokens, vocab)``."""
         x = self.first(self.embedding(input_ids))
         for block in self.blocks:
-            x = block(x, mask=mask)
+            x = block(x, Shared(mask=mask))
         return self.head(x)

@@ -6,12 +6,13 @@ from family.baselines.lstm_classifier import LSTMClassifier
 from family.baselines.lstm_lm import LSTMLanguageModel
 from family.baselines.lstm_seq2seq import LSTMSeq2Seq
 from family.baselines.segmenters import FCN, DeepLab
-from family.core.attention import Attention, record_attention
+from family.core.attention import Attention
 from family.core.block import Block
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
 from family.core.transformer import Transformer
 from family.generation.sampling import Sampling
+from family.look import record_attention
 from family.models.bert import (
     BERT,
     bert_base,

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from family.baselines.lstm import LSTM
-from family.core.linear import Linear
 from family.core.transformer import Transformer
 from tasks.errors import UserError, closest
 
@@ -208,7 +206,7 @@ def fused_parts(model: nn.Module) -> dict[int, int]:
     return {
         id(weight): module.parts
         for module in model.modules()
-        if isinstance(module, Linear | LSTM) and module.parts > 1
+        if getattr(module, "parts", 1) > 1
         for weight in module.parameters(recurse=False)
     }
 

@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "models": PARTS,
     # They meet the contracts of members, and are none: what a member keeps about itself is all that
     # they share with them.
-    "baselines": PARTS | {"models.member"},
+    "baselines": PARTS | {"models.member", "models.encoder_decoder"},
     "pretrained": PARTS | {"models"},
+    "look": {"core"},
 }
 """What each room may import: whole rooms, or one module of a room."""
 OUTSIDE = {"lightning", "pytorch_lightning", "jsonargparse", "tasks"}

@@ -111,6 +111,9 @@ class LSTMState:
     ) -> None:
         self.state, self.context, self.context_mask = state, context, context_mask
 
+    def advance(self, tokens: int) -> None:
+        """Nothing is counted: the state is all that remains of the tokens."""
+
     def branch(self, count: int) -> None:
         """From here on each row goes on in ``count`` ways, side by side in the state."""
         hidden, cell = self.state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from family.baselines.lstm import LSTM, ScaledEmbedding
-from family.heads.classifier import ClassHead
+from family.heads.classifier import class_head
 from family.heads.pooling import pool_mean
 from family.models.member import member
 
@@ -45,7 +45,7 @@ class LSTMClassifier(nn.Module):
         self.embedding = ScaledEmbedding(vocab_size, dim)
         self.lstm = LSTM(dim, depth, dropout, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
-        self.head = ClassHead(dim, num_classes)
+        self.head = class_head(dim, num_classes)
 
     def features(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """One vector for each text, ``(batch, tokens)`` -> ``(batch, dim)``."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
 from family.generation import search_or_sample, stream
 from family.generation.sampling import Sampling
-from family.heads.language_model import LanguageModelHead
+from family.heads.language_model import language_model_head
 from family.models.member import member
 
 
@@ -39,7 +39,7 @@ class LSTMLanguageModel(nn.Module):
         self.embedding = ScaledEmbedding(vocab_size, dim)
         self.lstm = LSTM(dim, depth, dropout)
         self.dropout = nn.Dropout(dropout)
-        self.head = LanguageModelHead(
+        self.head = language_model_head(
             dim, vocab_size, tied=self.embedding if tie_embeddings else None
         )
 

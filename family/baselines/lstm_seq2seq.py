@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
-from family.core.attention import allow, attend, expand_mask
-from family.core.linear import Linear
-from family.generation import search_or_sample
-from family.generation.sampling import Sampling
-from family.heads.language_model import LanguageModelHead
+from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding
+from family.core.attention import attend
+from family.core.init import init_linear
+from family.core.mask import Shared, allow_context
+from family.heads.language_model import language_model_head
+from family.models.encoder_decoder import EncoderDecoder
 from family.models.member import member
 
 
@@ -25,10 +23,10 @@ class GeneralAttention(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.score = Linear(dim, dim, bias=False)
-        self.combine = Linear(2 * dim, dim, bias=False)
+        self.score = nn.Linear(dim, dim, bias=False)
+        self.combine = nn.Linear(2 * dim, dim, bias=False)
         for layer in (self.score, self.combine):
-            nn.init.xavier_uniform_(layer.weight)
+            init_linear(layer, None)
 
     def forward(self, hidden: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """The attentional vectors ``tanh(W [context; hidden])``, ``(batch, tokens, dim)``.
@@ -39,13 +37,13 @@ class GeneralAttention(nn.Module):
             mask: ``(batch, source tokens)``, True = a token.
         """
         queries, keys = self.score(hidden)[:, None], context[:, None]
-        allowed = allow(expand_mask(mask, len(context)), None, queries.dtype)
+        allowed = allow_context(Shared(context_mask=mask), queries.dtype)
         read = attend(queries, keys, keys, allowed, scale=1.0)
         return torch.tanh(self.combine(torch.cat([read[:, 0], hidden], dim=-1)))
 
 
 @member
-class LSTMSeq2Seq(nn.Module):
+class LSTMSeq2Seq(EncoderDecoder):
     """source -> embed -> LSTM; target -> embed -> LSTM from its last state -> attention -> head.
 
     Args:
@@ -76,100 +74,62 @@ class LSTMSeq2Seq(nn.Module):
         tie_embeddings: bool = True,
         bos_id: int = 1,
     ) -> None:
-        super().__init__()
-        self.vocab_size, self.target_vocab_size, self.bos_id = vocab_size, target_vocab_size, bos_id
-        self.source_embedding = ScaledEmbedding(vocab_size, dim)
-        self.target_embedding = self.source_embedding
-        if target_vocab_size is not None:
-            self.target_embedding = ScaledEmbedding(target_vocab_size, dim)
-        self.encoder = LSTM(dim, depth, dropout, bidirectional=attention)
-        self.decoder = LSTM(dim, depth, dropout)
+        source = ScaledEmbedding(vocab_size, dim)
+        target = source if target_vocab_size is None else ScaledEmbedding(target_vocab_size, dim)
+        super().__init__(
+            source,
+            LSTM(dim, depth, dropout, bidirectional=attention),
+            target,
+            LSTM(dim, depth, dropout),
+            language_model_head(
+                dim, target_vocab_size or vocab_size, tied=target if tie_embeddings else None
+            ),
+            bos_id=bos_id,
+        )
+        self.vocab_size, self.target_vocab_size = vocab_size, target_vocab_size
         self.attention = GeneralAttention(dim) if attention else None
         self.dropout = nn.Dropout(dropout)
-        tied = self.target_embedding if tie_embeddings else None
-        self.head = LanguageModelHead(dim, target_vocab_size or vocab_size, tied=tied)
 
-    def encode(self, source: Tensor, source_mask: Tensor | None = None) -> tuple[Tensor, State]:
-        """``(batch, tokens)`` -> outputs ``(batch, tokens, dim)``, and the state after the last."""
+    def encode(
+        self, source: Tensor, source_mask: Tensor | None = None
+    ) -> tuple[LSTMState, Tensor | None]:
+        """``(batch, tokens)`` -> outputs ``(batch, tokens, dim)`` and the state after the last, in which
+        the decoder starts; and the mask of the outputs. Padding may stand anywhere."""
         if self.attention is None:
             source = source.flip(1)
             source_mask = None if source_mask is None else source_mask.flip(1)
-        return self.encoder.read(self.dropout(self.source_embedding(source)), source_mask)
+        x = self.dropout(self.source_embedding(source))
+        outputs, state = self.encoder.read(x, source_mask)  # type: ignore[operator]
+        return LSTMState(state, outputs, source_mask), source_mask
 
-    def read_target(
-        self, target: Tensor, state: State, context: Tensor, context_mask: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """What the head turns into logits, ``(batch, tokens, dim)``, and the decoder's last state.
-
-        Args:
-            target: ``(batch, tokens)``, or several targets of each row: ``(batch * branches, 1)``,
-                which share its context; they come back as ``(batch, branches, dim)``.
-            state: that the decoder starts from.
-            context: ``(batch, source tokens, dim)`` with ``context_mask``.
-        """
-        hidden, state = self.decoder(self.dropout(self.target_embedding(target)), state)
-        hidden = hidden.reshape(len(context), -1, hidden.shape[2])
-        if self.attention is not None:
-            hidden = self.attention(hidden, context, context_mask)
-        return self.dropout(hidden), state
-
-    def forward(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        """Logits ``(batch, target tokens, vocab)`` of the token after each of the target.
-
-        Args:
-            source: ``(batch, source tokens)``.
-            target: ``(batch, target tokens)`` as fed to the decoder, beginning with ``bos_id``;
-                padding stands right, where the decoder has not read it yet.
-            source_mask: ``(batch, source tokens)``, True = a token; padding may stand anywhere.
-        """
-        context, state = self.encode(source, source_mask)
-        return self.head(self.read_target(target, state, context, source_mask)[0])
-
-    def prefill(
+    def features(
         self,
-        source: Tensor,
-        source_mask: Tensor | None = None,
-        *,
-        capacity: int | None = None,
-        branches: int = 1,
-    ) -> tuple[Tensor, LSTMState]:
-        """Read the source: logits ``(batch, vocab)`` of the first target token, and the state.
-
-        Args:
-            capacity, branches: what a cache of keys would need; a state is always of one size.
-        """
-        context, state = self.encode(source, source_mask)
-        cache = LSTMState(state, context, source_mask)
-        start = torch.full((len(source),), self.bos_id, device=source.device)
-        return self.decode(start, cache), cache
-
-    def decode(self, tokens: Tensor, cache: LSTMState) -> Tensor:
-        """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.
-
-        Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
-        """
-        assert cache.context is not None
-        hidden, cache.state = self.read_target(
-            tokens.reshape(-1, 1), cache.state, cache.context, cache.context_mask
-        )
-        return self.head(hidden).view(*tokens.shape, -1)
-
-    def generate(
-        self,
-        source: Tensor,
-        source_mask: Tensor | None = None,
-        *,
-        max_new_tokens: int = 256,
-        beams: int = 1,
-        sampling: Sampling = Sampling(),
-        length_penalty: float = 1.0,
-        **options: Any,
+        target: Tensor,
+        context: LSTMState | None,
+        context_mask: Tensor | None = None,
+        cache: LSTMState | None = None,
     ) -> Tensor:
-        """Translate: tokens ``(batch, at most max_new_tokens)``, padded after the stop token.
+        """What the head turns into logits, ``(batch, tokens, dim)``.
 
         Args:
-            options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
+            target: ``(batch, tokens)``; of a cache with branches, ``(batch, branches)``.
+            context: what :meth:`encode` returned; not needed with a cache.
+            cache: the same, and left in the state after the target.
         """
-        options["max_new_tokens"] = max_new_tokens
-        inputs = (source, source_mask)
-        return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
+        now = context if cache is None else cache
+        assert now is not None and now.context is not None
+        # Branches of a row are rows of the state.
+        rows = target.reshape(now.state[0].shape[1], -1)
+        hidden, state = self.decoder(self.dropout(self.target_embedding(rows)), now.state)
+        if cache is not None:
+            cache.state = state
+        hidden = hidden.reshape(len(now.context), -1, hidden.shape[2])
+        if self.attention is not None:
+            hidden = self.attention(hidden, now.context, now.context_mask)
+        return self.dropout(hidden)
+
+    def new_cache(
+        self, context: LSTMState, context_mask: Tensor | None, capacity: int, branches: int
+    ) -> LSTMState:
+        """The state is of one size, whatever the capacity."""
+        return context

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,10 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.attention import Attention
-from family.core.cache import LayerCache
+from family.core.cache import BlockState, Progress, Projected
 from family.core.config import TransformerConfig
+from family.core.experts import Experts
 from family.core.feedforward import FeedForward
+from family.core.mask import Shared
 from family.core.norm import make_norm
+
+MIXERS: dict[str, type[nn.Module]] = {"attention": Attention}
+FEEDFORWARDS: dict[str, type[nn.Module]] = {"dense": FeedForward, "experts": Experts}
 
 
 class Residual(nn.Module):
@@ -20,38 +27,85 @@ class Residual(nn.Module):
 
     ::
 
-        pre-norm:   x ── norm ── sublayer ── scale ── dropout ──(+)──      post-norm: no norm on the
-                    └──────────────────────────────────────────┘          branch, but after the (+)
+        x ── norm ── sublayer ── branch_norm ── scale ── dropout ──(+)── norm ──
+        └───────────────────────────────────────────────────────────┘
+
+    ``norm`` stands before the sublayer ("pre"), after the sum ("post") or after the sublayer
+    ("branch"); "sandwich" has one before, and ``branch_norm``. A condition shifts and scales what the
+    sublayer reads and gates what it adds (DiT, Peebles & Xie 2023, section 3.2); the norm then learns
+    neither.
 
     Args:
         sublayer: any module; the first argument is ``(batch, tokens, dim)``, as is the result.
         drop_path: the chance that training leaves the whole branch of an example out.
-
-    ``onto`` is what the branch is added to, where that is not its own input (parallel blocks).
+        norm: False leaves out the norm before the sublayer.
     """
 
-    def __init__(self, sublayer: nn.Module, config: TransformerConfig, drop_path: float) -> None:
+    def __init__(
+        self,
+        sublayer: nn.Module,
+        config: TransformerConfig,
+        drop_path: float = 0.0,
+        norm: bool = True,
+    ) -> None:
         super().__init__()
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps)
+        order, affine = config.norm_order, config.condition_dim is None
+        self.order = order
+        self.norm: nn.Module = nn.Identity()
+        if norm or order != "pre":
+            self.norm = make_norm(
+                config.norm, config.dim, config.norm_eps, config.norm_bias, affine
+            )
+        self.branch_norm: nn.Module = nn.Identity()
+        if order == "sandwich":
+            self.branch_norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
         self.sublayer = sublayer
-        self.pre = config.norm_order == "pre"
-        self.dropout = config.dropout
-        self.drop_path = drop_path
-        self.scale = None
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.scale = self.modulation = None
         if config.layer_scale is not None:
             self.scale = nn.Parameter(torch.full((config.dim,), float(config.layer_scale)))
+        if config.condition_dim is not None:
+            self.modulation = nn.Linear(config.condition_dim, 3 * config.dim)
 
-    def forward(self, x: Tensor, *args: Any, onto: Tensor | None = None, **kwargs: Any) -> Tensor:
-        branch = self.sublayer(self.norm(x) if self.pre else x, *args, **kwargs)
+    def forward(
+        self, x: Tensor, *args: Any, onto: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        """``(batch, tokens, dim) -> (batch, tokens, dim)``.
+
+        Args:
+            args: what the sublayer takes beside ``x``.
+            onto: what the branch is added to, where that is not its own input (parallel blocks).
+            condition: ``(batch, condition_dim)`` or ``(batch, tokens, condition_dim)``.
+        """
+        branch = self.norm(x) if self.order in ("pre", "sandwich") else x
+        gate = None
+        if self.modulation is not None:
+            shift, scale, gate = self._modulation(condition)
+            branch = branch * (1 + scale) + shift
+        branch = self.sublayer(branch, *args)
+        if self.order != "pre":
+            branch = self.norm(branch) if self.order == "branch" else self.branch_norm(branch)
         if self.scale is not None:
             branch = branch * self.scale
+        if gate is not None:
+            branch = branch * gate
         if self.training:
             branch = F.dropout(branch, self.dropout)
             if self.drop_path:
                 keep = 1 - self.drop_path
                 branch = branch * branch.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
         total = (x if onto is None else onto) + branch
-        return total if self.pre else self.norm(total)
+        return self.norm(total) if self.order == "post" else total
+
+    def _modulation(self, condition: Tensor | None) -> tuple[Tensor, ...]:
+        assert self.modulation is not None
+        if condition is None:
+            raise ValueError(
+                f"condition_dim={self.modulation.in_features} needs a condition (batch, condition_dim)."
+            )
+        if condition.dim() == 2:
+            condition = condition.unsqueeze(1)
+        return self.modulation(F.silu(condition)).chunk(3, dim=-1)
 
 
 class Block(nn.Module):
@@ -61,9 +115,12 @@ class Block(nn.Module):
     ``x + attention(norm(x)) + feedforward(norm(x))``, each with its own norm (Black et al. 2022).
 
     Args:
-        config: the stack that this block is one of.
+        config: the stack that this block is one of, or what :meth:`TransformerConfig.at` says of it.
         drop_path: stochastic depth of this block; None is the config's rate.
-        self_attention, feedforward: modules to stand in the place of the usual ones.
+        self_attention, feedforward: modules to stand in the place of the usual ones. The first is
+            called with ``(x, shared, state)``, see :class:`~family.core.attention.Attention`, the
+            second with ``x`` alone. A mixer that remembers has ``new_state`` as attention's, and what
+            that returns is a :class:`~family.core.cache.State`.
     """
 
     def __init__(
@@ -76,47 +133,48 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         drop = config.drop_path if drop_path is None else drop_path
-        attention = Attention(config) if self_attention is None else self_attention
-        self.self_attention = Residual(attention, config, drop)
+        mixer = self_attention or find("mixer", config.mixer, MIXERS)(config)
+        self.self_attention = Residual(mixer, config, drop, norm=config.mixer_norm)
         self.cross_attention = None
         if config.cross_attention:
             self.cross_attention = Residual(Attention(config, cross=True), config, drop)
-        ffn = FeedForward(config) if feedforward is None else feedforward
+        ffn = feedforward or find("feedforward", config.feedforward, FEEDFORWARDS)(config)
         self.feedforward = Residual(ffn, config, drop)
         self.parallel = config.parallel
 
     def forward(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        context_position: Tensor | None = None,
-        query_position: Tensor | None = None,
-        cache: LayerCache | None = None,
-        **attention: Any,
+        self, x: Tensor, shared: Shared = Shared(), state: BlockState | None = None
     ) -> Tensor:
-        """``(batch, tokens, dim) -> (batch, tokens, dim)``.
-
-        Args:
-            context: ``(batch, keys, context_dim)`` for cross-attention.
-            context_mask: as :class:`Attention`'s ``mask``.
-            query_position, context_position: added to queries and keys (DETR), of ``x`` and of
-                the context.
-            attention: ``mask``, ``bias``, ``causal``, ``rotary``: handed to self-attention.
-        """
-        if cache is not None:
-            attention["cache"] = cache
-        if query_position is not None:
-            attention.update(query_position=query_position, key_position=query_position)
-        entering, x = x, self.self_attention(x, **attention)
+        """``(batch, tokens, dim) -> (batch, tokens, dim)``."""
+        mixer, context = (None, None) if state is None else state
+        condition = shared.condition
+        entering = x
+        x = self.self_attention(x, shared, mixer, condition=condition)
         if self.cross_attention is not None:
-            x = self.cross_attention(
-                x,
-                context,
-                mask=context_mask,
-                query_position=query_position,
-                key_position=context_position,
-                cache=cache,
-            )
-        return self.feedforward(entering, onto=x) if self.parallel else self.feedforward(x)
+            x = self.cross_attention(x, shared, context, condition=condition)
+        if self.parallel:
+            return self.feedforward(entering, onto=x, condition=condition)
+        return self.feedforward(x, condition=condition)
+
+    def new_state(self, like: Tensor, rows: int, progress: Progress) -> BlockState:
+        """What decoding remembers, empty, for so many rows; ``like`` has its dtype and device."""
+        mixer: Any = self.self_attention.sublayer
+        return BlockState(mixer.new_state(like, rows, progress), Projected())
+
+
+def find(field: str, name: str, known: Mapping[str, type[nn.Module]]) -> Any:
+    """The class of a sublayer, by its name or by its path.
+
+    Raises:
+        ValueError: no such class, or one that is no module.
+    """
+    if name in known:
+        return known[name]
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{field}={name!r} cannot be imported: {error}.") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"{field}={name!r} is no class of modules.")
+    return found

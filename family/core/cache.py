@@ -1,16 +1,23 @@
-"""Preallocated keys and values, so that decoding computes each token once."""
+"""What decoding remembers, so that each token is computed once."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 
 class Progress:
-    """How many columns of the buffers are filled; all layers share one."""
+    """How many columns have been read; all layers share one.
 
-    def __init__(self, device: torch.device) -> None:
-        self.length = 0
+    Args:
+        capacity: the most columns.
+        branches: columns of one step, where rows go on in several ways.
+    """
+
+    def __init__(self, capacity: int, branches: int, device: torch.device) -> None:
+        self.capacity, self.branches, self.length = capacity, branches, 0
         self.filled = torch.zeros((), dtype=torch.long, device=device)
 
     @property
@@ -19,79 +26,141 @@ class Progress:
         return self.filled if torch.compiler.is_compiling() else self.length
 
 
-class LayerCache:
-    """One layer's keys and values ``(batch, kv_heads, capacity, head_dim)``.
+class State(Protocol):
+    """What a mixer remembers of a row: keys and values, or a state of one size."""
 
-    ``context`` holds the keys and values of cross-attention, projected once.
+    def branch(self, count: int) -> None:
+        """From here on each row goes on in so many ways."""
+
+    def follow(self, parents: Tensor) -> None:
+        """Branch ``i`` goes on from what branch ``parents[:, i]`` was, ``(batch, branches)``."""
+
+
+class KeyValues:
+    """Keys and values of one layer, ``(batch, kv_heads, size, head_dim)``.
+
+    Under a window that is less than the capacity, ``size`` columns are a ring: a new column takes the
+    place of one that no later token sees. Branches share all columns; the :class:`Cache` knows which
+    of them each one sees.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, progress: Progress) -> None:
-        self.keys, self.values, self.progress = keys, values, progress
-        self.context: tuple[Tensor, Tensor] | None = None
+    def __init__(
+        self, like: Tensor, shape: tuple[int, int, int], window: int | None, progress: Progress
+    ):
+        batch, kv_heads, head_dim = shape
+        size = progress.capacity
+        if window is not None:
+            size = min(size, window * progress.branches)
+        self.keys = like.new_zeros(batch, kv_heads, size, head_dim)
+        self.values = torch.zeros_like(self.keys)
+        self.size, self.progress = size, progress
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all so far.
+        """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
+        attend to, in the columns that :meth:`columns` tells.
 
-        Compiled, "all" is the whole buffer, so that shapes stay the same at each step.
+        Compiled, that is the whole buffer, so that shapes stay the same at each step.
         """
         start, tokens = self.progress.column, keys.shape[2]
         if isinstance(start, Tensor):
-            columns = start + torch.arange(tokens, device=keys.device)
-            self.keys.index_copy_(2, columns, keys)
-            self.values.index_copy_(2, columns, values)
+            places = (start + torch.arange(tokens, device=keys.device)) % self.size
+            self.keys.index_copy_(2, places, keys)
+            self.values.index_copy_(2, places, values)
             return self.keys, self.values
         end = start + tokens
-        # narrow, as slices take twice as long, and this runs for every layer and token.
-        self.keys.narrow(2, start, tokens).copy_(keys)
-        self.values.narrow(2, start, tokens).copy_(values)
-        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
+        if end <= self.size:
+            # narrow, as slices take twice as long, and this runs for every layer and token.
+            self.keys.narrow(2, start, tokens).copy_(keys)
+            self.values.narrow(2, start, tokens).copy_(values)
+            return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
+        if tokens > self.progress.branches:  # the first of them see what the last will overwrite
+            held = min(start, self.size)
+            seen_keys = torch.cat([self.keys.narrow(2, 0, held), keys], dim=2)
+            seen_values = torch.cat([self.values.narrow(2, 0, held), values], dim=2)
+        else:
+            seen_keys, seen_values = self.keys, self.values
+        last = min(tokens, self.size)
+        places = torch.arange(end - last, end, device=keys.device) % self.size
+        self.keys.index_copy_(2, places, keys.narrow(2, tokens - last, last))
+        self.values.index_copy_(2, places, values.narrow(2, tokens - last, last))
+        return seen_keys, seen_values
+
+    def columns(self, tokens: int) -> Tensor:
+        """The columns ``(keys)`` of what :meth:`append` returns; negative where nothing stands yet."""
+        start, device = self.progress.column, self.keys.device
+        places = torch.arange(self.size, device=device)
+        if isinstance(start, int):
+            if start + tokens <= self.size:
+                return places[: start + tokens]
+            if tokens > self.progress.branches:
+                held = places[: min(start, self.size)]
+                held = start - 1 - (start - 1 - held) % self.size
+                return torch.cat([held, torch.arange(start, start + tokens, device=device)])
+        last = start + tokens - 1
+        return last - (last - places) % self.size
+
+    def branch(self, count: int) -> None:
+        """Nothing changes: columns are shared."""
+
+    def follow(self, parents: Tensor) -> None:
+        """Nothing changes: columns are shared."""
+
+
+class Projected:
+    """Keys and values of cross-attention, projected once; they stay for all branches."""
+
+    def __init__(self) -> None:
+        self.pair: tuple[Tensor, Tensor] | None = None
+
+
+class BlockState(NamedTuple):
+    """What one block remembers: the state of its mixer, and of its cross-attention."""
+
+    mixer: Any
+    context: Projected
 
 
 class Cache:
-    """The caches of all layers of a stack.
+    """The states of all blocks of a stack.
 
     Rows of a batch share the column that is written next; ``mask`` marks the columns that hold a
     token, so that prompts of unequal length stand flush right, padded at the left.
-
-    Args:
-        layers: one :class:`LayerCache` a block, all with one :class:`Progress`.
     """
 
-    def __init__(self, layers: list[LayerCache]) -> None:
-        self.layers = layers
-        self.progress = layers[0].progress
+    def __init__(self, layers: list[BlockState], progress: Progress, rows: int) -> None:
+        self.layers, self.progress, self.rows = layers, progress, rows
         self.mask: Tensor | None = None
         """``(batch, capacity)``, True = holds a token or will; None = every column does."""
         self.context_mask: Tensor | None = None
         """``(batch, context tokens)`` for cross-attention."""
         self.seen: Tensor | None = None
         """``(batch, branches, capacity)``: the columns that each branch may attend to."""
-        self.places: Tensor | None = None
+        self.branch_positions: Tensor | None = None
         """``(batch, capacity)``: the position of each column, where there are branches."""
 
     @property
-    def capacity(self) -> int:
-        return self.layers[0].keys.shape[2]
-
-    def width(self, tokens: int) -> int:
-        """How many keys a step of so many tokens sees, as :meth:`LayerCache.append` returns them."""
-        compiled = torch.compiler.is_compiling()
-        return self.capacity if compiled else self.progress.length + tokens
+    def fresh(self) -> bool:
+        """Whether nothing has been read yet, in code that is not compiled."""
+        return self.progress.length == 0 and not torch.compiler.is_compiling()
 
     def pad(self, mask: Tensor) -> None:
         """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""
-        later = mask.new_ones(len(mask), self.capacity - mask.shape[1])
+        later = mask.new_ones(len(mask), self.progress.capacity - mask.shape[1])
         self.mask = torch.cat([mask, later], dim=1)
 
-    def positions(self, first: Tensor | int, count: int) -> Tensor:
-        """Positions of ``count`` columns from ``first`` on, left padding not counted.
+    def next_positions(self, count: int) -> Tensor:
+        """Positions of the next ``count`` columns; see :meth:`positions`."""
+        columns = torch.arange(count, device=self.progress.filled.device)
+        return self.positions(self.progress.column + columns)
+
+    def positions(self, columns: Tensor) -> Tensor:
+        """Positions of columns, left padding not counted.
 
         Returns:
-            ``(count)``, or ``(batch, count)`` where rows are padded.
+            ``(columns)``, or ``(batch, columns)`` where rows are padded.
         """
-        if self.places is not None:
-            return self.places[:, first : first + count]
-        columns = first + torch.arange(count, device=self.progress.filled.device)
+        if self.branch_positions is not None:
+            return self.branch_positions[:, columns]
         if self.mask is None:
             return columns
         return (columns - (~self.mask).sum(1, keepdim=True)).clamp(min=0)
@@ -104,34 +173,42 @@ class Cache:
     def branch(self, count: int) -> None:
         """From here on each row goes on in ``count`` ways (beams), which share what was read so far.
 
-        A step then reads one token of every branch, in columns side by side. Nothing is copied when
-        a branch forks or ends: :meth:`follow` only changes what it sees.
+        A step then reads one token of every branch, in columns side by side. Keys are never copied
+        when a branch forks or ends: :meth:`follow` only changes what it sees.
         """
-        rows, length = len(self.layers[0].keys), self.progress.length
+        length, capacity = self.progress.length, self.progress.capacity
         device = self.progress.filled.device
-        self.seen = torch.zeros(rows, count, self.capacity, dtype=torch.bool, device=device)
+        columns = torch.arange(length, device=device)
+        positions = self.positions(columns)
+        self.seen = torch.zeros(self.rows, count, capacity, dtype=torch.bool, device=device)
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
-        places = self.positions(0, length)
-        self.places = torch.zeros(rows, self.capacity, dtype=torch.long, device=device)
-        self.places[:, :length] = places
+        self.branch_positions = torch.zeros(self.rows, capacity, dtype=torch.long, device=device)
+        self.branch_positions[:, :length] = positions
+        for layer in self.layers:
+            layer.mixer.branch(count)
 
-    def visible(self, keys: int, window: int | None) -> Tensor:
+    def visible(self, columns: Tensor, branches: int, window: int | None) -> Tensor:
         """What branches that read one token each, in the columns to come, may attend to.
+
+        Args:
+            columns: ``(keys)``, those that a layer holds.
 
         Returns:
             ``(batch, branches, keys)``.
         """
-        assert self.seen is not None and self.places is not None
-        seen = self.seen[:, :, :keys]
-        if window is None or keys <= window:
+        assert self.seen is not None and self.branch_positions is not None
+        seen = self.seen[:, :, columns.clamp(min=0)] & (columns >= 0)
+        if window is None or len(columns) <= window:
             return seen
-        own = self.positions(self.progress.length, seen.shape[1])
-        return seen & (self.places[:, None, :keys] > own[..., None] - window)
+        own = self.next_positions(branches)
+        return seen & (self.branch_positions[:, None, columns] > own[..., None] - window)
 
     def follow(self, parents: Tensor) -> None:
         """Branch ``i`` goes on from what branch ``parents[:, i]`` has seen, with a column of its own."""
-        assert self.seen is not None and self.places is not None
+        assert self.seen is not None and self.branch_positions is not None
         first, count = self.progress.length, parents.shape[1]
-        self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.capacity))
+        self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.progress.capacity))
         self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
-        self.places.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
+        self.branch_positions.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
+        for layer in self.layers:
+            layer.mixer.follow(parents)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import reprlib
-import sys
+from collections.abc import Collection
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from family.core.activation import ACTIVATIONS
+from family.core.checks import check_value
 from family.core.norm import NORMS
+from family.core.rotary import RotaryScaling
 
-POSITIONS = ("none", "sinusoidal", "learned", "rotary", "relative", "alibi")
-NORM_ORDERS = ("pre", "post")
-KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a name",
-    NoneType: "None",
-}
+POSITIONS = ("none", "sinusoidal", "timing", "learned", "rotary", "relative", "alibi")
+NORM_ORDERS = ("pre", "post", "sandwich", "branch")
+MIXERS = ("attention",)
+FEEDFORWARDS = ("dense", "experts")
+WHOLE = (
+    *("dim", "depth", "final_norm", "causal", "context_dim", "condition_dim", "max_tokens"),
+    *("rotary_axes", "drop_path", "init_std", "activation_checkpointing", "layers"),
+)
+"""Fields of the whole stack: all others may differ from layer to layer."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class TransformerConfig:
 
     ``None`` in ``kv_heads``, ``head_dim``, ``ffn_dim``, ``final_norm``, ``qkv_bias``, ``context_dim``
     and ``rotary_dim`` stands for the customary value (``heads``, ``dim / heads``, ``4 * dim``, a final
-    norm for pre-norm stacks, ``bias``, ``dim``, ``head_dim``), which the config fills in.
+    norm for stacks whose layers do not end in one, ``bias``, ``dim``, ``head_dim``), which the config
+    fills in.
 
     Raises:
         ValueError: a value of a wrong type or range, or an impossible combination, in one sentence
@@ -44,13 +45,28 @@ class TransformerConfig:
     """Fewer key/value heads than query heads: grouped-query attention (Ainslie et al. 2023)."""
     head_dim: int | None = None
     ffn_dim: int | None = None
+    """Hidden width of the feed-forward, or of each expert."""
     activation: str = "gelu"
     gated: bool = False
     """Gated feed-forward, activation(gate) * up (Shazeer 2020)."""
+    mixer: str = "attention"
+    """What lets tokens see each other: "attention", or the path of a class, ``package.module.Class``."""
+    feedforward: str = "dense"
+    """What each token goes through by itself: "dense", "experts", or the path of a class."""
+    experts: int = 8
+    experts_per_token: int = 2
+    shared_experts: int | None = None
+    """Experts that every token goes through beside those chosen for it (DeepSeekMoE, Dai et al. 2024)."""
+    normalize_routing: bool = True
+    """The weights of a token's experts add up to 1 (Mixtral)."""
     norm: str = "layernorm"
     norm_eps: float = 1e-5
+    norm_bias: bool = True
     norm_order: str = "pre"
-    """"post" is the 2017 order, "pre" that of GPT-2 (Xiong et al. 2020)."""
+    """"post" is the 2017 order, "pre" that of GPT-2 (Xiong et al. 2020); "sandwich" norms before and
+    after the sublayer (Gemma 2), "branch" only its result (OLMo 2)."""
+    mixer_norm: bool = True
+    """False: the mixer reads what comes in as it is (ModernBERT's first layer, after an embedding norm)."""
     final_norm: bool | None = None
     parallel: bool = False
     """Attention and feed-forward read the same input, and both are added to it (GPT-J, GPT-NeoX)."""
@@ -58,13 +74,19 @@ class TransformerConfig:
     """Biases in the linear layers of attention and feed-forward."""
     qkv_bias: bool | None = None
     """Biases of queries, keys and values, where they differ from the others (Qwen2)."""
+    out_bias: bool | None = None
+    """Bias of attention's output, where it differs from the others."""
     causal: bool = False
     window: int | None = None
-    """A causal query sees only the last so many keys, its own included (Mistral)."""
+    """A query sees only keys less than so many places away: in a causal stack the last so many, its own
+    included (Mistral)."""
     cross_attention: bool = False
     context_dim: int | None = None
+    condition_dim: int | None = None
+    """A vector of this width shifts, scales and gates every branch (DiT, Peebles & Xie 2023)."""
     position: str = "none"
-    """Added to embeddings: sinusoidal, learned; to queries and keys: rotary; to scores: relative, alibi."""
+    """Added to embeddings: sinusoidal, timing (the same with tensor2tensor's frequencies), learned; to
+    queries and keys: rotary; to scores: relative, alibi. A layer of its own may have none."""
     max_tokens: int = 1024
     """The longest sequence: the size of a learned position table, and the limit of generation."""
     rotary_base: float = 10_000.0
@@ -72,15 +94,18 @@ class TransformerConfig:
     """Coordinates of a token; rotary shares the channels of a head evenly among them."""
     rotary_dim: int | None = None
     """Only the first channels of each head turn, so many of them (GPT-NeoX)."""
-    rotary_scaling: float | tuple[float, float, float, float] | None = None
-    """For longer contexts: a factor that divides all frequencies (Chen et al. 2023), or Llama 3.1's
-    (factor, low_freq_factor, high_freq_factor, original tokens), which spares the fast ones."""
+    rotary_scaling: float | RotaryScaling | None = None
+    """For longer contexts; a number divides all frequencies (Chen et al. 2023)."""
     relative_buckets: int = 32
     relative_max_distance: int = 128
     attention_scale: float | None = None
     """Factor on the scores; None is 1/sqrt(head_dim), T5 uses 1."""
-    qk_norm: bool = False
-    """RMSNorm over each head's queries and keys (Dehghani et al. 2023)."""
+    score_cap: float | None = None
+    """Scores are bent to stay under it, ``cap * tanh(score / cap)`` (Gemma 2)."""
+    qk_norm: str | bool | None = None
+    """Norm of queries and keys (Dehghani et al. 2023), by name; True is "rmsnorm"."""
+    qk_norm_whole: bool = False
+    """That norm is over all heads together (OLMo 2), not over each."""
     dropout: float = 0.0
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
@@ -90,12 +115,17 @@ class TransformerConfig:
     """Initial value of a learned factor on each branch (Touvron et al. 2021)."""
     init_std: float | None = 0.02
     """Normal initialisation as GPT-2; None is Xavier uniform, as the 2017 model."""
+    activation_checkpointing: bool = False
+    """In training, keep only what enters each block, and compute the rest again for the gradients."""
+    layers: tuple[dict[str, Any], ...] = dataclasses.field(default=(), hash=False)
+    """Where layers differ: fields to override, one dictionary a layer, over and over down the stack.
+    Gemma 3 is ``({"window": 512, "rotary_base": 1e4},) * 5 + ({},)``."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.rotary_scaling, list):
-            self._set("rotary_scaling", tuple(self.rotary_scaling))  # from JSON or YAML
+        self._settle()
         for name, hint in get_type_hints(type(self)).items():
-            check_value(name, getattr(self, name), get_args(hint) or (hint,))
+            if name != "layers":
+                check_value(name, getattr(self, name), get_args(hint) or (hint,))
         if self.head_dim is None and self.dim % self.heads:
             raise ValueError(
                 f"heads={self.heads} does not divide dim={self.dim}: choose a divisor, or give head_dim."
@@ -107,11 +137,28 @@ class TransformerConfig:
         self._one_of("norm", NORMS)
         self._one_of("norm_order", NORM_ORDERS)
         self._one_of("position", POSITIONS)
+        self._one_of("qk_norm", (None, *NORMS))
+        for name, known in (("mixer", MIXERS), ("feedforward", FEEDFORWARDS)):
+            if "." not in getattr(self, name):  # else the path of a class
+                self._one_of(name, known)
         for name in ("dropout", "attention_dropout", "ffn_dropout", "drop_path"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
         self._check_blocks()
         self._check_positions()
+        self._check_layers()
+
+    def _settle(self) -> None:
+        """What JSON, YAML and older configs say in other words."""
+        if isinstance(self.qk_norm, bool):
+            self._set("qk_norm", "rmsnorm" if self.qk_norm else None)
+        scaling: Any = self.rotary_scaling
+        if isinstance(scaling, dict):
+            self._set("rotary_scaling", RotaryScaling(**scaling))
+        elif isinstance(scaling, list | tuple):  # once all that Llama 3.1's could be
+            self._set("rotary_scaling", RotaryScaling.llama3(*scaling))
+        if isinstance(self.layers, list):
+            self._set("layers", tuple(self.layers))
 
     def _customary(self) -> dict[str, Any]:
         """What None stands for, of the fields that may be None until the config fills them in."""
@@ -120,8 +167,9 @@ class TransformerConfig:
             "head_dim": head_dim,
             "kv_heads": self.heads,
             "ffn_dim": 4 * self.dim,
-            "final_norm": self.norm_order == "pre",
+            "final_norm": self.norm_order != "post",
             "qkv_bias": self.bias,
+            "out_bias": self.bias,
             "context_dim": self.dim,
             "rotary_dim": self.head_dim or head_dim,
         }
@@ -134,12 +182,19 @@ class TransformerConfig:
                 "parallel=True needs norm_order='pre' and cross_attention=False, "
                 f"not {self.norm_order!r} and {self.cross_attention}."
             )
-        if self.window is not None and not self.causal:
-            raise ValueError(f"window={self.window} needs causal=True.")
+        if self.condition_dim is not None and self.norm_order not in ("pre", "sandwich"):
+            raise ValueError(
+                f"condition_dim={self.condition_dim} acts on the norm before a sublayer: it needs "
+                f"norm_order='pre' or 'sandwich', not {self.norm_order!r}."
+            )
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token} is over experts={self.experts}."
+            )
 
     def _check_positions(self) -> None:
-        if self.position == "sinusoidal" and self.dim % 2:
-            raise ValueError(f"sinusoidal positions need an even dim, not {self.dim}.")
+        if self.position in ("sinusoidal", "timing") and self.dim % 2:
+            raise ValueError(f"{self.position} positions need an even dim, not {self.dim}.")
         if self.position == "relative":
             # RelativeBias gives each small distance a bucket of its own, and shares out the rest.
             single = self.relative_buckets // (2 if self.causal else 4)
@@ -163,29 +218,51 @@ class TransformerConfig:
             )
         if self.rotary_base == 0:
             raise ValueError(f"rotary_base must be over 0, not {self.rotary_base}.")
-        scaling = self.rotary_scaling
-        impossible = scaling == 0
-        if isinstance(scaling, tuple):
-            impossible = 0 in scaling or scaling[1] >= scaling[2]
-        if impossible:
+        if self.rotary_scaling == 0:
+            raise ValueError("rotary_scaling=0 needs a number over 0.")
+        if isinstance(self.rotary_scaling, RotaryScaling):
+            self.rotary_scaling.check(self.rotary_dim // self.rotary_axes)
+
+    def _check_layers(self) -> None:
+        if not isinstance(self.layers, tuple) or not all(isinstance(o, dict) for o in self.layers):
             raise ValueError(
-                f"rotary_scaling={scaling} needs numbers over 0, and its low_freq_factor under its "
-                "high_freq_factor."
+                f"layers={self.layers!r} must be a list of fields to override, one object a layer."
             )
+        if len(self.layers) > self.depth:
+            raise ValueError(
+                f"layers has {len(self.layers)} entries, which is over depth={self.depth}."
+            )
+        names = {field.name for field in dataclasses.fields(self)}
+        for i, override in enumerate(self.layers):
+            for name, value in override.items():
+                if name not in names:
+                    raise ValueError(f"layers[{i}] has the unknown field {name!r}.")
+                if name in WHOLE or (name == "position" and value not in ("none", self.position)):
+                    raise ValueError(f"layers[{i}]: {name}={value!r} is for the whole stack alone.")
+            try:
+                self.at(i)
+            except ValueError as error:
+                raise ValueError(f"layers[{i}]: {error}") from None
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _one_of(self, name: str, allowed: Any) -> None:
+    def _one_of(self, name: str, allowed: Collection[Any]) -> None:
         if getattr(self, name) not in allowed:
-            value, choices = getattr(self, name), ", ".join(allowed)
-            near = difflib.get_close_matches(str(value), allowed, n=1)
+            value, choices = getattr(self, name), ", ".join(map(str, allowed))
+            near = difflib.get_close_matches(str(value), map(str, allowed), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {choices}.{hint}")
 
+    def at(self, layer: int) -> TransformerConfig:
+        """The config of one layer, counted from 0: this one with what ``layers`` says of it."""
+        if not self.layers:
+            return self
+        return self.replace(layers=(), **self.layers[layer % len(self.layers)])
+
     def replace(self, **changes: Any) -> TransformerConfig:
         """The same config with some fields changed; fields of the customary value stay customary."""
-        fields = dataclasses.asdict(self)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name, value in self._customary().items():
             if fields[name] == value:
                 fields[name] = None
@@ -195,32 +272,3 @@ class TransformerConfig:
         """The fields in which two configs differ: name -> (ours, theirs)."""
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
-
-
-def check_value(name: str, value: Any, kinds: tuple[Any, ...]) -> None:
-    """A value against the annotation of its field; counts are at least 1, other numbers at least 0.
-
-    Raises:
-        ValueError: it does not fit.
-    """
-    if not any(fits(value, kind) for kind in kinds):
-        words = " or ".join(KINDS.get(kind, f"{len(get_args(kind))} numbers") for kind in kinds)
-        raise ValueError(f"{name} must be {words}, not {reprlib.repr(value)}.")
-    least = 1 if int in kinds else 0
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, int | float) and number < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}.")
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type: booleans are no numbers, whole numbers will do as floats."""
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        return (
-            isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
-        )
-    if isinstance(value, bool):
-        return kind is bool
-    if kind is float:
-        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # finite
-    return isinstance(value, kind)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
-from family.core.linear import Linear
+from family.core.init import fused
 
 
 class FeedForward(nn.Module):
@@ -15,21 +15,24 @@ class FeedForward(nn.Module):
 
     Gated, the first layer is twice as wide and holds gate and value in one product:
     ``down(activation(gate) * value)`` (Shazeer 2020).
+
+    Args:
+        ffn_dim: hidden width; None is the config's.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, ffn_dim: int | None = None) -> None:
         super().__init__()
-        ffn_dim = config.ffn_dim
+        ffn_dim = config.ffn_dim if ffn_dim is None else ffn_dim
         assert ffn_dim is not None
         self.gated = config.gated
         parts = 2 if config.gated else 1
-        self.up = Linear(config.dim, parts * ffn_dim, config.bias, parts=parts)
-        self.down = Linear(ffn_dim, config.dim, config.bias)
+        self.up = fused(config.dim, parts * ffn_dim, config.bias, parts)
+        self.down = nn.Linear(ffn_dim, config.dim, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.ffn_dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, tokens, dim) -> (batch, tokens, dim)``."""
+        """``(..., dim) -> (..., dim)``."""
         hidden = self.up(x)
         if self.gated:
             gate, value = hidden.chunk(2, dim=-1)

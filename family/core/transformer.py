@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,36 +10,44 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from family.core.attention import Allowed, allow, allow_causal, expand_mask
-from family.core.block import Block, Residual
-from family.core.cache import Cache, LayerCache, Progress
+from family.core.block import Block
+from family.core.cache import Cache, KeyValues, Progress
 from family.core.config import TransformerConfig
+from family.core.init import initialise
+from family.core.mask import Allowed, Shared, allow_context, allow_own
 from family.core.norm import make_norm
-from family.core.position import AlibiBias, RelativeBias, Rotary
+from family.core.position import AlibiBias, RelativeBias, count_positions
+from family.core.rotary import Rotary
 
 
 class Transformer(nn.Module):
     """``depth`` blocks and an optional final norm: encoder, decoder, or decoder with a context.
 
-    Positions that act on queries and keys (rotary) or on scores (relative, ALiBi) are computed here
-    once for all layers; those that are added to embeddings belong to ``family.inputs``.
+    Positions that act on queries and keys (rotary) or on scores (relative, ALiBi) are computed here,
+    once for all layers that agree; those that are added to embeddings belong to ``family.inputs``.
     """
 
-    def __init__(self, config: TransformerConfig, checkpoint_blocks: bool = False) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoint_blocks = checkpoint_blocks
+        self.configs = [config.at(i) for i in range(config.depth)]
         last = max(1, config.depth - 1)
-        rates = [config.drop_path * i / last for i in range(config.depth)]
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
-        final = config.final_norm
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if final else nn.Identity()
-        assert config.rotary_dim is not None
-        self.rotary = None
-        if config.position == "rotary":
-            self.rotary = Rotary(
-                config.rotary_dim, config.rotary_base, config.rotary_axes, config.rotary_scaling
-            )
+        self.blocks = nn.ModuleList(
+            Block(layer, config.drop_path * i / last) for i, layer in enumerate(self.configs)
+        )
+        self.norm: nn.Module = nn.Identity()
+        if config.final_norm:
+            self.norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
+        self.rotaries = nn.ModuleList()
+        turning: list[tuple[object, ...] | None] = []
+        for layer in self.configs:
+            assert layer.rotary_dim is not None
+            key = (layer.rotary_dim, layer.rotary_base, layer.rotary_axes, layer.rotary_scaling)
+            if layer.position == "rotary" and key not in turning:
+                self.rotaries.append(Rotary(*key))
+            turning.append(key if layer.position == "rotary" else None)
+        tables = list(dict.fromkeys(key for key in turning if key is not None))
+        self.table_of = [None if key is None else tables.index(key) for key in turning]
         self.bias: nn.Module | None = None
         if config.position == "relative":
             self.bias = RelativeBias(
@@ -50,131 +58,158 @@ class Transformer(nn.Module):
             )
         elif config.position == "alibi":
             self.bias = AlibiBias(config.heads)
+        # What a layer is told depends on its window, its rotary table, and whether positions reach it.
+        kinds = [
+            (layer.window, table, layer.position != "none", layer.attention_dropout > 0)
+            for layer, table in zip(self.configs, self.table_of, strict=True)
+        ]
+        self.first_of_kind = [kinds.index(kind) for kind in kinds]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise as GPT-2 does (normal, of pre-norm branches the ends scaled by depth) or as 2017
         (Xavier)."""
-        std = self.config.init_std
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                if std is None:
-                    xavier_uniform_parts_(module.weight, getattr(module, "parts", 1))
-                else:
-                    nn.init.normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if std is not None and self.config.norm_order == "pre":
-            branches = [m for m in self.modules() if isinstance(m, Residual)]
-            for branch in branches:
-                for name in ("out", "down"):
-                    if hasattr(branch.sublayer, name):
-                        last = getattr(branch.sublayer, name)
-                        nn.init.normal_(last.weight, std=std / math.sqrt(len(branches)))
+        initialise(self, self.config.init_std, scaled=self.config.norm_order == "pre")
 
     def forward(
         self,
         x: Tensor,
         *,
         mask: Tensor | None = None,
+        documents: Tensor | None = None,
         positions: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         query_position: Tensor | None = None,
         context_position: Tensor | None = None,
+        condition: Tensor | None = None,
         cache: Cache | None = None,
         layers: list[Tensor] | None = None,
     ) -> Tensor:
         """``(batch, tokens, dim) -> (batch, tokens, dim)``.
 
         Args:
-            mask: as :class:`~family.core.attention.Attention`'s; key padding comes from the cache
-                where there is one.
-            context_mask: ``(batch, keys)``, or of three or four dimensions as Attention's.
-            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from the cache.
-                Rotary positions over several axes are given, ``(tokens, axes)`` or
+            mask, documents, context, context_mask, query_position, context_position, condition: see
+                :class:`~family.core.mask.Shared`; key padding comes from the cache where there is one.
+            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0 (in each document), or
+                from the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
                 ``(batch, tokens, axes)``.
             cache: these tokens are appended in place; the caller then advances it.
             layers: a list that receives the output of every block, through the final norm (DETR's
                 auxiliary losses).
         """
-        rotary, bias = self._positions(x, positions, cache)
-        if context_mask is not None:
-            context_mask = expand_mask(context_mask, context_mask.shape[0])
-        arguments: dict[str, Any] = {
-            "mask": self._allowed(x, mask, bias, cache),
-            "rotary": rotary,
-            "context": context,
-            "context_mask": allow(context_mask, None, x.dtype),
-            "query_position": query_position,
-            "context_position": context_position,
-        }
-        for i, block in enumerate(self.blocks):
-            if cache is not None:
-                arguments["cache"] = cache.layers[i]
-            if self.checkpoint_blocks and self.training:
-                x = checkpoint(partial(block, **arguments), x, use_reentrant=False)
-            else:
-                x = block(x, **arguments)
+        shared = Shared(
+            mask=mask,
+            documents=documents,
+            context=context,
+            context_mask=context_mask,
+            query_position=query_position,
+            context_position=context_position,
+            condition=condition,
+        )
+        for step in self.walk(x, shared, positions, cache):
+            x = step(x)
             if layers is not None:
                 layers.append(self.norm(x))
         return self.norm(x) if layers is None else layers[-1]
 
-    def _allowed(
-        self, x: Tensor, mask: Tensor | None, bias: Tensor | None, cache: Cache | None
-    ) -> Allowed:
-        """Padding, causality, window and bias merged once for all layers."""
-        batch, keys, _ = x.shape
-        column: Tensor | int = 0
-        if cache is not None:
-            keys, column = cache.width(keys), cache.progress.column
-            if cache.seen is not None:
-                visible = cache.visible(keys, self.config.window)
-                return allow(visible[:, None], bias, x.dtype, empty_rows=False)
-            if cache.mask is not None:
-                mask = cache.mask[:, :keys]
-        mask = expand_mask(mask, batch)
-        if self.config.causal:
-            return allow_causal(mask, bias, x, keys, column, self.config.window)
-        return allow(mask, bias, x.dtype)
+    def walk(
+        self,
+        x: Tensor,
+        shared: Shared = Shared(),
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Iterator[Callable[..., Tensor]]:
+        """The blocks one by one, for a member that does something between them: ``x = step(x)``.
+
+        A step takes changes of the shared fields too: ``step(x, query_position=...)``. Masks and
+        rotary tables are made once for all layers that agree, and checkpointing holds.
+
+        Args:
+            x: what enters the first block.
+            positions, cache: as :meth:`forward`'s.
+        """
+        told = self._tell(x, shared, positions, cache)
+        saving = self.config.activation_checkpointing and self.training
+        for i, block in enumerate(self.blocks):
+            shared = told[self.first_of_kind[i]]
+            state = None if cache is None else cache.layers[i]
+            yield partial(run_saving if saving else run, block, shared, state)
+
+    def _tell(
+        self, x: Tensor, shared: Shared, positions: Tensor | None, cache: Cache | None
+    ) -> dict[int, Shared]:
+        """What the layers of each kind are told, by the first of them."""
+        if cache is not None and shared.documents is not None:
+            raise ValueError("documents packed into a row cannot be decoded with a cache.")
+        if shared.context is not None or shared.context_mask is not None:
+            shared = shared._replace(context_allowed=allow_context(shared, x.dtype))
+        positions = self._positions(x, shared, positions, cache)
+        rotary: dict[int | None, tuple[Tensor, Tensor] | None] = {None: None}
+        masks: dict[tuple[int | None, bool, bool], Allowed] = {}
+        told: dict[int, Shared] = {}
+        for first in dict.fromkeys(self.first_of_kind):
+            config, table = self.configs[first], self.table_of[first]
+            if table not in rotary:
+                assert positions is not None and table is not None
+                rotary[table] = self.rotaries[table](positions, x.dtype)
+            state = None if cache is None else cache.layers[first].mixer
+            allowed = None
+            if config.mixer == "attention":
+                biased = self.bias is not None and config.position != "none"
+                tiles = not (self.training and config.attention_dropout)
+                key = (config.window, biased, tiles)
+                if key not in masks:
+                    bias = self._bias(x, positions, cache, state) if biased else None
+                    masks[key] = allow_own(
+                        config, shared._replace(bias=bias), x, cache, state, tiles
+                    )
+                allowed = masks[key]
+            told[first] = shared._replace(rotary=rotary[table], allowed=allowed)
+        return told
 
     def _positions(
-        self, x: Tensor, positions: Tensor | None, cache: Cache | None
-    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-        if self.rotary is None and self.bias is None:
-            return None, None
-        tokens = x.shape[1]
-        if positions is None and self.rotary is not None and self.rotary.axes > 1:
-            axes = self.rotary.axes
+        self, x: Tensor, shared: Shared, positions: Tensor | None, cache: Cache | None
+    ) -> Tensor | None:
+        if positions is not None or (not self.rotaries and self.bias is None):
+            return positions
+        axes = self.config.rotary_axes
+        if self.rotaries and axes > 1:
             raise ValueError(f"rotary_axes={axes} needs positions (tokens, {axes}), not None.")
-        if positions is None and cache is None:
-            positions = torch.arange(tokens, device=x.device)
-        elif positions is None:
-            assert cache is not None
-            positions = cache.positions(cache.progress.column, tokens)
-        rotary = None if self.rotary is None else self.rotary(positions, x.dtype)
-        if self.bias is None:
-            return rotary, None
-        keys = positions if cache is None else cache.positions(0, cache.width(tokens))
-        return rotary, self.bias(positions, keys)
+        if cache is not None:
+            return cache.next_positions(x.shape[1])
+        if shared.documents is not None:
+            return count_positions(shared.documents)
+        return torch.arange(x.shape[1], device=x.device)
 
-    def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache of ``capacity`` tokens a row, in the dtype and on the device of the model."""
+    def _bias(
+        self, x: Tensor, positions: Tensor | None, cache: Cache | None, state: KeyValues | None
+    ) -> Tensor:
+        """The bias of relative positions on scores."""
+        assert self.bias is not None
+        keys = positions
+        if cache is not None and state is not None:
+            keys = cache.positions(state.columns(x.shape[1]))
+        return self.bias(positions, keys).to(x.dtype)
+
+    def new_cache(self, batch: int, capacity: int, branches: int = 1) -> Cache:
+        """An empty cache in the dtype and on the device of the model.
+
+        Args:
+            capacity: columns of a row; a step of ``branches`` takes one for each.
+            branches: in how many ways each row will go on, see :meth:`Cache.branch`.
+        """
         like = next(self.parameters())
-        kv_heads, head_dim = self.config.kv_heads, self.config.head_dim
-        assert kv_heads is not None
-        assert head_dim is not None
-        shape = (batch, kv_heads, capacity, head_dim)
-        progress = Progress(like.device)
-        layers = [
-            LayerCache(like.new_zeros(shape), like.new_zeros(shape), progress)
-            for _ in range(self.config.depth)
-        ]
-        return Cache(layers)
+        progress = Progress(capacity, branches, like.device)
+        states = [block.new_state(like, batch, progress) for block in self.blocks]  # type: ignore[operator]
+        return Cache(states, progress, batch)
 
 
-def xavier_uniform_parts_(weight: Tensor, parts: int) -> None:
-    """Xavier for each of the ``parts`` matrices that ``(parts * out, in)`` holds, as if they were apart."""
-    with torch.no_grad():
-        for part in weight.chunk(parts):
-            nn.init.xavier_uniform_(part)
+def run(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
+    """One block, with some of what it shares changed."""
+    return block(x, shared._replace(**changes) if changes else shared, state)
+
+
+def run_saving(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
+    """:func:`run`, whose intermediate results are computed again for the gradients."""
+    return checkpoint(partial(run, block, shared, state, **changes), x, use_reentrant=False)

@@ -3,6 +3,16 @@
 from family.generation.beam import beam_search
 from family.generation.choose import search_or_sample
 from family.generation.generate import generate, stream
+from family.generation.hooks import LogitsHook, TokenRules
 from family.generation.sampling import Sampling, pick
 
-__all__ = ["Sampling", "beam_search", "generate", "pick", "search_or_sample", "stream"]
+__all__ = [
+    "LogitsHook",
+    "Sampling",
+    "TokenRules",
+    "beam_search",
+    "generate",
+    "pick",
+    "search_or_sample",
+    "stream",
+]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from family.generation.generate import Decodes
+from family.generation.hooks import LogitsHook
 
 
 @torch.inference_mode()
@@ -22,6 +23,7 @@ def beam_search(
     stop_ids: Collection[int] = (),
     length_penalty: float = 1.0,
     pad_id: int = 0,
+    hook: LogitsHook | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best hypothesis of each row.
 
@@ -44,6 +46,8 @@ def beam_search(
     best = Finished(rows, beams, max_new_tokens, pad_id, device)
     for step in range(1, max_new_tokens + 1):
         # Twice as many as beams: even if half of them stop, every beam goes on.
+        if hook is not None:
+            logits = hook(logits, alive)
         total, beam, token = candidates(logits, scores, 2 * beams)
         stopped = torch.isin(token, stops)
         histories = torch.cat([alive.gather(1, expand(beam, alive)), token[..., None]], dim=2)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from family.generation.hooks import LogitsHook
 from family.generation.sampling import Sampling, pick
 
 
@@ -43,6 +44,7 @@ def stream(
     prompt: Tensor | None = None,
     prompt_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
+    hook: LogitsHook | None = None,
 ) -> Iterator[Tensor]:
     """Yield ``(batch)`` tokens as soon as they are known, until every row has stopped.
 
@@ -52,6 +54,7 @@ def stream(
         sampling: how each token is drawn; greedy unless said otherwise.
         prompt: ``(batch, tokens)`` that the repetition penalty counts too, with its mask.
         generator: of the random numbers of sampling, on the device of the model.
+        hook: changes logits before anything else is made of them.
     """
     if max_new_tokens < 1:
         return
@@ -62,6 +65,7 @@ def stream(
         tokens, rows, device = logits.argmax(-1), len(logits), logits.device
         finished = torch.zeros(rows, dtype=torch.bool, device=device)
         stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
+        chosen = torch.empty(rows, 0, dtype=torch.long, device=device)
         if penalised:
             history = torch.empty(rows, 0, dtype=torch.long, device=device)
             if prompt is not None:
@@ -71,6 +75,8 @@ def stream(
         with torch.inference_mode():
             if step:
                 logits = model.decode(tokens, cache)
+            if hook is not None:
+                logits = hook(logits, chosen)
             tokens = pick(logits, sampling, history, generator)
             if len(stops):
                 finished = finished | torch.isin(tokens, stops)
@@ -79,6 +85,8 @@ def stream(
                 shown = tokens
             if history is not None:
                 history = torch.cat([history, tokens[:, None]], dim=1)
+            if hook is not None:
+                chosen = torch.cat([chosen, tokens[:, None]], dim=1)
         if len(stops) and bool(finished.all()):
             return
         yield shown

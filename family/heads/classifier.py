@@ -11,7 +11,8 @@ from family.core.attention import Attention
 from family.core.block import Residual
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
-from family.core.linear import Linear
+from family.core.init import init_linear, initialise
+from family.core.mask import Shared
 from family.core.norm import make_norm
 from family.heads.pooling import pool_mean
 
@@ -49,7 +50,11 @@ class Pooling(nn.Module):
         self.pool, self.prefix_tokens = pool, prefix_tokens
         self.dim = 2 * config.dim if pool == "class+mean" else config.dim
         self.attention = AttentionPooling(config) if pool == "attention" else None
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
+        self.norm = (
+            make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
+            if norm
+            else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, prefix + tokens, dim) -> (batch, dim)``."""
@@ -72,22 +77,18 @@ class AttentionPooling(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         config = config.replace(
-            context_dim=config.dim, norm_order="pre", layer_scale=None, qk_norm=False
+            context_dim=config.dim, norm_order="pre", layer_scale=None, qk_norm=None
         )
         self.query = nn.Parameter(torch.empty(config.dim))
         self.attention = Attention(config, cross=True)
         self.feedforward = Residual(FeedForward(config), config, drop_path=0.0)
         nn.init.normal_(self.query, std=config.dim**-0.5)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, tokens, dim) -> (batch, dim)``."""
         query = self.query.expand(x.shape[0], 1, -1)
-        return self.feedforward(self.attention(query, x))[:, 0]
+        return self.feedforward(self.attention(query, Shared(context=x)))[:, 0]
 
 
 class Pooler(nn.Module):
@@ -106,19 +107,16 @@ class Pooler(nn.Module):
         if activation not in POOLERS:
             choices = ", ".join(POOLERS)
             raise ValueError(f"pooler={activation!r} is unknown; choose one of: {choices}.")
-        self.dense = Linear(dim, dim)
+        self.dense = nn.Linear(dim, dim)
         self.activation = POOLERS[activation]
-        nn.init.normal_(self.dense.weight, std=0.02)
-        nn.init.zeros_(self.dense.bias)
+        init_linear(self.dense)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.dense(x))
 
 
-class ClassHead(Linear):
+def class_head(dim: int, num_classes: int, bias: bool = True) -> nn.Linear:
     """Logits of classes, ``(..., dim) -> (..., classes)``; begins at zero: all equally likely."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+    head = nn.Linear(dim, num_classes, bias)
+    init_linear(head, 0.0)
+    return head

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from family.core.linear import Linear
-
 CLASSIFICATIONS = ("softmax", "focal")
 
 
@@ -35,7 +33,7 @@ class DetectionHead(nn.Module):
                 f"{', '.join(CLASSIFICATIONS)}."
             )
         softmax = classification == "softmax"
-        self.classes = Linear(dim, num_classes + 1 if softmax else num_classes)
+        self.classes = nn.Linear(dim, num_classes + 1 if softmax else num_classes)
         if not softmax:
             nn.init.constant_(self.classes.bias, -math.log(0.99 / 0.01))
         self.box = mlp(dim, dim, dim, 4)
@@ -59,7 +57,7 @@ def mlp(*dims: int) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them."""
     layers: list[nn.Module] = []
     for width, following in itertools.pairwise(dims):
-        layers += [Linear(width, following), nn.ReLU()]
+        layers += [nn.Linear(width, following), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from family.core.linear import Linear, linear
+from family.core.init import init_linear
 
 
-class LanguageModelHead(Linear):
+def language_model_head(
+    dim: int, vocab_size: int, bias: bool = False, tied: nn.Embedding | None = None
+) -> nn.Linear:
     """Logits over the vocabulary, ``(..., dim) -> (..., vocab)``.
 
     Args:
         tied: the embedding whose table serves as weight (Press & Wolf 2017); None is a table of
             its own.
     """
+    head = nn.Linear(dim, vocab_size, bias)
+    if tied is None:
+        init_linear(head)
+    else:
+        head.weight = tied.weight
+    if bias:
+        nn.init.zeros_(head.bias)
+    return head
 
-    def __init__(
-        self, dim: int, vocab_size: int, bias: bool = False, tied: nn.Embedding | None = None
-    ) -> None:
-        super().__init__(dim, vocab_size, bias)
-        if tied is None:
-            nn.init.normal_(self.weight, std=0.02)
-        else:
-            self.weight = tied.weight
-        if bias:
-            nn.init.zeros_(self.bias)
 
-    def next_token(self, hidden: Tensor) -> Tensor:
-        """Logits ``(batch, vocab)`` after the last of ``(batch, tokens, dim)``."""
-        return linear(hidden[:, -1], self.weight, self.bias)
+def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
+    """Logits, bent to stay under ``cap`` (Gemma 2, section 2); None leaves them."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)

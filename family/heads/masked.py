@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
-from family.core.linear import Linear
+from family.core.init import init_linear
 from family.core.norm import make_norm
-from family.heads.language_model import LanguageModelHead
+from family.heads.language_model import language_model_head
 
 
 class MaskedHead(nn.Module):
@@ -17,17 +17,26 @@ class MaskedHead(nn.Module):
 
     Args:
         config: of the stack before: ``dim``, ``activation``, the norm.
-        tokens: the embedding whose table serves as the output's weight.
+        tokens: the embedding whose table serves as the output's weight; where it is narrower than the
+            stack, the dense layer goes down to its width (ELECTRA).
+        bias: of the dense layer.
+        activation: None is the config's.
     """
 
-    def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        tokens: nn.Embedding,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
         super().__init__()
-        self.dense = Linear(config.dim, config.dim)
-        self.activation = ACTIVATIONS[config.activation]
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps)
-        self.output = LanguageModelHead(config.dim, tokens.num_embeddings, bias=True, tied=tokens)
-        nn.init.normal_(self.dense.weight, std=0.02)
-        nn.init.zeros_(self.dense.bias)
+        dim = tokens.embedding_dim
+        self.dense = nn.Linear(config.dim, dim, bias)
+        self.activation = ACTIVATIONS[activation or config.activation]
+        self.norm = make_norm(config.norm, dim, config.norm_eps, config.norm_bias)
+        self.output = language_model_head(dim, tokens.num_embeddings, bias=True, tied=tokens)
+        init_linear(self.dense)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` -> logits ``(..., vocab)``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.norm import make_norm
-from family.core.position import LearnedPosition, axial_sinusoidal
+from family.inputs.position import LearnedPosition, axial_sinusoidal
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary")
 STEMS = ("patch", "conv")

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
+from family.core.init import init_linear
 from family.core.norm import make_norm
-from family.core.position import LearnedPosition, SinusoidalPosition
+from family.inputs.position import make_position
+
+
+class Tokens(NamedTuple):
+    """What a front-end makes of its input, for a stack to read."""
+
+    x: Tensor
+    """``(batch, tokens, dim)``."""
+    mask: Tensor | None
+    """``(batch, tokens)``, True = a token; None = all."""
+    positions: Tensor | None
+    """As :class:`~family.core.transformer.Transformer` takes them."""
 
 
 class TextEmbedding(nn.Module):
@@ -22,6 +35,9 @@ class TextEmbedding(nn.Module):
         scaled: multiply token embeddings by sqrt(dim) (Vaswani et al. 2017, section 3.4).
         token_types: rows of a table that tells the segments of a text apart (BERT); 0 is no table.
         norm: the config's norm over the sum, before dropout (BERT).
+        embedding_dim: width of the tables; where it is not the stack's, a linear layer leads to that
+            (ELECTRA). None is ``config.dim``.
+        first_position: the number of the first position, of waves (M2M100 counts from 2).
     """
 
     def __init__(
@@ -31,25 +47,29 @@ class TextEmbedding(nn.Module):
         scaled: bool = False,
         token_types: int = 0,
         norm: bool = False,
+        embedding_dim: int | None = None,
+        first_position: int = 0,
     ) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocab_size, config.dim)
+        dim = embedding_dim or config.dim
+        self.tokens = nn.Embedding(vocab_size, dim)
         # Scaled tables are drawn so that the product has unit variance, the size of a sinusoid.
-        std = config.dim**-0.5 if scaled or config.init_std is None else config.init_std
+        std = dim**-0.5 if scaled or config.init_std is None else config.init_std
         nn.init.normal_(self.tokens.weight, std=std)
-        self.factor = math.sqrt(config.dim) if scaled else 1.0
+        self.factor = math.sqrt(dim) if scaled else 1.0
         self.max_tokens = config.max_tokens
-        self.position: nn.Module | None = None
-        if config.position == "sinusoidal":
-            self.position = SinusoidalPosition(config.max_tokens, config.dim)
-        elif config.position == "learned":
-            self.position = LearnedPosition(config.max_tokens, config.dim)
-            nn.init.normal_(self.position.weight, std=std)
+        self.position = make_position(config, dim, first_position, std)
         self.token_types = None
         if token_types:
-            self.token_types = nn.Embedding(token_types, config.dim)
+            self.token_types = nn.Embedding(token_types, dim)
             nn.init.normal_(self.token_types.weight, std=std)
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            self.norm = make_norm(config.norm, dim, config.norm_eps, config.norm_bias)
+        self.projection: nn.Module = nn.Identity()
+        if dim != config.dim:
+            self.projection = nn.Linear(dim, config.dim)
+            init_linear(self.projection, config.init_std)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -73,13 +93,18 @@ class TextEmbedding(nn.Module):
         if self.factor != 1:
             x = x * self.factor
         if self.position is not None:
-            x = x + self.position(positions)
+            x = x + self.position(positions).to(x.dtype)
         if self.token_types is not None:
             types = self.token_types
             x = x + (types.weight[0] if token_types is None else types(token_types))
         elif token_types is not None:
             raise ValueError("token_types need a table, but this model has token_types=0.")
-        return self.dropout(self.norm(x))
+        return self.projection(self.dropout(self.norm(x)))
+
+    def read(self, input_ids: Tensor, mask: Tensor | None = None) -> Tokens:
+        """``(batch, tokens)`` ids and mask (True = a token), as the front-end of a stack."""
+        positions = token_positions(input_ids, mask)
+        return Tokens(self(input_ids, positions), mask, positions)
 
 
 def token_positions(
@@ -96,7 +121,7 @@ def token_positions(
     """
     tokens = input_ids.shape[1]
     if cache is not None:
-        return cache.positions(cache.progress.column, tokens)
+        return cache.next_positions(tokens)
     if mask is None:
         return torch.arange(tokens, device=input_ids.device)
     return (mask.long().cumsum(1) - 1).clamp(min=0)

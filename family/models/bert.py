@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.heads.classifier import ClassHead, Pooler
+from family.heads.classifier import Pooler, class_head
 from family.heads.masked import MaskedHead
 from family.heads.pooling import pool_first
 from family.inputs.text import TextEmbedding, token_positions
@@ -57,7 +57,7 @@ class BERT(nn.Module):
         self.masked_head = MaskedHead(config, self.embedding.tokens) if masked_head else None
         self.pooler = None if pooler is None else Pooler(config.dim, pooler)
         self.head_dropout = nn.Dropout(head_dropout)
-        self.class_head = ClassHead(config.dim, num_classes) if num_classes else None
+        self.class_head = class_head(config.dim, num_classes) if num_classes else None
 
     def encode(
         self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None

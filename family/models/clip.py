@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
-from family.core.linear import Linear
+from family.core.init import init_linear
 from family.core.transformer import Transformer
 from family.heads.pooling import pool_end, pool_mean
 from family.inputs.backbone import network
@@ -52,7 +52,7 @@ def image_vit(
     )
     if isinstance(vit.head, nn.Linear):
         # A head of zeros, a good start for classes, would give embeddings without a direction.
-        nn.init.normal_(vit.head.weight, std=config.dim**-0.5)
+        init_linear(vit.head, config.dim**-0.5)
     return vit
 
 
@@ -88,10 +88,8 @@ class TextTower(nn.Module):
         self.config, self.pool, self.eos_id, self.fill_id = config, pool, eos_id, fill_id
         self.embedding = TextEmbedding(vocab_size, config)
         self.transformer = Transformer(config)
-        self.projection = Linear(config.dim, embed_dim, bias)
-        nn.init.normal_(self.projection.weight, std=config.dim**-0.5)
-        if bias:
-            nn.init.zeros_(self.projection.bias)
+        self.projection = nn.Linear(config.dim, embed_dim, bias)
+        init_linear(self.projection, config.dim**-0.5)
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, tokens)`` ids and mask (True = a token) -> ``(batch, embed_dim)``."""

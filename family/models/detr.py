@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
+from family.core.mask import Shared
 from family.core.transformer import Transformer
 from family.heads.detection import DetectionHead
 from family.inputs.backbone import CNNBackbone, PatchBackbone
@@ -228,15 +229,14 @@ class DETR(nn.Module):
             evaluation those of the last layer.
         """
         layers, boxes = [], []
-        for block in self.decoder.blocks:
-            x = block(
-                x,
-                mask=mask,
-                context=memory.tokens,
-                context_mask=memory.mask,
-                query_position=queries.position(anchors, memory.tokens.dtype),
-                context_position=memory.position,
-            )
+        shared = Shared(
+            mask=mask,
+            context=memory.tokens,
+            context_mask=memory.mask,
+            context_position=memory.position,
+        )
+        for step in self.decoder.walk(x, shared):
+            x = step(x, query_position=queries.position(anchors, memory.tokens.dtype))
             layers.append(self.decoder.norm(x))
             refined = self.head.box_logits(layers[-1], anchors)
             boxes.append(refined.sigmoid())

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from family.core.linear import Linear
 from family.heads.detection import DetectionHead, class_scores, mlp
 from family.inputs.sine import cell_ends, sine_waves
 from family.losses.boxes import to_centres, to_corners
@@ -45,7 +44,7 @@ class Proposals(nn.Module):
     def __init__(self, dim: int, num_classes: int, classification: str) -> None:
         super().__init__()
         self.classification = classification
-        self.project = nn.Sequential(Linear(dim, dim), nn.LayerNorm(dim))
+        self.project = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
         self.head = DetectionHead(dim, num_classes, classification, refine=True)
 
     def forward(self, memory: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.generation import search_or_sample, stream
+from family.generation import LogitsHook, search_or_sample, stream
 from family.generation.sampling import Sampling
-from family.heads.language_model import LanguageModelHead
+from family.heads.language_model import cap_logits, language_model_head
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.member import member
 
@@ -26,20 +26,27 @@ class GPT(nn.Module):
         vocab_size: tokens in the vocabulary.
         config: the stack; must be causal.
         tie_embeddings: the head shares the table of the embedding.
+        scale_embeddings: multiply token embeddings by sqrt(dim) (Gemma).
+        logit_cap: logits are bent to stay under it (Gemma 2).
     """
 
     def __init__(
-        self, vocab_size: int, config: TransformerConfig, tie_embeddings: bool = True
+        self,
+        vocab_size: int,
+        config: TransformerConfig,
+        tie_embeddings: bool = True,
+        scale_embeddings: bool = False,
+        logit_cap: float | None = None,
     ) -> None:
         super().__init__()
         if not config.causal:
             raise ValueError("GPT predicts the next token: its config needs causal=True.")
         self.config, self.vocab_size, self.tie_embeddings = config, vocab_size, tie_embeddings
-        self.embedding = TextEmbedding(vocab_size, config)
+        self.embedding = TextEmbedding(vocab_size, config, scale_embeddings)
         self.transformer = Transformer(config)
         tied = self.embedding.tokens if tie_embeddings else None
-        self.head = LanguageModelHead(config.dim, vocab_size, tied=tied)
-        self.compiled = False
+        self.head = language_model_head(config.dim, vocab_size, tied=tied)
+        self.logit_cap, self.compiled = logit_cap, False
 
     def features(
         self, input_ids: Tensor, mask: Tensor | None = None, cache: Cache | None = None
@@ -56,7 +63,11 @@ class GPT(nn.Module):
             input_ids: ``(batch, tokens)``.
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
         """
-        return self.head(self.features(input_ids, mask))
+        return self.logits(self.features(input_ids, mask))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """``(..., dim) -> (..., vocab)``."""
+        return cap_logits(self.head(features), self.logit_cap)
 
     def prefill(
         self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int, branches: int = 1
@@ -79,7 +90,7 @@ class GPT(nn.Module):
             )
         compiled = self.compiled and branches == 1
         room = self.config.max_tokens if compiled else tokens + capacity * branches
-        cache = self.transformer.new_cache(batch, room)
+        cache = self.transformer.new_cache(batch, room, branches)
         if mask is not None and not bool(mask.all()):
             # Flush right, whichever side the padding was on: the next column is then one for all.
             order = mask.long().argsort(dim=1, stable=True)
@@ -87,7 +98,7 @@ class GPT(nn.Module):
             cache.pad(mask)
         hidden = self.features(input_ids, cache=cache)
         cache.advance(tokens)
-        return self.head.next_token(hidden), cache
+        return self.logits(hidden[:, -1]), cache
 
     def compile_decoding(self) -> None:
         """Compile the step of one token: the first call takes long, all later ones less time.
@@ -110,14 +121,14 @@ class GPT(nn.Module):
         Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
         """
         if tokens.dim() == 2:
-            logits = self.head(self.features(tokens, cache=cache))
+            logits = self.logits(self.features(tokens, cache=cache))
         else:
             logits = self._step(tokens, cache)
         cache.advance(tokens[0].numel())
         return logits
 
     def _step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        return self.head.next_token(self.features(tokens.unsqueeze(1), cache=cache))
+        return self.logits(self.features(tokens.unsqueeze(1), cache=cache)[:, -1])
 
     def generate(
         self,
@@ -128,14 +139,16 @@ class GPT(nn.Module):
         beams: int = 1,
         sampling: Sampling = Sampling(),
         length_penalty: float = 1.0,
+        hook: LogitsHook | None = None,
         **options: Any,
     ) -> Tensor:
         """Continue prompts ``(batch, tokens)``: the new tokens ``(batch, at most max_new_tokens)``.
 
         Args:
+            hook: changes logits before a token is chosen, see :mod:`family.generation.hooks`.
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
-        options.update(max_new_tokens=max_new_tokens, prompt=input_ids, prompt_mask=mask)
+        options.update(max_new_tokens=max_new_tokens, hook=hook, prompt=input_ids, prompt_mask=mask)
         return search_or_sample(self, (input_ids, mask), beams, length_penalty, sampling, **options)
 
     def stream(

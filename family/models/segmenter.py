@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
-from family.core.linear import Linear
+from family.core.init import init_linear
 from family.core.transformer import Transformer
 from family.inputs.patches import pair
 from family.models.member import member, split_overrides
@@ -88,9 +88,8 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, num_classes: int, config: TransformerConfig) -> None:
         super().__init__()
-        self.head = Linear(config.dim, num_classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = nn.Linear(config.dim, num_classes)
+        init_linear(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x)
@@ -113,17 +112,16 @@ class MaskDecoder(nn.Module):
                 f"decoder='mask' compares classes: num_classes must be at least 2, not {num_classes}."
             )
         dim = config.dim
-        self.projection = Linear(dim, dim)
+        self.projection = nn.Linear(dim, dim)
         self.classes = nn.Embedding(num_classes, dim)
         self.transformer = Transformer(config.replace(depth=depth, position="none"))
-        self.patch_projection = Linear(dim, dim, bias=False)
-        self.class_projection = Linear(dim, dim, bias=False)
+        self.patch_projection = nn.Linear(dim, dim, bias=False)
+        self.class_projection = nn.Linear(dim, dim, bias=False)
         self.norm = nn.LayerNorm(num_classes)
-        for weight in (self.projection.weight, self.classes.weight):
-            nn.init.normal_(weight, std=0.02)
-        nn.init.zeros_(self.projection.bias)
+        init_linear(self.projection)
+        nn.init.normal_(self.classes.weight, std=0.02)
         for layer in (self.patch_projection, self.class_projection):
-            nn.init.normal_(layer.weight, std=dim**-0.5)
+            init_linear(layer, dim**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, patches, dim) -> (batch, patches, classes)``."""

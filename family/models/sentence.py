@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from family.core.config import TransformerConfig, check_value
-from family.core.linear import Linear
+from family.core.checks import check_value
+from family.core.config import TransformerConfig
 from family.heads.pooling import pool_first, pool_max, pool_mean
 from family.models.bert import BERT
 from family.models.member import member
@@ -63,7 +63,7 @@ class SentenceEncoder(nn.Module):
         self.encoder = BERT(
             vocab_size, config, token_types=token_types, masked_head=False, pooler=pooler
         )
-        self.projection = None if projection is None else Linear(config.dim, projection)
+        self.projection = None if projection is None else nn.Linear(config.dim, projection)
         self.projection_activation, self.normalize = projection_activation, normalize
 
     def encode_text(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:

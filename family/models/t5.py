@@ -27,6 +27,8 @@ class T5(Seq2Seq):
         tie_embeddings: the head shares the table of the embedding, and reads vectors divided by
             sqrt(dim) (v1.0); or it has a table of its own, and reads them as they are (v1.1).
         bos_id: the token that decoding starts from; published checkpoints use the padding's.
+        scale_outputs: whether these vectors are divided; None is where the table is shared.
+        decoder_config: as :class:`Seq2Seq`'s.
     """
 
     def __init__(
@@ -36,7 +38,10 @@ class T5(Seq2Seq):
         decoder_depth: int | None = None,
         tie_embeddings: bool = True,
         bos_id: int = 0,
+        scale_outputs: bool | None = None,
+        decoder_config: TransformerConfig | None = None,
     ) -> None:
+        self.scale_outputs = tie_embeddings if scale_outputs is None else scale_outputs
         super().__init__(
             vocab_size,
             config,
@@ -44,7 +49,8 @@ class T5(Seq2Seq):
             tie_embeddings=tie_embeddings,
             bos_id=bos_id,
             scale_embeddings=False,
-            scale_outputs=tie_embeddings,
+            scale_outputs=self.scale_outputs,
+            decoder_config=decoder_config,
         )
         self.reset_parameters()
 
@@ -62,7 +68,7 @@ class T5(Seq2Seq):
                 rows = module.heads * module.head_dim
                 projection = module.query if module.cross else module.qkv
                 projection.weight[:rows] *= module.head_dim**-0.5
-        nn.init.normal_(self.source_embedding.tokens.weight)
+        nn.init.normal_(self.get_parameter("source_embedding.tokens.weight"))
 
 
 def t5_small(vocab_size: int = 32_128, **overrides: Any) -> T5:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.heads.classifier import ClassHead, Pooler, Pooling
+from family.heads.classifier import Pooler, Pooling, class_head
 from family.inputs.patches import PatchEmbedding, over_patches
 from family.models.member import member, split_overrides
 
@@ -99,7 +99,7 @@ class ViT(nn.Module):
     def _new_head(self, bias: bool) -> nn.Module:
         if not self.num_classes:
             return nn.Identity()
-        return ClassHead(self.pool.dim, self.num_classes, bias=bias)
+        return class_head(self.pool.dim, self.num_classes, bias=bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` -> logits ``(batch, classes)``."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from family.core.position import rotary_frequency
+from family.core.rotary import RotaryScaling, rotary_frequency
 from family.models.gpt import GPT
 from family.pretrained.configs import MISSING, get, put, to_arguments
 from family.pretrained.gguf_text import read_gguf_tokenizer
@@ -210,15 +210,13 @@ def dequantise(file: Path, stored: Stored) -> Tensor:
     return values
 
 
-def llama3_scaling(
-    factors: Tensor, config: dict[str, Any], file: Path
-) -> tuple[float, float, float, float]:
+def llama3_scaling(factors: Tensor, config: dict[str, Any], file: Path) -> RotaryScaling:
     """Our scaling from the factors of a file.
 
     Raises:
         ValueError: they are others than Llama 3.1's.
     """
-    scaling = (float(factors.max()), *LLAMA3_BANDS)
+    scaling = RotaryScaling.llama3(float(factors.max()), *LLAMA3_BANDS)
     dim, base = 2 * len(factors), config["rotary_base"]
     expected = rotary_frequency(dim, base) / rotary_frequency(dim, base, scaling)
     if config["rotary_dim"] not in (None, dim) or not torch.allclose(factors, expected, rtol=1e-4):

@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from family.core.linear import Linear, linear
 
 TARGETS = ("*.qkv", "*.out")
 """What is adapted by default: self-attention, and the output of every attention."""
@@ -35,8 +34,8 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         like: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.lora_a = Linear(base.in_features, rank, bias=False, **like)
-        self.lora_b = Linear(rank, base.out_features, bias=False, **like)
+        self.lora_a = nn.Linear(base.in_features, rank, bias=False, **like)
+        self.lora_b = nn.Linear(rank, base.out_features, bias=False, **like)
         nn.init.kaiming_uniform_(self.lora_a.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_b.weight)
         self.scale = alpha / rank
@@ -61,12 +60,8 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in) -> (..., out)``."""
         if self.merged is not None:
-            return linear(x, self.merged, self.base.bias)
+            return F.linear(x, self.merged, self.base.bias)
         return self.base(x) + self.scale * self.lora_b(self.lora_a(self.dropout(x)))
-
-    def next_token(self, hidden: Tensor) -> Tensor:
-        """As :class:`~family.heads.language_model.LanguageModelHead`'s, where it stands in for one."""
-        return self(hidden[:, -1])
 
 
 def add_lora(
@@ -102,8 +97,7 @@ def add_lora(
         name: module
         for name, module in model.named_modules()
         # One with a forward of its own computes something else from its weight.
-        if isinstance(module, nn.Linear)
-        and type(module).forward in (nn.Linear.forward, Linear.forward)
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
     }
     chosen = matching(targets, layers, "a linear layer")
     owners: dict[int, list[str]] = {}

@@ -22,9 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from family.baselines.lstm_seq2seq import GeneralAttention
 from family.core.attention import Attention
 from family.core.feedforward import FeedForward
-from family.heads.classifier import ClassHead
 from family.heads.detection import DetectionHead
-from family.heads.language_model import LanguageModelHead
 from family.heads.masked import MaskedHead
 from family.inputs.patches import PatchEmbedding
 from family.inputs.text import TextEmbedding
@@ -35,7 +33,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "recurrence": (nn.RNNBase,),
     "convolution": (nn.Conv2d,),
     "embedding": (TextEmbedding, PatchEmbedding, nn.Embedding),
-    "head": (LanguageModelHead, MaskedHead, ClassHead, DetectionHead),
+    "head": (MaskedHead, DetectionHead),
 }
 """Parts of models by the classes of their modules; the outermost that fits counts."""
 PARTS = (*KINDS, "other", "loss", "optimizer")
@@ -108,6 +106,9 @@ def parts_of(module: nn.Module, depth: int = 0) -> Iterator[tuple[str, nn.Module
         if isinstance(module, kinds):
             yield name, module
             return
+    if depth and isinstance(module, nn.Linear):  # of a model itself: its answers
+        yield "head", module
+        return
     if depth < 2:
         yield "other", module
     for child in module.children():

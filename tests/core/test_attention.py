@@ -7,8 +7,10 @@ import torch
 
 from family import Attention, Block, Transformer, TransformerConfig, record_attention
 from family.core import attention as attention_module
-from family.core.attention import allow, attend
-from family.core.position import AlibiBias, RelativeBias, sinusoidal
+from family.core.attention import attend
+from family.core.mask import Shared, allow
+from family.core.position import AlibiBias, RelativeBias
+from family.inputs.position import sinusoidal
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 
@@ -69,14 +71,14 @@ def test_masks_that_are_not_boolean_are_refused():
     attention = Attention(TransformerConfig(**SMALL))
     for shape in ((2, 3), (2, 3, 3), (2, 1, 3, 3)):
         with pytest.raises(ValueError, match="boolean"):
-            attention(torch.randn(2, 3, 16), mask=torch.ones(shape))
+            attention(torch.randn(2, 3, 16), Shared(mask=torch.ones(shape)))
 
 
 def test_row_with_nothing_to_attend_to_gives_zeros_and_finite_gradients():
     attention = Attention(TransformerConfig(**SMALL, bias=False))
     x = torch.randn(2, 3, 16, requires_grad=True)
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    out = attention(x, mask=mask)
+    out = attention(x, Shared(mask=mask))
     assert torch.equal(out[1], torch.zeros(3, 16))
     out.sum().backward()
     assert x.grad.isfinite().all()
@@ -138,7 +140,7 @@ def test_additive_positions_reach_queries_and_keys_but_not_values():
     key = attention.qkv(x + position)[..., 16:32].unflatten(-1, (4, 4)).transpose(1, 2)
     value = attention.qkv(x)[..., 32:].unflatten(-1, (4, 4)).transpose(1, 2)
     expected = attention.out(((query @ key.mT / 2).softmax(-1) @ value).transpose(1, 2).flatten(2))
-    got = attention(x, query_position=position, key_position=position)
+    got = attention(x, Shared(query_position=position))
     torch.testing.assert_close(got, expected)
 
 
@@ -206,7 +208,7 @@ def test_layer_outputs_checkpointing_and_drop_path(norm_order):
     stack.train()
     plain = Transformer(config.replace(drop_path=0.0))
     plain.load_state_dict(stack.state_dict())
-    saving = Transformer(config.replace(drop_path=0.0), checkpoint_blocks=True)
+    saving = Transformer(config.replace(drop_path=0.0, activation_checkpointing=True))
     saving.load_state_dict(stack.state_dict())
     for model in (plain, saving):
         model(x).square().sum().backward()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from family import Block, Transformer, TransformerConfig
+from family.core.mask import Shared
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 PARALLEL = TransformerConfig(**SMALL, parallel=True, layer_scale=0.5)
@@ -29,10 +30,10 @@ def test_parallel_branches_read_the_same_input():
     attention, mlp = block.self_attention, block.feedforward
     expected = (
         x
-        + attention.scale * attention.sublayer(attention.norm(x), mask=mask)
+        + attention.scale * attention.sublayer(attention.norm(x), Shared(mask=mask))
         + mlp.scale * mlp.sublayer(mlp.norm(x))
     )
-    torch.testing.assert_close(block(x, mask=mask), expected)
+    torch.testing.assert_close(block(x, Shared(mask=mask)), expected)
 
 
 def test_parallel_has_the_weights_of_the_usual_block():

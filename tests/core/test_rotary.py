@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from family import Transformer, TransformerConfig
-from family.core.position import Rotary, apply_rotary, rotary_frequency
+from family.core.rotary import Rotary, apply_rotary, rotary_frequency
 
 LLAMA31 = (8.0, 1.0, 4.0, 8192)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import family
 from family import Attention, Transformer, TransformerConfig
+from family.core.mask import Shared
 from family.generation import beam_search
 
 WINDOW = 4
@@ -61,7 +62,7 @@ def test_attention_by_itself():
     plain = Attention(TransformerConfig(**SMALL))
     plain.load_state_dict(attention.state_dict())
     x = torch.randn(2, 9, 16)
-    torch.testing.assert_close(attention(x), plain(x, mask=band(9)[None].expand(2, -1, -1)))
+    torch.testing.assert_close(attention(x), plain(x, Shared(mask=band(9)[None].expand(2, -1, -1))))
 
 
 @pytest.mark.parametrize(("tokens", "fast"), [(WINDOW, True), (WINDOW + 1, False)])

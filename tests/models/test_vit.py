@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from family.core.attention import record_attention
 from family.core.config import TransformerConfig
-from family.core.position import Rotary, apply_rotary
+from family.core.rotary import Rotary, apply_rotary
 from family.core.transformer import Transformer
 from family.inputs.patches import PatchEmbedding
+from family.look import record_attention
 from family.models.vit import ViT, vit_base, vit_small, vit_tiny
 
 

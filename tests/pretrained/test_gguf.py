@@ -12,7 +12,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 import family
 import family.pretrained.gguf as reading
-from family.core.position import rotary_frequency
+from family.core.rotary import rotary_frequency
 from family.pretrained.gguf_text import WORDS
 
 gguf = pytest.importorskip("gguf")

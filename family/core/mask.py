@@ -1,0 +1,204 @@
+"""What all layers of a stack share in one forward pass, and what a query may attend to."""
+
+from __future__ import annotations
+
+import math
+from functools import cache as once
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from family.core.cache import Cache, KeyValues
+from family.core.config import TransformerConfig
+
+BLOCK = 128
+"""Queries and keys of a tile of FlexAttention, under which it has nothing to skip."""
+
+
+class Allowed(NamedTuple):
+    """Mask, bias and causality brought together, once for all layers that agree."""
+
+    added: Tensor | None = None
+    """``(batch or 1, heads or 1, queries, keys)``, added to the scores."""
+    nothing: Tensor | None = None
+    """``(batch or 1, heads or 1, queries, 1)``: the queries that may attend to no key."""
+    causal: bool = False
+    """No query sees a later key, and that is all there is to say: kernels need no mask for it."""
+    blocks: Any = None
+    """A BlockMask of FlexAttention, in place of all of these."""
+
+
+class Shared(NamedTuple):
+    """What the blocks of a stack are told beside their input; all of it may be left out.
+
+    A stack hands one to all layers that agree. A block or an attention by itself takes it as well:
+    ``attention(x, Shared(mask=mask))``.
+    """
+
+    mask: Tensor | None = None
+    """Boolean, True = may attend: ``(batch, keys)`` key padding, ``(queries, keys)``,
+    ``(batch, queries, keys)`` or ``(batch, heads, queries, keys)``. Two dimensions are read as key
+    padding where the first equals the batch. A query with nothing to attend to gets zeros."""
+    bias: Tensor | None = None
+    """Added to the scores of self-attention, broadcasts with ``(batch, heads, queries, keys)``."""
+    documents: Tensor | None = None
+    """``(batch, tokens)``, a number for each text packed into a row: none sees another."""
+    context: Tensor | None = None
+    """``(batch, keys, context_dim)`` for cross-attention."""
+    context_mask: Tensor | None = None
+    """As ``mask``, for cross-attention."""
+    query_position: Tensor | None = None
+    """``(batch, tokens, dim)``, added to the input of queries and of keys, but not of values (DETR)."""
+    context_position: Tensor | None = None
+    """``(batch, keys, context_dim)``, the same for the context."""
+    condition: Tensor | None = None
+    """``(batch, condition_dim)``, or one for each token ``(batch, tokens, condition_dim)``."""
+    rotary: tuple[Tensor, Tensor] | None = None
+    """What :class:`~family.core.rotary.Rotary` returned for these tokens."""
+    allowed: Allowed | None = None
+    """What :func:`allow_own` made of the fields above; None leaves that to each layer."""
+    context_allowed: Allowed | None = None
+    """What :func:`allow_context` made of them."""
+
+
+def allow(
+    mask: Tensor | None, bias: Tensor | None, dtype: torch.dtype, empty_rows: bool = True
+) -> Allowed:
+    """Mask and bias as one term of the scores.
+
+    Args:
+        mask: boolean, True = may attend, to broadcast with ``(batch, heads, queries, keys)``.
+        bias: the same shape.
+        dtype: of the queries.
+        empty_rows: False promises that every query may attend to some key.
+    """
+    if mask is None:
+        return Allowed(None if bias is None else bias.to(dtype))
+    nothing = None
+    if empty_rows:
+        # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
+        nothing = ~mask.any(-1, keepdim=True)
+        mask = mask | nothing
+    if bias is None:
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return Allowed(bias.to(dtype).masked_fill(~mask, -math.inf), nothing)
+
+
+def allow_context(shared: Shared, dtype: torch.dtype) -> Allowed:
+    """What queries may attend to in the context."""
+    mask = shared.context_mask
+    return allow(None if mask is None else expand_mask(mask, len(mask)), None, dtype)
+
+
+def allow_own(
+    config: TransformerConfig,
+    shared: Shared,
+    x: Tensor,
+    cache: Cache | None = None,
+    state: KeyValues | None = None,
+    tiles: bool = False,
+) -> Allowed:
+    """What the queries of a layer may attend to in their own sequence: padding, documents, causality,
+    window and bias brought together.
+
+    Args:
+        x: ``(batch, queries, dim)``.
+        cache, state: that this layer's keys come from, where there is a cache; padding is what it says.
+        tiles: whether FlexAttention may be asked.
+    """
+    queries, window, mask, bias = x.shape[1], config.window, shared.mask, shared.bias
+    columns = None
+    if cache is not None and state is not None:
+        if cache.seen is not None:
+            visible = cache.visible(state.columns(queries), queries, window)
+            return allow(visible[:, None], bias, x.dtype, empty_rows=False)
+        mask = None if cache.mask is None else cache.mask[:, :queries]
+        if not cache.fresh:
+            columns = state.columns(queries)
+            mask = None if cache.mask is None else cache.mask[:, columns.clamp(min=0)]
+    if window is not None and (queries if columns is None else len(columns)) <= window:
+        window = None
+    if columns is None and bias is None and tiles and worth_tiles(config, shared, x):
+        return Allowed(blocks=tile(config.causal, window, shared, x))
+    mask = expand_mask(mask, len(x))
+    plain = mask is None and bias is None and shared.documents is None
+    if plain and config.causal and columns is None and window is None:
+        return Allowed(causal=True)
+    empty_rows = mask is not None
+    if shared.documents is not None:
+        same = shared.documents.unsqueeze(-1) == shared.documents.unsqueeze(-2)
+        mask = same[:, None] if mask is None else mask & same[:, None]
+    # Of a cache's columns, a last query alone sees all that its layer kept.
+    alone = columns is not None and queries == 1 and not torch.compiler.is_compiling()
+    if (config.causal and not alone) or window is not None:
+        seen = within(config.causal, window, x, cache, columns)[None, None]
+        mask = seen if mask is None else mask & seen
+    return allow(mask, bias, x.dtype, empty_rows)
+
+
+def within(
+    causal: bool, window: int | None, x: Tensor, cache: Cache | None, columns: Tensor | None
+) -> Tensor:
+    """``(queries, keys)``: the keys that are not later, and less than a window away.
+
+    Args:
+        columns: where the keys stand; None is where the queries do.
+    """
+    own = torch.arange(x.shape[1], device=x.device)
+    if columns is None:
+        columns = own
+    elif cache is not None:
+        own = own + cache.progress.column
+    distance = columns - own.unsqueeze(-1)
+    seen = columns >= 0  # a ring that is not yet full
+    if causal:
+        seen = seen & (distance <= 0)
+    return seen if window is None else seen & (distance.abs() < window)
+
+
+def worth_tiles(config: TransformerConfig, shared: Shared, x: Tensor) -> bool:
+    """Whether FlexAttention would leave out tiles of scores that a mask would only forbid."""
+    if not x.is_cuda or x.shape[1] < 2 * BLOCK or (config.head_dim or 0) < 16:
+        return False
+    if shared.mask is not None and shared.mask.shape != x.shape[:2]:
+        return False
+    bounded = config.window is not None or shared.documents is not None
+    return bounded or (config.causal and shared.mask is not None)
+
+
+def tile(causal: bool, window: int | None, shared: Shared, x: Tensor) -> Any:
+    """The BlockMask of what :func:`allow_own` is told; no score is held for it."""
+    padding, documents = shared.mask, shared.documents
+
+    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        result = key <= query if causal else key >= 0
+        if window is not None:
+            result = result & ((query - key).abs() < window)
+        if documents is not None:
+            result = result & (documents[row, query] == documents[row, key])
+        return result if padding is None else result & padding[row, key]
+
+    rows = None if padding is None and documents is None else len(x)
+    return flex()[1](seen, rows, None, x.shape[1], x.shape[1], device=x.device)
+
+
+@once
+def flex() -> tuple[Any, Any]:
+    """FlexAttention and what makes its masks, compiled: as written they hold all scores."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    return torch.compile(flex_attention), torch.compile(create_block_mask)
+
+
+def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
+    """A mask of any accepted shape, made to broadcast with ``(batch, heads, queries, keys)``."""
+    if mask is None:
+        return mask
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}.")
+    if mask.dim() == 4:
+        return mask
+    if mask.dim() == 3:
+        return mask[:, None]
+    return mask[:, None, None] if mask.shape[0] == batch else mask[None, None]

@@ -1,0 +1,41 @@
+"""What may change logits before a token is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+LogitsHook = Callable[[Tensor, Tensor], Tensor]
+"""Logits ``(..., vocab)`` and the new tokens so far ``(..., tokens)``, of rows or of their branches, to
+the logits that count."""
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """Tokens that must come, and tokens that must not, by their place among the new ones.
+
+    Args:
+        forced: place, from 0 -> the token that stands there (BART's first, NLLB's language).
+        suppressed: tokens that never come (Whisper).
+        suppressed_first: tokens that do not come first (Whisper's blank).
+    """
+
+    forced: Mapping[int, int] = field(default_factory=dict)
+    suppressed: Sequence[int] = ()
+    suppressed_first: Sequence[int] = ()
+
+    def __call__(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """``(..., vocab)`` with -inf where a token is ruled out."""
+        place = tokens.shape[-1]
+        if place in self.forced:
+            kept = logits[..., self.forced[place]].clone()
+            logits = logits.new_full(logits.shape, -math.inf)
+            logits[..., self.forced[place]] = kept
+            return logits
+        banned = [*self.suppressed, *(self.suppressed_first if place == 0 else ())]
+        if banned:
+            logits = logits.index_fill(-1, logits.new_tensor(banned).long(), -math.inf)
+        return logits

@@ -1,0 +1,83 @@
+"""Positions that are added to embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from family.core.config import TransformerConfig
+
+
+def sinusoidal(positions: Tensor, dim: int, timing: bool = False) -> Tensor:
+    """Sine and cosine waves of geometrically growing length (Vaswani et al. 2017, section 3.5).
+
+    Sines fill the first half of the channels and cosines the second, as in the authors' own code
+    (tensor2tensor) and in Marian; the paper interleaves them, a fixed permutation of channels.
+
+    Args:
+        positions: ``(...)``, any numbers.
+        dim: channels, even.
+        timing: the last wave is 10,000 times as long as the first, as in tensor2tensor, fairseq and
+            Whisper; in the paper it would be the next one.
+
+    Returns:
+        ``(..., dim)`` in float32.
+    """
+    steps = max(1, dim // 2 - 1) if timing else dim / 2
+    frequency = torch.arange(dim // 2, device=positions.device, dtype=torch.float64) / steps
+    angles = positions.unsqueeze(-1).double() * torch.pow(10_000.0, -frequency)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+def axial_sinusoidal(coordinates: Tensor, dim: int) -> Tensor:
+    """:func:`sinusoidal` of each coordinate, in an equal share of the channels one after another.
+
+    Args:
+        coordinates: ``(..., axes)``.
+        dim: channels, a multiple of ``2 * axes``.
+
+    Returns:
+        ``(..., dim)`` in float32.
+    """
+    return sinusoidal(coordinates, dim // coordinates.shape[-1]).flatten(-2)
+
+
+class SinusoidalPosition(nn.Module):
+    """A table of :func:`sinusoidal` positions, added to embeddings.
+
+    Args:
+        first: the number of the first position.
+    """
+
+    def __init__(self, max_tokens: int, dim: int, timing: bool = False, first: int = 0) -> None:
+        super().__init__()
+        table = sinusoidal(first + torch.arange(max_tokens), dim, timing)
+        self.register_buffer("table", table, persistent=False)
+        self.table: Tensor
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``(...) -> (..., dim)``."""
+        return self.table[positions]
+
+
+class LearnedPosition(nn.Embedding):
+    """A learned vector for each position, added to embeddings (GPT-2, BERT)."""
+
+
+def make_position(
+    config: TransformerConfig, dim: int, first: int = 0, std: float = 0.02
+) -> nn.Module | None:
+    """The table that ``config.position`` asks for, of ``max_tokens`` rows; None if none is added.
+
+    Args:
+        dim: its width.
+        first: the number of the first position of a table of waves.
+        std: of a learned table at the start.
+    """
+    if config.position in ("sinusoidal", "timing"):
+        return SinusoidalPosition(config.max_tokens, dim, config.position == "timing", first)
+    if config.position != "learned":
+        return None
+    table = LearnedPosition(config.max_tokens, dim)
+    nn.init.normal_(table.weight, std=std)
+    return table
