@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What stands for a space in pieces."""
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
-"""Of a piece's ``type``; the others are unused pieces and single bytes."""
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+"""Of a piece's ``type``; the others are unused pieces."""
 UNIGRAM, BPE = 1, 2
 """Of ``trainer_spec.model_type``; the others are whole words and single characters."""
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
@@ -37,7 +37,6 @@ class SentencePiece:
         pieces: in the order of their ids.
         model_type: UNIGRAM or BPE.
         byte_fallback: an unknown character is written as its bytes, not as one unknown token.
-        name: of the normalisation, as "nmt_nfkc".
         charsmap: the normalisation, compiled; empty where texts stay as they are.
         dummy_prefix: a text begins with a space, given or not.
         single_spaces: those at both ends and those after another go.
@@ -46,7 +45,6 @@ class SentencePiece:
     pieces: list[Piece]
     model_type: int
     byte_fallback: bool
-    name: str
     charsmap: bytes
     dummy_prefix: bool
     single_spaces: bool
@@ -80,7 +78,6 @@ def read_sentencepiece(file: Path) -> SentencePiece:
         pieces=pieces,
         model_type=model_type,
         byte_fallback=bool(trainer.get(35, False)),
-        name=normalizer.get(1, b"").decode(),
         charsmap=normalizer.get(2, b""),
         dummy_prefix=bool(normalizer.get(3, True)),
         single_spaces=bool(normalizer.get(4, True)),
@@ -146,24 +143,29 @@ def pipeline(model: SentencePiece, prepend: str | None = None) -> tokenizers.Tok
 
     Args:
         prepend: "always", "first" or "never": whether a space goes in front of what stands between
-            special tokens; None is what the file says.
+            special tokens, where it begins with none; "each": where it does too, as SentencePiece
+            has it; None is what the file says.
     """
     if prepend is None:
         prepend = "always" if model.dummy_prefix else "never"
     inner = tokenizers.Tokenizer(segmentation(model))
     steps: list[Any] = []
     if model.charsmap:
+        mapped = normalizers.Precompiled(model.charsmap)
         # The library looks characters up singly where they make a long one; composed, they are one.
-        steps += [normalizers.NFC()] if "nfkc" in model.name else []
-        steps += [normalizers.Precompiled(model.charsmap)]
+        composes = mapped.normalize_str("e\u0301") == "\u00e9"
+        steps += [normalizers.NFC(), mapped] if composes else [mapped]
     if model.single_spaces:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z|(?<= ) +"), ""))
+    if prepend == "each":
+        steps.append(normalizers.Prepend(" "))
     if steps:
         inner.normalizer = normalizers.Sequence(steps)
     # Word by word, which is faster, unless pieces reach over a space.
     split = not any(SPACE in piece.text[1:] for piece in model.pieces)
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend, split)
-    if model.byte_fallback:
+    scheme = "never" if prepend == "each" else prepend
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split)
+    if model.byte_fallback or prepend == "each":
         strip = [] if prepend == "never" else [decoders.Strip(" ", 1, 0)]
         inner.decoder = decoders.Sequence(
             [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
@@ -203,9 +205,9 @@ def merges(pieces: list[Piece]) -> list[tuple[str, str]]:
     return [pair for *_, pair in sorted(found)]
 
 
-def mark_specials(inner: tokenizers.Tokenizer, model: SentencePiece) -> None:
-    """Control symbols and those that a user defined stay whole in a text."""
-    for piece in model.pieces:
-        if piece.type in (CONTROL, USER_DEFINED):
-            added = AddedToken(piece.text, normalized=False, special=piece.type == CONTROL)
-            (inner.add_special_tokens if added.special else inner.add_tokens)([added])
+def mark_specials(inner: tokenizers.Tokenizer, pieces: list[Piece]) -> None:
+    """Control symbols, those that a user defined and the unknown one stay whole in a text."""
+    special = [piece.text for piece in pieces if piece.type in (CONTROL, UNKNOWN)]
+    defined = [piece.text for piece in pieces if piece.type == USER_DEFINED]
+    inner.add_special_tokens([AddedToken(text, normalized=False) for text in special])
+    inner.add_tokens([AddedToken(text, normalized=False) for text in defined])

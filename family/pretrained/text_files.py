@@ -81,7 +81,7 @@ def sentencepiece(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
         space = model.dummy_prefix if space is None else space
         prepend = "never" if not space else "always" if config.get("legacy") else "first"
     inner = pipeline(model, prepend)
-    mark_specials(inner, model)
+    mark_specials(inner, model.pieces)
     return inner
 
 

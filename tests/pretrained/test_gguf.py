@@ -202,7 +202,7 @@ def trained(words):
 @pytest.mark.parametrize("kind", WORDS)
 def test_tokenizer(tmp_path, kind):
     inner, metadata = trained(WORDS[kind])
-    metadata["tokenizer.ggml.pre"] = kind
+    metadata |= {"tokenizer.ggml.pre": kind, "tokenizer.ggml.add_bos_token": False}
     file = write(tmp_path / "small.gguf", model_of(), **metadata)
     tokenizer = family.from_pretrained(file).tokenizer
     assert tokenizer.specials == {"bos": "<s>", "eos": "</s>"}
