@@ -37,13 +37,19 @@ class Attention(nn.Module):
         self.dropout, self.scale = config.attention_dropout, config.attention_scale
         self.cap = config.score_cap
         query_dim, kv_dim = self.heads * head_dim, kv_heads * head_dim
+        biased = bool(config.qkv_bias)
         if cross:
-            self.query = nn.Linear(config.dim, query_dim, bool(config.qkv_bias))
-            self.key_value = fused(context_dim, 2 * kv_dim, bool(config.qkv_bias), parts=2)
+            self.query = nn.Linear(config.dim, query_dim, biased)
+            self.key_value = fused(context_dim, 2 * kv_dim, biased and config.key_bias, parts=2)
         else:
             parts = 3 if kv_dim == query_dim else 1
-            self.qkv = fused(config.dim, query_dim + 2 * kv_dim, bool(config.qkv_bias), parts)
+            width = query_dim + 2 * kv_dim
+            self.qkv = fused(config.dim, width, biased and config.key_bias, parts)
         self.out = nn.Linear(query_dim, config.dim, bool(config.out_bias))
+        self.query_bias = self.value_bias = None  # where keys have none
+        if biased and not config.key_bias:
+            self.query_bias = None if cross else nn.Parameter(torch.zeros(query_dim))
+            self.value_bias = nn.Parameter(torch.zeros(kv_dim))
         self.query_norm: nn.Module = nn.Identity()
         self.key_norm: nn.Module = nn.Identity()
         self.whole = config.qk_norm_whole and config.qk_norm is not None
@@ -114,17 +120,16 @@ class Attention(nn.Module):
             both = self._rows(self.qkv, x + position, 0, query_dim + kv_dim)
             query, key = both.split([query_dim, kv_dim], dim=-1)
             value = self._rows(self.qkv, x, query_dim + kv_dim, kv_dim)
-        elif self.whole:
+        elif self.whole or self.value_bias is not None:
             query, key, value = self.qkv(x).split([query_dim, kv_dim, kv_dim], dim=-1)
         else:
             heads = [self.heads, self.kv_heads, self.kv_heads]
             query, key, value = self._split(self.qkv(x)).split(heads, dim=1)
             return self.query_norm(query), self.key_norm(key), value
-        return (
-            self._normed(query, self.query_norm),
-            self._normed(key, self.key_norm),
-            self._split(value),
-        )
+        if self.value_bias is not None:
+            query, value = query + self.query_bias, value + self.value_bias
+        query, key = self._normed(query, self.query_norm), self._normed(key, self.key_norm)
+        return query, key, self._split(value)
 
     def _across(
         self, x: Tensor, shared: Shared, state: Projected | None
@@ -141,6 +146,8 @@ class Attention(nn.Module):
         else:
             key = self._rows(self.key_value, context + shared.context_position, 0, kv_dim)
             value = self._rows(self.key_value, context, kv_dim, kv_dim)
+        if self.value_bias is not None:
+            value = value + self.value_bias
         keys, values = self._normed(key, self.key_norm), self._split(value)
         if state is not None:
             # Read at every step to come, so laid out once as products want them.

@@ -141,7 +141,7 @@ class Cache:
     @property
     def fresh(self) -> bool:
         """Whether nothing has been read yet, in code that is not compiled."""
-        return self.progress.length == 0 and not torch.compiler.is_compiling()
+        return not torch.compiler.is_compiling() and self.progress.length == 0
 
     def pad(self, mask: Tensor) -> None:
         """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""

@@ -28,9 +28,9 @@ WHOLE = (
 class TransformerConfig:
     """What published stacks differ in, and only that.
 
-    ``None`` in ``kv_heads``, ``head_dim``, ``ffn_dim``, ``final_norm``, ``qkv_bias``, ``context_dim``
+    ``None`` in ``kv_heads``, ``head_dim``, ``ffn_dim``, ``final_norm``, ``qkv_bias``, ``out_bias``, ``context_dim``
     and ``rotary_dim`` stands for the customary value (``heads``, ``dim / heads``, ``4 * dim``, a final
-    norm for stacks whose layers do not end in one, ``bias``, ``dim``, ``head_dim``), which the config
+    norm for stacks whose layers do not end in one, ``bias``, ``bias``, ``dim``, ``head_dim``), which the config
     fills in.
 
     Raises:
@@ -74,6 +74,8 @@ class TransformerConfig:
     """Biases in the linear layers of attention and feed-forward."""
     qkv_bias: bool | None = None
     """Biases of queries, keys and values, where they differ from the others (Qwen2)."""
+    key_bias: bool = True
+    """False: of these three keys have no bias (Whisper, DINOv3)."""
     out_bias: bool | None = None
     """Bias of attention's output, where it differs from the others."""
     causal: bool = False

@@ -80,9 +80,11 @@ def complete(cls: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """What JSON can hold: configs as dictionaries, tuples as lists."""
-    if isinstance(value, TransformerConfig):
-        return dataclasses.asdict(value)
-    if isinstance(value, tuple):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return value
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from family.models.member import complete
+from family.models.member import complete, plain
 from family.pretrained.table import REQUIRED, Field, Format, place
 
 TRAINING = {
     "init_std",
+    "activation_checkpointing",
     "dropout",
     "attention_dropout",
     "ffn_dropout",
@@ -117,8 +118,10 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
 
 def settled(model: Any) -> dict[str, Any]:
     """All arguments of a model by dotted names; None is what the model has made of it."""
-    arguments = flat(complete(type(model), model.arguments))
-    return {n: getattr(model, n, None) if v is None else v for n, v in arguments.items()}
+    arguments = complete(type(model), model.arguments)
+    return flat(
+        {n: plain(getattr(model, n, None)) if v is None else v for n, v in arguments.items()}
+    )
 
 
 def write_field(field: Field, value: Any, layout: Format) -> Any:

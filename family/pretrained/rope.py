@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from family.core.config import TransformerConfig
+from family.core.rotary import RotaryScaling
 
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 KINDS: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": LLAMA3}
@@ -50,11 +51,13 @@ def read_rope(
 ) -> tuple[dict[str, Any], float]:
     """Arguments of ours, and the fraction of each head that turns; as :func:`rope_parameters`."""
     found = rope_parameters(config, base, fraction)
-    scaling = tuple(found[field] for field in KINDS[found["rope_type"]])
+    values = [found[field] for field in KINDS[found["rope_type"]]]
     arguments = {
         "config.position": "rotary",
         "config.rotary_base": found["rope_theta"],
-        "config.rotary_scaling": (scaling if len(scaling) > 1 else scaling[0]) if scaling else None,
+        "config.rotary_scaling": (
+            RotaryScaling.llama3(*values) if len(values) > 1 else values[0] if values else None
+        ),
     }
     return arguments, found["partial_rotary_factor"]
 
@@ -62,8 +65,10 @@ def read_rope(
 def write_rope(config: TransformerConfig, base: str = "rope_theta") -> dict[str, Any]:
     """The reverse, in both layouts, so that either version reads it."""
     value = config.rotary_scaling
-    kind = "llama3" if isinstance(value, tuple) else "default" if value is None else "linear"
-    values = value if isinstance(value, tuple) else (value,)
+    values: list[Any] = [value]
+    kind = "default" if value is None else "linear"
+    if isinstance(value, RotaryScaling):
+        kind, values = value.kind, [value.factor, value.low, value.high, value.tokens]
     scaling = {"rope_type": kind, **dict(zip(KINDS[kind], values, strict=False))}
     return {
         base: config.rotary_base,

@@ -22,7 +22,7 @@ from family.pretrained.formats import FORMATS
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.lora import adapted
 from family.pretrained.published import Published
-from family.pretrained.table import LAYER, Format
+from family.pretrained.table import Format, unnumbered
 from family.pretrained.text import save_tokenizer
 from family.pretrained.weights import SINGLE, open_folder, read_json
 
@@ -123,7 +123,7 @@ def is_ours(folder: Path) -> bool:
 
 def same_names(model: nn.Module) -> dict[str, str]:
     """The table of our own format."""
-    names = [LAYER.sub("blocks.{}", name) for name in stored(model)]
+    names = [unnumbered(name) for name in stored(model)]
     return dict(zip(names, names, strict=True))
 
 

@@ -15,7 +15,8 @@ from family.core.attention import Attention
 
 REQUIRED = object()
 """The default of a field that every config of a format must have."""
-LAYER = re.compile(r"\bblocks\.(\d+)\b")
+NUMBERED = re.compile(r"\b(blocks|experts)\.(\d+)\b")
+"""What a stack or a mixture counts."""
 
 
 class Field(NamedTuple):
@@ -59,7 +60,7 @@ class Row(NamedTuple):
     """The place of one of our weights in a published file.
 
     Args:
-        theirs: names, ``{}`` counting layers; several are joined row by row.
+        theirs: names, ``{}`` counting layers, and a second one experts; several are joined row by row.
         reshape: of each of them, before they are joined.
         sizes: rows of each of them; empty: those of queries, keys and values, or equal ones.
         copies: other names of the one in ``theirs``, under which files may hold it (too).
@@ -165,16 +166,21 @@ def place(names: Names, ours: str) -> Row:
     Raises:
         KeyError: the table does not know it.
     """
-    found = LAYER.search(ours)
-    layer = found[1] if found else ""
-    name = LAYER.sub("blocks.{}", ours)
+    numbers = [found[2] for found in NUMBERED.finditer(ours)]
+    name = unnumbered(ours)
     stem, _, kind = name.rpartition(".")
     row = as_row(names[name]) if name in names else as_row(names[stem])
     ending = "" if name in names else f".{kind}"
     theirs, copies = (
-        tuple(part.format(layer) + ending for part in names) for names in (row.theirs, row.copies)
+        tuple(part.format(*numbers) + ending for part in names)
+        for names in (row.theirs, row.copies)
     )
     return row._replace(theirs=theirs, copies=copies)
+
+
+def unnumbered(name: str) -> str:
+    """``blocks.3.feedforward`` as tables have it: ``blocks.{}.feedforward``."""
+    return NUMBERED.sub(r"\1.{}", name)
 
 
 def join(parts: Sequence[Tensor], row: Row, owner: nn.Module) -> Tensor:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from family import Transformer, TransformerConfig
-from family.core.rotary import Rotary, apply_rotary, rotary_frequency
+from family.core.rotary import Rotary, RotaryScaling, apply_rotary, rotary_frequency
 
-LLAMA31 = (8.0, 1.0, 4.0, 8192)
+NUMBERS = (8.0, 1.0, 4.0, 8192)
+LLAMA31 = RotaryScaling.llama3(*NUMBERS)
 
 
 def test_partial_rotary_turns_the_first_channels_alone():
@@ -37,7 +38,7 @@ def test_partial_rotary_equals_gpt_neox():
     ours = Transformer(
         TransformerConfig(64, heads=4, position="rotary", rotary_dim=4, rotary_base=5000)
     )
-    turn = ours.rotary(torch.arange(7), torch.float32)
+    turn = ours.rotaries[0](torch.arange(7), torch.float32)
     expected = neox.apply_rotary_pos_emb(queries, keys, cos, sin)
     for x, theirs in zip((queries, keys), expected, strict=True):
         torch.testing.assert_close(apply_rotary(x, turn), theirs, rtol=1e-6, atol=1e-6)
@@ -56,7 +57,7 @@ def test_frequencies_are_those_of_transformers_bit_for_bit(kind, dim, base):
     fields = {
         "default": {},
         "linear": {"factor": 2.5},
-        "llama3": dict(zip(names, LLAMA31, strict=True)),
+        "llama3": dict(zip(names, NUMBERS, strict=True)),
     }[kind]
     config = transformers.LlamaConfig(
         hidden_size=4 * dim,
@@ -73,7 +74,7 @@ def test_frequencies_are_those_of_transformers_bit_for_bit(kind, dim, base):
             4 * dim, 1, 4, position="rotary", rotary_base=base, rotary_scaling=scaling
         )
     )
-    assert torch.equal(stack.rotary.frequency, expected)
+    assert torch.equal(stack.rotaries[0].frequency, expected)
 
 
 def test_llama_scaling_spares_fast_pairs_and_slows_slow_ones():

@@ -7,7 +7,7 @@ from typing import Any
 
 from family.inputs.backbone import CNNBackbone
 from family.models.detr import DETR
-from family.pretrained.table import LAYER, Field, Format, Names, Row, blocks
+from family.pretrained.table import Field, Format, Names, Row, blocks, unnumbered
 from family.pretrained.weights import Weights
 from family.pretrained.words import ACTIVATIONS, BLOCK, CROSS, count_labels, label_fields
 
@@ -61,7 +61,7 @@ HUB_RESNET = (
 
 def backbone_names(model: DETR, theirs: str) -> dict[str, str]:
     """Those of the network itself, whatever it is."""
-    names = [LAYER.sub("blocks.{}", name) for name in model.backbone.state_dict()]
+    names = [unnumbered(name) for name in model.backbone.state_dict()]
     return {f"backbone.{name}": theirs + name.removeprefix("net.") for name in names}
 
 
