@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from family.inputs.audio import LogMel
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MODES = ("squash", "crop", "longest", "edges")
@@ -133,3 +135,8 @@ def within_edges(height: int, width: int, shorter: int, longer: int) -> tuple[in
     if round(side) == least:
         return height, width
     return shorter_side(height, width, side)
+
+
+def as_preprocess(fields: dict[str, Any]) -> Preprocess | LogMel:
+    """What was kept as plain values: of pictures, or, known by its bands, of sound."""
+    return LogMel.from_dict(fields) if "mels" in fields else Preprocess.from_dict(fields)

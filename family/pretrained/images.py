@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,27 @@ SHORTER = ("CLIP", "Bit", "Detr", "Siglip")
 
 def read_preprocess(folder: Path) -> Preprocess | None:
     """What a folder of transformers says; None where it says nothing of pictures."""
-    for file in (folder / PICTURES, folder / "processor_config.json"):
-        if file.is_file():
-            fields = read_json(file)
-            fields = fields.get("image_processor", fields)
-            if isinstance(fields, dict) and "image_mean" in fields:
-                return understood(from_transformers, fields, str(file))
+    for fields, origin in described(folder, "image_processor"):
+        if "image_mean" in fields:
+            return understood(from_transformers, fields, origin)
     return None
 
 
-def understood(read: Any, fields: Mapping[str, Any], origin: str) -> Preprocess | None:
+def described(folder: Path, part: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The fields of a preprocessing and their file, wherever a folder of transformers may have them.
+
+    Args:
+        part: what a processor of several kinds of inputs calls it.
+    """
+    for file in (folder / PICTURES, folder / "processor_config.json"):
+        if file.is_file():
+            fields = read_json(file)
+            fields = fields.get(part, fields)
+            if isinstance(fields, dict):
+                yield fields, str(file)
+
+
+def understood(read: Any, fields: Mapping[str, Any], origin: str) -> Any:
     """What ``read`` makes of fields; None, with a warning, of what we cannot do or do not know."""
     try:
         return read(fields)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess
 from family.inputs.tokenizer import Tokenizer
 from family.pretrained.configs import to_arguments
 from family.pretrained.formats import find_format
 from family.pretrained.images import read_preprocess
+from family.pretrained.sounds import read_sound
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights, open_folder, read_json
 
@@ -25,7 +27,7 @@ class Published:
         weights: by the names of the format.
         folder: where a tokenizer may lie.
         labels: the names of the classes.
-        preprocess: of pictures.
+        preprocess: of pictures, or of sound.
         tokenizer: where it lies in no file of its own.
     """
 
@@ -34,7 +36,7 @@ class Published:
     weights: Weights
     folder: Path | None = None
     labels: list[str] | None = None
-    preprocess: Preprocess | None = None
+    preprocess: Preprocess | LogMel | None = None
     tokenizer: Tokenizer | None = None
 
 
@@ -46,7 +48,7 @@ def from_hub_folder(folder: Path) -> Published:
     names = {layout.renamed(name) for name in weights.places}
     arguments = to_arguments(layout, config, names, str(file))
     labels = read_labels(config, arguments.get("num_classes", 0))
-    preprocess = read_preprocess(folder)
+    preprocess = read_preprocess(folder) or read_sound(folder)
     return Published(layout, arguments, weights, folder, labels, preprocess)
 
 

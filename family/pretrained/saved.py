@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import family
-from family.inputs.preprocess import Preprocess
+from family.inputs.audio import LogMel
+from family.inputs.preprocess import Preprocess, as_preprocess
 from family.models.member import describe, is_member
-from family.pretrained import sentence
+from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import FORMATS
@@ -58,7 +59,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = N
 
 def write(model: nn.Module, format: str | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
-    files, pictures = (CONFIG, SINGLE), None
+    files, prepared = (CONFIG, SINGLE), None
     if format is None:
         config, state = our_config(model), our_state(model)
     else:
@@ -69,14 +70,16 @@ def write(model: nn.Module, format: str | None, target: Path) -> None:
         config, state = to_config(layout, model), published_state(model, layout)
         files, preprocess = layout.files, getattr(model, "preprocess", None)
         if layout.image_processor and isinstance(preprocess, Preprocess):
-            pictures = to_transformers(preprocess, layout.image_processor)
+            prepared = to_transformers(preprocess, layout.image_processor)
+        elif isinstance(preprocess, LogMel):
+            prepared = sounds.to_transformers(preprocess)
     if "model_type" in config:
         config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
     target.mkdir(parents=True, exist_ok=True)
     write_weights(state, target / files[1])
     save_tokenizer(model, target)
-    if pictures is not None:
-        write_fields(pictures, target / PICTURES)
+    if prepared is not None:
+        write_fields(prepared, target / PICTURES)
     if files[0]:
         write_fields(config, target / files[0])
 
@@ -143,7 +146,7 @@ def published(folder: Path) -> Published:
     layout = Format(MODEL_TYPE, member, (), (), (), names=same_names)
     fields, labels = config.get("preprocess"), config.get("labels")
     try:
-        preprocess = None if fields is None else Preprocess.from_dict(fields)
+        preprocess = None if fields is None else as_preprocess(fields)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: preprocess: {error}.") from None
     if not isinstance(labels, list | None):
