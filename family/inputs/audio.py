@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from family.core.config import TransformerConfig, check_value
-from family.core.position import LearnedPosition, SinusoidalPosition
+from family.core.checks import check_value
+from family.core.config import TransformerConfig
+from family.inputs.position import make_position
+from family.inputs.text import Tokens
 
 RATE = 16_000
 """Samples a second."""
@@ -261,12 +263,10 @@ class AudioEmbedding(nn.Module):
         self.mels, self.max_tokens = mels, config.max_tokens
         self.conv1 = nn.Conv1d(mels, config.dim, 3, padding=1)
         self.conv2 = nn.Conv1d(config.dim, config.dim, 3, stride=2, padding=1)
-        self.position = make_position(config)
+        self.position = make_position(config, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, input_features: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> Tokens:
         """``(batch, mels, frames)`` -> ``(batch, ceil(frames / 2), dim)`` and its mask.
 
         Args:
@@ -287,26 +287,18 @@ class AudioEmbedding(nn.Module):
             raise ValueError(
                 f"{frames} frames are {tokens} tokens, which do not fit max_tokens={self.max_tokens}."
             )
+        positions = torch.arange(tokens, device=input_features.device)
         x = F.gelu(self.conv1(silenced(input_features, mask)))
         x = F.gelu(self.conv2(silenced(x, mask))).transpose(1, 2)
         # Contiguous, for what follows is faster then; the dtype under autocast is as that of text.
         x = x.to(self.conv2.weight.dtype).contiguous()
         if self.position is not None:
-            x = x + self.position(torch.arange(tokens, device=x.device))
-        return self.dropout(x), None if mask is None else mask[:, ::2]
+            x = x + self.position(positions).to(x.dtype)
+        return Tokens(self.dropout(x), None if mask is None else mask[:, ::2], positions)
+
+    read = forward
 
 
 def silenced(frames: Tensor, mask: Tensor | None) -> Tensor:
     """``(batch, channels, frames)`` with zeros where the mask ``(batch, frames)`` is not True."""
     return frames if mask is None else frames.masked_fill(~mask[:, None], 0.0)
-
-
-def make_position(config: TransformerConfig) -> nn.Module | None:
-    """The table that ``config.position`` asks for, of ``max_tokens`` rows; None if none is added."""
-    if config.position == "sinusoidal":
-        return SinusoidalPosition(config.max_tokens, config.dim)
-    if config.position != "learned":
-        return None
-    table = LearnedPosition(config.max_tokens, config.dim)
-    nn.init.normal_(table.weight, std=0.02 if config.init_std is None else config.init_std)
-    return table
