@@ -88,7 +88,7 @@ def allow(
 def allow_context(shared: Shared, dtype: torch.dtype) -> Allowed:
     """What queries may attend to in the context."""
     mask = shared.context_mask
-    return allow(None if mask is None else expand_mask(mask, len(mask)), None, dtype)
+    return allow(None if mask is None else expand_mask(mask, mask.shape[0]), None, dtype)
 
 
 def allow_own(
@@ -121,7 +121,7 @@ def allow_own(
         window = None
     if columns is None and bias is None and tiles and worth_tiles(config, shared, x):
         return Allowed(blocks=tile(config.causal, window, shared, x))
-    mask = expand_mask(mask, len(x))
+    mask = expand_mask(mask, x.shape[0])
     plain = mask is None and bias is None and shared.documents is None
     if plain and config.causal and columns is None and window is None:
         return Allowed(causal=True)
@@ -179,7 +179,7 @@ def tile(causal: bool, window: int | None, shared: Shared, x: Tensor) -> Any:
             result = result & (documents[row, query] == documents[row, key])
         return result if padding is None else result & padding[row, key]
 
-    rows = None if padding is None and documents is None else len(x)
+    rows = None if padding is None and documents is None else x.shape[0]
     return flex()[1](seen, rows, None, x.shape[1], x.shape[1], device=x.device)
 
 

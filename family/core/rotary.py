@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +43,21 @@ class RotaryScaling:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
-    def llama3(cls, *numbers: float) -> RotaryScaling:
-        """From (factor, low, high, tokens)."""
-        if len(numbers) != 4:
-            raise ValueError(
-                f"rotary_scaling={numbers} must be (factor, low, high, tokens), a number or an object."
-            )
-        factor, low, high, tokens = numbers
+    def llama3(cls, factor: float, low: float, high: float, tokens: float) -> RotaryScaling:
+        """Llama 3.1's, from its four numbers."""
         return cls("llama3", factor, int(tokens), low, high)
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> RotaryScaling:
+        """From plain values, as files have them.
+
+        Raises:
+            ValueError: a field that it does not have.
+        """
+        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"rotary_scaling has the unknown field {unknown[0]!r}.")
+        return cls(**fields)
 
     def check(self, dim: int) -> None:
         """Refuse what scales nothing, for heads of which ``dim`` channels turn.
@@ -68,15 +77,13 @@ class RotaryScaling:
                         f"rotary_scaling: {name} must be {dim // 2} numbers over 0, one for each pair "
                         f"of channels, not {count}."
                     )
-        needed = {"factor": self.factor, "magnitude": self.magnitude}
-        if self.kind != "linear":
-            needed["tokens"] = self.tokens
-        if self.kind in ("llama3", "yarn"):
-            needed |= {"low": self.low, "high": self.high}
-        for name, value in needed.items():
-            if not value > 0:
-                raise ValueError(f"rotary_scaling: {name}={value} must be over 0.")
-        if "low" in needed and self.low >= self.high:
+        banded = self.kind in ("llama3", "yarn")
+        numbers = ["factor", "magnitude", *(["tokens"] if self.kind != "linear" else [])]
+        for name in [*numbers, *(["low", "high"] if banded else [])]:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"rotary_scaling: {name}={value!r} must be a number over 0.")
+        if banded and self.low >= self.high:
             raise ValueError(
                 f"rotary_scaling: low={self.low} must be under high={self.high} (llama3's "
                 "low_freq_factor and high_freq_factor, yarn's beta_slow and beta_fast)."
