@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.generation import LogitsHook, search_or_sample, stream
+from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
 from family.heads.language_model import cap_logits, language_model_head
 from family.inputs.text import TextEmbedding, token_positions
@@ -104,16 +104,10 @@ class GPT(nn.Module):
         """Compile the step of one token: the first call takes long, all later ones less time.
 
         The cache then always has the size of the context, so that only another number of rows
-        compiles anew. Layers that are exchanged later on are not noticed: to look for them would
-        take a tenth of the time.
+        compiles anew. Layers that are exchanged later on are not noticed.
         """
         self.compiled = True
-        unguarded: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        }
-        self._step = torch.compile(  # type: ignore[method-assign]
-            self._step, dynamic=False, options=unguarded
-        )
+        self._step = compile_step(self._step)  # type: ignore[method-assign]
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from family.inputs.preprocess import Preprocess
+from family.accelerate import restore
 from family.pretrained import from_pretrained, save_pretrained
 from family.pretrained.text import save_tokenizer
 from tasks.checkpoints import load_checkpoint
@@ -73,6 +74,7 @@ def load(source: str) -> Any:
         model = open_published(source)
     else:
         loaded = load_checkpoint(source, *TASKS.values())
+        restore(loaded.model)  # its files hold ordinary layers
         model = equipped(loaded.model, loaded.assets)
     # Attention takes another way where gradients may be asked for.
     return model.eval().requires_grad_(False)
