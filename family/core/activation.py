@@ -15,6 +15,11 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def soft_cap(x: Tensor, cap: float) -> Tensor:
+    """Scores or logits, bent to stay under ``cap`` (Gemma 2, section 2)."""
+    return cap * torch.tanh(x / cap)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,

@@ -119,8 +119,8 @@ class Block(nn.Module):
         drop_path: stochastic depth of this block; None is the config's rate.
         self_attention, feedforward: modules to stand in the place of the usual ones. The first is
             called with ``(x, shared, state)``, see :class:`~family.core.attention.Attention`, the
-            second with ``x`` alone. A mixer that remembers has ``new_state`` as attention's, and what
-            that returns is a :class:`~family.core.cache.State`.
+            second with ``x`` alone. To decode, a mixer needs ``new_state`` as attention has it, see
+            :class:`~family.core.cache.BlockState`.
     """
 
     def __init__(

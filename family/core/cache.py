@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,16 +24,6 @@ class Progress:
     def column(self) -> Tensor | int:
         """The column to be written next; a tensor in a compiled step, so that none recompiles."""
         return self.filled if torch.compiler.is_compiling() else self.length
-
-
-class State(Protocol):
-    """What a mixer remembers of a row: keys and values, or a state of one size."""
-
-    def branch(self, count: int) -> None:
-        """From here on each row goes on in so many ways."""
-
-    def follow(self, parents: Tensor) -> None:
-        """Branch ``i`` goes on from what branch ``parents[:, i]`` was, ``(batch, branches)``."""
 
 
 class KeyValues:
@@ -99,22 +89,20 @@ class KeyValues:
         last = start + tokens - 1
         return last - (last - places) % self.size
 
-    def branch(self, count: int) -> None:
-        """Nothing changes: columns are shared."""
-
-    def follow(self, parents: Tensor) -> None:
-        """Nothing changes: columns are shared."""
-
 
 class Projected:
     """Keys and values of cross-attention, projected once; they stay for all branches."""
 
-    def __init__(self) -> None:
-        self.pair: tuple[Tensor, Tensor] | None = None
+    pair: tuple[Tensor, Tensor] | None = None
 
 
 class BlockState(NamedTuple):
-    """What one block remembers: the state of its mixer, and of its cross-attention."""
+    """What one block remembers, of its mixer and of its cross-attention.
+
+    A mixer's own state is any object; where it is not :class:`KeyValues`, ``branch(count)`` tells it
+    that each row goes on in so many ways, and ``follow(parents)``, ``(batch, branches)``, from which of
+    them each does.
+    """
 
     mixer: Any
     context: Projected
@@ -184,8 +172,8 @@ class Cache:
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
         self.branch_positions = torch.zeros(self.rows, capacity, dtype=torch.long, device=device)
         self.branch_positions[:, :length] = positions
-        for layer in self.layers:
-            layer.mixer.branch(count)
+        for state in self._others():
+            state.branch(count)
 
     def visible(self, columns: Tensor, branches: int, window: int | None) -> Tensor:
         """What branches that read one token each, in the columns to come, may attend to.
@@ -210,5 +198,8 @@ class Cache:
         self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.progress.capacity))
         self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
         self.branch_positions.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
-        for layer in self.layers:
-            layer.mixer.follow(parents)
+        for state in self._others():
+            state.follow(parents)
+
+    def _others(self) -> list[Any]:
+        return [s.mixer for s in self.layers if not isinstance(s.mixer, KeyValues)]

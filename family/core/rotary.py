@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,18 +44,6 @@ class RotaryScaling:
     def llama3(cls, factor: float, low: float, high: float, tokens: float) -> RotaryScaling:
         """Llama 3.1's, from its four numbers."""
         return cls("llama3", factor, int(tokens), low, high)
-
-    @classmethod
-    def of(cls, fields: dict[str, Any]) -> RotaryScaling:
-        """From plain values, as files have them.
-
-        Raises:
-            ValueError: a field that it does not have.
-        """
-        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"rotary_scaling has the unknown field {unknown[0]!r}.")
-        return cls(**fields)
 
     def check(self, dim: int) -> None:
         """Refuse what scales nothing, for heads of which ``dim`` channels turn.

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from family.core.activation import soft_cap
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.generation import LogitsHook, search_or_sample, stream
 from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
-from family.heads.language_model import cap_logits, language_model_head
+from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.member import member
 
@@ -67,7 +68,8 @@ class GPT(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """``(..., dim) -> (..., vocab)``."""
-        return cap_logits(self.head(features), self.logit_cap)
+        logits = self.head(features)
+        return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
 
     def prefill(
         self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int, branches: int = 1

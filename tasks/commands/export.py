@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from family.inputs.preprocess import Preprocess
 from family.accelerate import restore
+from family.inputs.preprocess import Preprocess
 from family.pretrained import from_pretrained, save_pretrained
 from family.pretrained.text import save_tokenizer
 from tasks.checkpoints import load_checkpoint
