@@ -1,7 +1,8 @@
 """Faster products for particular processors, put into a model from outside.
 
-In float32 PyTorch's products on the CPU go to MKL, which uses half the width of a register on AMD's
-processors with AVX-512; oneDNN, which PyTorch carries too, uses all of it.
+On the CPU: attention with few scores as products over the whole batch; and on AMD's processors with
+AVX-512 linear layers by oneDNN, as in float32 PyTorch's products go to MKL, which uses half the width of
+a register there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from family.core.attention import Attention
+from family.core.attention import Attention, attend, attend_eagerly
+from family.core.mask import Allowed
 
 WORTH, WORTH_WITH_GRADIENTS = 2**17, 2**22
 """Multiplications below which the calls of oneDNN take longer than what they save."""
@@ -29,8 +31,11 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Exchange what this processor computes faster another way, in place, and return the model.
 
     Weights, names, hooks and results stay as they are; :func:`restore` undoes it, for whoever goes by
-    the type of layers (quantisation). On other processors nothing is exchanged.
+    the type of layers (quantisation). What runs on a GPU goes on as before.
     """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.attend = attend_few
     if mkl_is_slow():
         for module in model.modules():
             if type(module) is nn.Linear:
@@ -46,8 +51,45 @@ def restore(model: nn.Module) -> nn.Module:
         if type(module) is Linear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
         elif isinstance(module, Attention):
-            module.__dict__.pop("linear", None)
+            for name in ("linear", "attend"):
+                module.__dict__.pop(name, None)
     return model
+
+
+def attend_few(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Allowed,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    """:func:`~family.core.attention.attend`, written out where scores are few."""
+    if not allowed.causal and few_scores(queries, keys):
+        return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
+    return attend(queries, keys, values, allowed, dropout, scale, cap)
+
+
+def few_scores(queries: Tensor, keys: Tensor) -> bool:
+    """Whether, decoding on the CPU, products over the whole batch beat the fused kernel: it takes
+    some microseconds for each head however few its scores are. In half precision it alone is exact.
+
+    Args:
+        queries, keys: ``(batch, heads, tokens, head_dim)``.
+    """
+    # First of all: a step that is compiled or exported must not depend on the sizes it is made with.
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    batch, heads, count, _ = queries.shape
+    return (
+        count > 1
+        and count * keys.shape[2] <= 2048
+        and batch * heads >= 32
+        and heads == keys.shape[1]
+        and queries.device.type == "cpu"
+        and queries.dtype in (torch.float32, torch.float64)
+    )
 
 
 class Linear(nn.Linear):

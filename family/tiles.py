@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from family.core.activation import soft_cap
 from family.core.attention import Attention, attend
 from family.core.cache import Cache, KeyValues
 from family.core.config import TransformerConfig
+from family.core.functions import soft_cap
 from family.core.mask import Allowed, Shared, allow_own
 from family.core.transformer import Transformer
 

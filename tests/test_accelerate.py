@@ -18,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import family
 from family import Transformer, TransformerConfig
 from family import accelerate as module
-from family.accelerate import Linear, accelerate, linear, restore
+from family.accelerate import Linear, accelerate, attend_few, linear, restore
+from family.core.attention import attend
+from family.core.mask import allow
 
 SHAPES = [((4, 64, 256), 512), ((256, 512), 256), ((2, 2, 64, 256), 256)]
 """Of the input, and the width of the output: wide, narrow, square; all worth a call of oneDNN."""
@@ -216,6 +218,7 @@ def test_a_model_computes_what_it_did_and_goes_back() -> None:
     close([model(x, context=x, query_position=position)], [expected])
     assert [type(m) for m in restore(model).modules()] == kinds
     assert model.blocks[0].self_attention.sublayer.linear is F.linear
+    assert model.blocks[0].self_attention.sublayer.attend is attend
 
 
 def test_other_processors_keep_their_layers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,3 +235,22 @@ def test_quantisation_by_type_finds_every_layer() -> None:
         quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
         left = [m for m in quantised.modules() if isinstance(m, torch.nn.Linear)]
         assert linear_layers and not left
+
+
+def test_few_scores_give_what_the_fused_kernel_gives() -> None:
+    """Decoding several tokens a row goes another way on the CPU."""
+    queries, keys, values = (torch.randn(8, 4, n, 16) for n in (3, 9, 9))
+    mask = torch.rand(8, 1, 3, 9) > 0.5
+    mask[0, 0, 1] = False  # nothing to attend to
+    bias = torch.randn(1, 4, 3, 9)
+    for allowed in (allow(None, None, keys.dtype), allow(mask, bias, keys.dtype)):
+        with torch.no_grad():
+            assert module.few_scores(queries, keys)
+            ours = attend_few(queries, keys, values, allowed)
+            torch.testing.assert_close(ours, attend(queries, keys, values, allowed))
+
+
+def test_half_precision_stays_with_the_fused_kernel() -> None:
+    queries, keys = (torch.randn(8, 4, n, 16, dtype=torch.bfloat16) for n in (3, 9))
+    with torch.no_grad():
+        assert not module.few_scores(queries, keys)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from family.core.activation import soft_cap
 from family.core.cache import KeyValues, Progress, Projected
 from family.core.config import TransformerConfig
-from family.core.init import fused
+from family.core.functions import soft_cap
+from family.core.init import fused, make_norm
 from family.core.mask import Allowed, Shared, allow_context, allow_own
-from family.core.norm import make_norm
 from family.core.rotary import apply_rotary
 
 
@@ -27,10 +26,9 @@ def attend(
     scale: float | None = None,
     cap: float | None = None,
 ) -> Tensor:
-    """``softmax(scale * queries keys^T) values`` by the fastest kernel there is, zero where nothing is
-    allowed; ``(batch, heads, tokens, head_dim)``, of keys and values maybe fewer heads."""
-    grouped = queries.shape[1] != keys.shape[1]
-    if cap is not None or (not allowed.causal and few_scores(queries, keys)):
+    """``softmax(scale * queries keys^T) values``, zero where nothing is allowed; ``(batch, heads, tokens,
+    head_dim)``, of keys and values maybe fewer heads."""
+    if cap is not None:
         return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
     attended = F.scaled_dot_product_attention(
         queries,
@@ -40,30 +38,9 @@ def attend(
         dropout,
         is_causal=allowed.causal,
         scale=scale,
-        enable_gqa=grouped,
+        enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return attended if allowed.nothing is None else attended.masked_fill(allowed.nothing, 0.0)
-
-
-def few_scores(queries: Tensor, keys: Tensor) -> bool:
-    """Whether, decoding on the CPU, products over the whole batch beat the fused kernel: it takes
-    some microseconds for each head however few its scores are. In half precision it alone is exact.
-
-    Args:
-        queries, keys: ``(batch, heads, tokens, head_dim)``.
-    """
-    # First of all: a step that is compiled or exported must not depend on the sizes it is made with.
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    batch, heads, count, _ = queries.shape
-    return (
-        count > 1
-        and count * keys.shape[2] <= 2048
-        and batch * heads >= 32
-        and heads == keys.shape[1]
-        and queries.device.type == "cpu"
-        and queries.dtype in (torch.float32, torch.float64)
-    )
 
 
 def attend_eagerly(
@@ -132,44 +109,36 @@ class Attention(nn.Module):
         self.key_norm: nn.Module = nn.Identity()
         self.whole = config.qk_norm_whole and config.qk_norm is not None
         if isinstance(config.qk_norm, str):
-            norm = partial(make_norm, config.qk_norm, eps=config.norm_eps, bias=config.norm_bias)
-            self.query_norm = norm(dim=query_dim if self.whole else head_dim)
-            self.key_norm = norm(dim=kv_dim if self.whole else head_dim)
+            dims = (query_dim, kv_dim) if self.whole else (head_dim, head_dim)
+            self.query_norm, self.key_norm = (make_norm(config, d, config.qk_norm) for d in dims)
         self.record: list[Tensor] | None = None
 
-    def forward(
-        self, x: Tensor, shared: Shared = Shared(), state: KeyValues | Projected | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, shared: Shared = Shared(), state: Any = None) -> Tensor:
         """Attend from ``x`` to itself, or to ``shared.context``.
 
         Args:
             x: ``(batch, queries, dim)``.
             shared: masks, positions, context.
-            state: keys and values of earlier tokens, extended in place; those of the context, which
-                may be left out from the second step on.
+            state: :class:`~family.core.cache.KeyValues` of earlier tokens, extended in place; across,
+                :class:`~family.core.cache.Projected`, after whose first use the context may be left out.
 
         Returns:
             ``(batch, queries, dim)``.
         """
-        if isinstance(state, Projected):
-            queries, keys, values = self._across(x, shared, state)
-        else:
-            queries, keys, values = (
-                self._across(x, shared, None) if self.cross else self._project(x, shared)
-            )
         if self.cross:
+            queries, keys, values = self._across(x, shared, state)
             allowed = shared.context_allowed or allow_context(shared, x.dtype)
         else:
-            if shared.rotary is not None:
+            queries, keys, values = self._project(x, shared)
+            if self.config.position == "rotary":
+                if shared.rotary is None:
+                    raise ValueError(
+                        "position='rotary': a Transformer, or you, must give shared.rotary."
+                    )
                 queries = apply_rotary(queries, shared.rotary)
                 keys = apply_rotary(keys, shared.rotary)
-            elif self.config.position == "rotary":
-                raise ValueError(
-                    "position='rotary' needs shared.rotary, which a Transformer makes: a block or an "
-                    "attention by itself is handed what family.core.rotary.Rotary returns."
-                )
             if state is not None:
-                keys, values = state.append(keys, values)  # type: ignore[union-attr]
+                keys, values = state.append(keys, values)
             allowed = shared.allowed or allow_own(self.config, shared, x)
         dropout = self.dropout if self.training else 0.0
         if self.record is None:
@@ -183,10 +152,8 @@ class Attention(nn.Module):
             self.record.append(weights.detach())
         return self.out(attended.transpose(1, 2).flatten(2))
 
-    def new_state(self, like: Tensor, rows: int, progress: Progress) -> KeyValues | Projected:
+    def new_state(self, like: Tensor, rows: int, progress: Progress) -> KeyValues:
         """An empty state for so many rows, in the dtype and on the device of ``like``."""
-        if self.cross:
-            return Projected()
         window = self.config.window if self.config.causal else None
         return KeyValues(like, (rows, self.kv_heads, self.head_dim), window, progress)
 

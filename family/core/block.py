@@ -15,8 +15,8 @@ from family.core.cache import BlockState, Progress, Projected
 from family.core.config import TransformerConfig
 from family.core.experts import Experts
 from family.core.feedforward import FeedForward
+from family.core.init import make_norm
 from family.core.mask import Shared
-from family.core.norm import make_norm
 
 MIXERS: dict[str, type[nn.Module]] = {"attention": Attention}
 FEEDFORWARDS: dict[str, type[nn.Module]] = {"dense": FeedForward, "experts": Experts}
@@ -49,16 +49,13 @@ class Residual(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        order, affine = config.norm_order, config.condition_dim is None
-        self.order = order
+        self.order = order = config.norm_order
         self.norm: nn.Module = nn.Identity()
         if norm or order != "pre":
-            self.norm = make_norm(
-                config.norm, config.dim, config.norm_eps, config.norm_bias, affine
-            )
+            self.norm = make_norm(config, affine=config.condition_dim is None)
         self.branch_norm: nn.Module = nn.Identity()
         if order == "sandwich":
-            self.branch_norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
+            self.branch_norm = make_norm(config)
         self.sublayer = sublayer
         self.dropout, self.drop_path = config.dropout, drop_path
         self.scale = self.modulation = None

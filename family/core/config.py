@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import reprlib
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from family.core.activation import ACTIVATIONS
-from family.core.norm import NORMS
+from family.checks import check_value
+from family.core.functions import ACTIVATIONS, NORMS
 from family.core.rotary import RotaryScaling
 
 POSITIONS = ("none", "sinusoidal", "timing", "learned", "rotary", "relative", "alibi")
@@ -20,13 +17,6 @@ NORM_ORDERS = ("pre", "post", "sandwich", "branch")
 MIXERS = ("attention",)
 FEEDFORWARDS = ("dense", "experts")
 SCALING = "rotary_scaling"
-KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a name",
-    NoneType: "None",
-}
 WHOLE = (
     *("dim", "depth", "final_norm", "causal", "context_dim", "condition_dim", "max_tokens"),
     *("rotary_axes", "drop_path", "init_std", "activation_checkpointing", "layers"),
@@ -299,26 +289,3 @@ def as_scaling(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) == 4:
         return RotaryScaling.llama3(*value)
     return value
-
-
-def check_value(name: str, value: Any, kinds: tuple[Any, ...]) -> None:
-    """A value against the annotation of its field; counts are at least 1, other numbers at least 0.
-
-    Raises:
-        ValueError: it does not fit.
-    """
-    if not any(fits(value, kind) for kind in kinds):
-        words = " or ".join(KINDS.get(kind, f"a {kind.__name__}") for kind in kinds)
-        raise ValueError(f"{name} must be {words}, not {reprlib.repr(value)}.")
-    least = 1 if int in kinds else 0
-    if isinstance(value, int | float) and value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}.")
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type: booleans are no numbers, whole numbers will do as floats."""
-    if isinstance(value, bool):
-        return kind is bool
-    if kind is float:
-        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # finite
-    return isinstance(value, kind)

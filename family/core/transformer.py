@@ -13,9 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from family.core.block import Block
 from family.core.cache import Cache, KeyValues, Progress
 from family.core.config import TransformerConfig
-from family.core.init import initialise
+from family.core.init import initialise, make_norm
 from family.core.mask import Shared, allow_context, allow_own
-from family.core.norm import make_norm
 from family.core.position import AlibiBias, RelativeBias, count_positions
 from family.core.rotary import Rotary
 
@@ -40,7 +39,7 @@ class Transformer(nn.Module):
         )
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
-            self.norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
+            self.norm = make_norm(config)
         turning = [rotary_arguments(layer) for layer in self.configs]
         tables = [found for found in dict.fromkeys(turning) if found is not None]
         self.rotaries = nn.ModuleList(Rotary(*arguments) for arguments in tables)
@@ -128,10 +127,16 @@ class Transformer(nn.Module):
             positions, cache: as :meth:`forward`'s.
         """
         told = self._tell(x, shared, positions, cache)
-        saving = self.config.activation_checkpointing and self.training
         for i, block in enumerate(self.blocks):
             state = None if cache is None else cache.layers[i]
-            yield partial(run_saving if saving else run, block, told[self.first_alike[i]], state)
+            yield partial(self._step, block, told[self.first_alike[i]], state)
+
+    def _step(self, block: Any, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
+        if changes:
+            shared = shared._replace(**changes)
+        if self.config.activation_checkpointing and self.training:
+            return checkpoint(block, x, shared, state, use_reentrant=False)
+        return block(x, shared, state)
 
     def _tell(
         self, x: Tensor, shared: Shared, positions: Tensor | None, cache: Cache | None
@@ -199,13 +204,3 @@ def rotary_arguments(config: TransformerConfig) -> tuple[Any, ...] | None:
     if config.position != "rotary":
         return None
     return config.rotary_dim, config.rotary_base, config.rotary_axes, config.rotary_scaling
-
-
-def run(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
-    """One block, with some of what it shares changed."""
-    return block(x, shared._replace(**changes) if changes else shared, state)
-
-
-def run_saving(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
-    """:func:`run`, whose intermediate results are computed again for the gradients."""
-    return checkpoint(partial(run, block, shared, state, **changes), x, use_reentrant=False)

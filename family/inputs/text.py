@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
-from family.core.init import init_linear
-from family.core.norm import make_norm
+from family.core.init import init_linear, make_norm
 from family.inputs.position import make_position
 
 
@@ -65,7 +64,7 @@ class TextEmbedding(nn.Module):
             nn.init.normal_(self.token_types.weight, std=std)
         self.norm: nn.Module = nn.Identity()
         if norm:
-            self.norm = make_norm(config.norm, dim, config.norm_eps, config.norm_bias)
+            self.norm = make_norm(config, dim)
         self.projection: nn.Module = nn.Identity()
         if dim != config.dim:
             self.projection = nn.Linear(dim, config.dim)

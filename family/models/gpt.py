@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from family.core.activation import soft_cap
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
+from family.core.functions import soft_cap
 from family.core.transformer import Transformer
 from family.generation import LogitsHook, search_or_sample, stream
 from family.generation.compiled import compile_step
