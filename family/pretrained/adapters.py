@@ -251,14 +251,14 @@ def read_whole(
     model: nn.Module,
     layout: Format,
     theirs: Mapping[str, Tensor],
-    modules: Sequence[str],
+    saved: Sequence[str],
     layers: Collection[str],
 ) -> list[nn.Parameter]:
     """Put weights in the place of the model's.
 
     Args:
         theirs: by their names.
-        modules: of theirs, which must be here if the model has them.
+        saved: modules of theirs, which must be here if the model has them.
         layers: ours that are adapted, whose weights must be what they are.
 
     Returns:
@@ -268,11 +268,12 @@ def read_whole(
         ValueError: one that is missing, has no place, or has another shape.
     """
     left, replaced = set(theirs), []
+    tables = layout.table(model), layout.loaded(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     owners = Counter(map(id, parameters.values()))
     for name, ours in parameters.items():
         try:
-            rows = [place(names, name) for names in (layout.table(model), layout.loaded(model))]
+            rows = [place(names, name) for names in tables]
         except KeyError:
             continue
         for row in rows:
@@ -280,7 +281,7 @@ def read_whole(
             if theirs.keys() >= {*given}:
                 break
         else:
-            wanted = [n for row in rows for n in row.theirs if within(n, modules)]
+            wanted = [n for row in rows for n in row.theirs if within(n, saved)]
             if wanted:
                 raise ValueError(f"{wanted[0]} is not there, though modules_to_save says so.")
             continue
@@ -372,6 +373,8 @@ def strength(config: Mapping[str, Any], name: str) -> tuple[int, float]:
         number(field, pattern_value(config.get(patterns) or {}, name, config[field]))
         for field, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
     )
+    if rank != int(rank) or rank < 1:
+        raise TypeError(f"r={rank!r} is no rank")
     return int(rank), alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 

@@ -153,19 +153,23 @@ def format_of(plain: nn.Module, base: str | Path, format: str | None) -> Format:
     """
     if format is not None:
         return named_format(format)
-    model_type = base_config(base).get("model_type")
+    config = base_config(base)
+    if "architecture" in config:  # as timm's, see sources.read_model
+        return FORMATS["timm"]
     fitting: dict[frozenset[str], Format] = {}
     for layout in FORMATS.values():
-        if model_type in layout.model_types:
+        if config.get("model_type") in layout.model_types:
             return layout
         if layout.member is type(plain) and expresses(layout, plain):
             fitting.setdefault(frozenset(modules(layout.loaded(plain), plain)), layout)
     if len(fitting) == 1:
         return fitting.popitem()[1]
-    known = ", ".join(layout.name for layout in fitting.values()) or "none"
+    member, found = type(plain).__name__, ", ".join(layout.name for layout in fitting.values())
     raise ValueError(
-        f"the base {base} does not say its format, and of those that can express this "
-        f"{type(plain).__name__} there is not one alone, but {known}: give format."
+        f"the base {base} does not say its format, and {found} can all express this {member}: give "
+        "format."
+        if fitting
+        else f"no published format can express this {member}."
     )
 
 

@@ -227,7 +227,7 @@ def read_adapted(folder: Path, classes: bool) -> Published:
     try:
         return replace(find(base, classes, adapted=False), adapter=folder)
     except ValueError as error:
-        raise ValueError(f"{folder / adapters.CONFIG}: of its base: {error}") from None
+        raise ValueError(f"{folder / adapters.CONFIG}: its base cannot be had: {error}") from None
 
 
 def find_folder(source: str) -> Path:

@@ -1,131 +1,43 @@
-"""LoRA adapters in peft's layout: what peft computes with them we compute, and what we write it reads."""
+"""LoRA adapters in peft's layout: what peft computes with them we compute, or it is refused."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
 import family
-from family.pretrained.lora import adapted, add_lora, merge_lora, unmerge_lora
+from family.pretrained.adapters import modules
+from family.pretrained.formats import FORMATS
+from family.pretrained.lora import adapted, merge_lora, unmerge_lora
 from tasks.published import open_published
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
-import peft
-from cases import causal, contrast, encoders, seq2seq, vision
+from cases import causal, encoders
 from folders import message_of
-from harness import cast, made_loss, randomise
+from harness import made_loss, read
+from lora import (
+    CASES,
+    WEIGHTS,
+    answers,
+    by_peft,
+    change,
+    equal,
+    gradients,
+    loaded_by_peft,
+    matters,
+    rewrite,
+    strictly,  # noqa: F401
+)
 
-CASES = {
-    case.member: case
-    for cases in (causal, contrast, encoders, seq2seq, vision)
-    for case in cases.CASES
-}
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@pytest.fixture(autouse=True)
-def strictly():
-    """peft warns of what it did not find, or did not expect."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-def base_of(name, folder):
-    """Their model in float64, of random weights, saved in a folder."""
-    torch.manual_seed(0)
-    case = CASES[name]
-    theirs = case.build().eval()
-    randomise(theirs, case.keep)
-    theirs = theirs.double()
-    theirs.save_pretrained(folder / "base")
-    return theirs
-
-
-def learn(model):
-    """As if the adapters had learnt something."""
-    generator = torch.Generator().manual_seed(4)
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data = 0.3 * noise.to(parameter.dtype)
-    return model
-
-
-def by_peft(name, folder, whole=(), **options):
-    """A base, and adapters that peft puts in and saves beside it; ``whole`` modules learn too."""
-    base = base_of(name, folder)
-    if whole:
-        options["modules_to_save"] = [*whole]
-    model = peft.get_peft_model(base, peft.LoraConfig(**{"r": 3, "lora_alpha": 5, **options}))
-    model.peft_config["default"].base_model_name_or_path = str(folder / "base")
-    learn(model.eval())
-    for name, parameter in model.named_parameters():
-        if "modules_to_save" in name:
-            parameter.data = parameter.data.flip(0)
-    saved_by_peft(model, folder / "adapter")
-    return model
-
-
-def saved_by_peft(model, folder):
-    with warnings.catch_warnings():
-        # Beside an adapted head it writes the base's tables too.
-        warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
-        model.save_pretrained(folder)
-
-
-def loaded_by_peft(name, folder, adapter="adapter"):
-    base = type(CASES[name].build()).from_pretrained(folder / "base", dtype=torch.float64)
-    return peft.PeftModel.from_pretrained(base, folder / adapter, is_trainable=True).eval()
-
-
-def answers(name, model, side="ours"):
-    case = CASES[name]
-    return getattr(case, side)(model, cast(case.batch(), torch.float64))
-
-
-def equal(ours, theirs):
-    assert theirs.abs().max() > 0.1
-    torch.testing.assert_close(ours, theirs, **EXACT)
-
-
-def matters(name, folder, answer):
-    """The base alone answers otherwise."""
-    base = answers(name, family.from_pretrained(folder / "base"))
-    assert (base - answer).abs().max() > 1e-2 * answer.abs().max()
-
-
-def gradients(model, folder):
-    """The gradients of A and B by the names of a file, the way that A and B take."""
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            parameter.data = parameter.grad
-    family.save_adapter(model, folder / "gradients", folder / "base")
-    return load_file(folder / "gradients" / WEIGHTS)
-
-
-def change(folder, **fields):
-    file = folder / CONFIG
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
-
-
-def rewrite(folder, new):
-    """Other weights, made of those in the file."""
-    save_file(new(load_file(folder / WEIGHTS)), folder / WEIGHTS)
-
-
-# --- Reading ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,18 +159,15 @@ def test_an_adapter_of_the_bare_stack(tmp_path):
 def test_names_of_older_versions(tmp_path):
     """Before version 5 of transformers, modules were called what weights in files still are."""
     theirs = by_peft("ViT", tmp_path, target_modules=["q_proj", "fc2"])
-    new, old = (
-        (".layers.", "attention.q_proj", "mlp.fc2"),
-        (
-            ".encoder.layer.",
-            "attention.attention.query",
-            "output.dense",
-        ),
-    )
+    older = {
+        ".layers.": ".encoder.layer.",
+        "attention.q_proj": "attention.attention.query",
+        "mlp.fc2": "output.dense",
+    }
 
     def renamed(name):
-        for ours, before in zip(new, old, strict=True):
-            name = name.replace(ours, before)
+        for now, before in older.items():
+            name = name.replace(now, before)
         return name
 
     rewrite(tmp_path / "adapter", lambda w: {renamed(n): v for n, v in w.items()})
@@ -302,17 +211,11 @@ def test_where_the_base_may_lie(tmp_path, monkeypatch, place):
 
 def test_the_tokenizer_of_the_adapter_goes_first(tmp_path):
     by_peft("Llama", tmp_path, target_modules=["q_proj"])
-    texts = {"base": ["one two"], "adapter": ["three four five"]}
-    for folder, own in texts.items():
-        tokenizer = family.inputs.tokenizer.tokenizers.Tokenizer(
-            family.inputs.tokenizer.tokenizers.models.WordLevel(
-                {word: i for i, word in enumerate(own[0].split())}, unk_token=own[0].split()[0]
-            )
-        )
-        tokenizer.save(str(tmp_path / folder / "tokenizer.json"))
-        assert family.from_pretrained(tmp_path / "adapter").tokenizer.vocab_size == len(
-            own[0].split()
-        )
+    for folder, words in (("base", 2), ("adapter", 3)):
+        vocabulary = {f"word{i}": i for i in range(words)}
+        inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="word0"))
+        inner.save(str(tmp_path / folder / "tokenizer.json"))
+        assert family.from_pretrained(tmp_path / "adapter").tokenizer.vocab_size == words
 
 
 def test_merged_and_trained_as_before(tmp_path):
@@ -332,115 +235,17 @@ def test_merged_and_trained_as_before(tmp_path):
     torch.testing.assert_close(answers("Llama", whole.double()), expected, rtol=1e-4, atol=1e-4)
 
 
-# --- Writing ---------------------------------------------------------------------------------
+PUBLISHED = {case.format: case for case in CASES.values() if case.format in FORMATS}
 
 
-@pytest.mark.parametrize(
-    ("name", "targets"),
-    [
-        ("Llama", ["*.qkv", "*.out"]),
-        ("Llama", ["*.qkv.q", "*.qkv.v", "*.up.value", "*blocks.1.*.down"]),
-        ("GPT-2", ["*.qkv", "*.out", "*.up", "*.down"]),
-        ("GPT-2", ["*.qkv.q", "*.qkv.v"]),
-        ("GPT-NeoX, Pythia", ["*.qkv", "*.out"]),
-        ("GPT-NeoX, Pythia", ["*.qkv.k", "head"]),
-        ("BERT, masked tokens", ["*.qkv", "*.out", "*.up", "masked_head.dense"]),
-        ("BERT", ["*.qkv.v", "*.down"]),
-        ("T5", ["*.qkv", "*.query", "*.key_value", "*.out"]),
-        ("T5 v1.1", ["encoder.*.qkv.k", "*.key_value.v", "*.up"]),
-        ("CLIP", ["image*.qkv", "text*.up"]),
-        ("ViT", ["*.qkv", "*.out", "*.up"]),
-        ("DINOv2, gated, classes", ["*.qkv", "*.up.gate"]),
-        ("DETR", ["decoder*.qkv", "*.query", "*.out"]),
-    ],
-    ids=str,
-)
-def test_peft_loads_what_we_write_and_so_do_we(tmp_path, name, targets):
-    base_of(name, tmp_path)
-    ours = family.from_pretrained(tmp_path / "base")
-    add_lora(ours, 4, alpha=6, targets=targets)
-    expected = answers(name, learn(ours)).detach()
-    matters(name, tmp_path, expected)
-    family.save_adapter(ours, tmp_path / "adapter", tmp_path / "base")
-    theirs = loaded_by_peft(name, tmp_path)
-    equal(answers(name, theirs, "theirs").detach(), expected)
-    equal(answers(name, family.from_pretrained(tmp_path / "adapter")).detach(), expected)
-    saved_by_peft(theirs, tmp_path / "again")
-    equal(answers(name, family.from_pretrained(tmp_path / "again")).detach(), expected)
-
-
-def test_peft_finds_the_class_of_the_base(tmp_path):
-    base_of("Llama", tmp_path)
-    ours = family.from_pretrained(tmp_path / "base")
-    add_lora(ours, 2)
-    family.save_adapter(learn(ours), tmp_path / "adapter", tmp_path / "base")
-    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").double()
-    equal(answers("Llama", theirs, "theirs"), answers("Llama", ours))
-
-
-def test_adapters_of_unlike_strength_meet_in_one_layer(tmp_path):
-    """Ranks add up, and each keeps its own strength; what a base holds apart stays apart."""
-    by_peft(
-        "Llama",
-        tmp_path,
-        target_modules=["q_proj", "v_proj", "up_proj"],
-        rank_pattern={"v_proj": 2},
-        alpha_pattern={"q_proj": 9},
-    )
-    ours = family.from_pretrained(tmp_path / "adapter")
-    family.save_adapter(ours, tmp_path / "again", tmp_path / "base")
-    weights = load_file(tmp_path / "adapter" / WEIGHTS)
-    assert all(
-        torch.equal(v, weights[n]) for n, v in load_file(tmp_path / "again" / WEIGHTS).items()
-    )
-
-    base_of("GPT-2", tmp_path)
-    model = family.from_pretrained(tmp_path / "base")
-    add_lora(model, 4, targets=["*.qkv.q", "*.qkv.v"])
-    for _, layer in adapted(model):
-        query, value = layer.adapters
-        layer.adapters = query._replace(alpha=3.0), value._replace(alpha=8.0)
-    expected = answers("GPT-2", learn(model))
-    family.save_adapter(model, tmp_path / "fused", tmp_path / "base")
-    assert json.loads((tmp_path / "fused" / CONFIG).read_text())["r"] == 8
-    equal(answers("GPT-2", loaded_by_peft("GPT-2", tmp_path, "fused"), "theirs"), expected)
-
-
-def test_a_base_of_our_own(tmp_path):
-    """Its folder does not say a format: the only one that fits is taken, or the caller's."""
-    model = family.llama(97, dim=16, depth=2, heads=2)
-    family.save_pretrained(model, tmp_path / "base")
-    add_lora(model, 2)
-    family.save_adapter(learn(model), tmp_path / "adapter", tmp_path / "base")
-    names = load_file(tmp_path / "adapter" / WEIGHTS)
-    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names
-    again, ids = family.from_pretrained(tmp_path / "adapter"), torch.arange(5)[None]
-    torch.testing.assert_close(again(ids), model(ids))
-
-    both = family.gpt2(97, dim=16, depth=2, heads=2)
-    family.save_pretrained(both, tmp_path / "both")
-    add_lora(both, 2)
-    with pytest.raises(ValueError, match="gpt2, opt"):
-        family.save_adapter(both, tmp_path / "adapters", tmp_path / "both")
-    for format in ("gpt2", "opt"):
-        family.save_adapter(learn(both), tmp_path / format, tmp_path / "both", format=format)
-        again = family.from_pretrained(tmp_path / format)
-        torch.testing.assert_close(again(ids), both(ids))
-
-
-def test_a_base_in_the_cache_of_the_hub_says_its_format(tmp_path, monkeypatch):
-    base_of("GPT-2", tmp_path)
-    model = family.from_pretrained(tmp_path / "base")
-    add_lora(model, 2)
-    cached = lambda source, file: str(tmp_path / "base" / file)  # noqa: E731
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
-    family.save_adapter(model, tmp_path / "adapter", "someone/base")
-    config = json.loads((tmp_path / "adapter" / CONFIG).read_text())
-    assert config["base_model_name_or_path"] == "someone/base"
-    assert config["fan_in_fan_out"] and config["target_modules"] == [
-        "c_attn",
-        *(f"transformer.h.{layer}.attn.c_proj" for layer in range(3)),
-    ]
+@pytest.mark.parametrize("format", PUBLISHED)
+def test_modules_are_called_so_in_memory(format):
+    case = PUBLISHED[format]
+    theirs = case.build()
+    ours, layout = read(case, theirs), FORMATS[format]
+    names, known = modules(layout.loaded(ours), ours), dict(theirs.named_modules())
+    assert names
+    assert all(name in known or name.removeprefix(layout.prefix) in known for name in names)
 
 
 # --- Refusals --------------------------------------------------------------------------------
@@ -479,6 +284,7 @@ def copied(adapter, tmp_path):
         {"r": 4},
         {"rank_pattern": {"v_proj": 2}},
         {"r": "many"},
+        {"r": 0},
         {"alpha_pattern": {"q_proj": None}},
         {"rank_pattern": 7},
         {"target_modules": ["q_proj"]},
@@ -496,7 +302,7 @@ def test_what_a_config_says_and_we_do_not_carry(copied, fields):
     assert str(copied) in message and message.endswith(".")
     (name, value), *_ = fields.items()
     if name in ("r", "rank_pattern") and value != 7:
-        assert "shape (" in message or "many" in message
+        assert "shape (" in message or f"r={value!r}" in message
     elif name == "alpha_pattern":
         assert "lora_alpha=None" in message
     elif name == "layers_to_transform":
@@ -557,7 +363,7 @@ def test_weights_that_do_not_fit(copied, weights, words):
 
 def test_folders_that_do_not_hold_what_they_should(copied, tmp_path):
     change(copied, base_model_name_or_path=str(copied))
-    assert f"of its base: {copied} is itself an adapter" in message_of(copied)
+    assert f"its base cannot be had: {copied} is itself an adapter" in message_of(copied)
     change(copied, base_model_name_or_path=str(tmp_path / "base"))
     (copied / WEIGHTS).unlink()
     assert "adapter_model.bin" in message_of(copied)
@@ -567,9 +373,8 @@ def test_folders_that_do_not_hold_what_they_should(copied, tmp_path):
 
 def test_a_tied_head_is_not_adapted(tmp_path):
     """It would be one thing unmerged, and another merged."""
-    base_of("GPT-2", tmp_path)
-    by_peft("GPT-2", tmp_path / "x", target_modules=["c_attn"], fan_in_fan_out=True)
-    folder = tmp_path / "x" / "adapter"
+    by_peft("GPT-2", tmp_path, target_modules=["c_attn"], fan_in_fan_out=True)
+    folder = tmp_path / "adapter"
     rewrite(
         folder,
         lambda w: (
@@ -582,28 +387,3 @@ def test_a_tied_head_is_not_adapted(tmp_path):
     )
     change(folder, target_modules=["c_attn", "lm_head"])
     assert "head shares its weight with embedding.tokens.weight" in message_of(folder)
-
-
-def test_what_cannot_be_written(tmp_path):
-    def saving(model, said, **options):
-        with pytest.raises(ValueError, match=said):
-            family.save_adapter(model, tmp_path / "x", "base", **options)
-        assert not (tmp_path / "x").exists()
-
-    model = family.llama(97, dim=16, depth=1, heads=2)
-    saving(model, "no LoRA layers: add_lora")
-    add_lora(model, 2)
-    saving(model, "format='gpt3' is unknown", format="gpt3")
-    saving(model, "format='gpt2'", format="gpt2")
-    tied = family.gpt2(97, dim=16, depth=1, heads=2)
-    add_lora(tied, 2)
-    tied.head.requires_grad_(True)
-    saving(tied, "embedding.tokens.weight learns beside the adapters", format="gpt2")
-    saving(torch.nn.Linear(2, 2), "no LoRA layers")
-    clip = family.clip_small(61, dim=16, depth=1, heads=2, eos_id=60)
-    add_lora(clip, 2)
-    saving(clip, "open_clip.*no linear layer of its own", format="open_clip")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    with pytest.raises(ValueError, match="not empty"):
-        family.save_adapter(model, tmp_path / "full", "base")
