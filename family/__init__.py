@@ -36,7 +36,7 @@ from family.models.seq2seq import (
 )
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
 from family.models.vit import ViT, vit_base, vit_small, vit_tiny
-from family.pretrained import from_pretrained, save_pretrained
+from family.pretrained import from_pretrained, save_adapter, save_pretrained
 
 __all__ = [
     "BERT",
@@ -83,6 +83,7 @@ __all__ = [
     "llama",
     "record_attention",
     "roberta_base",
+    "save_adapter",
     "save_pretrained",
     "segmenter_small",
     "segmenter_tiny",

@@ -55,6 +55,21 @@ FORMATS: dict[str, Format] = {
 """By the names that ``save_pretrained(format=...)`` takes."""
 
 
+def named_format(name: str, *more: str) -> Format:
+    """The format of a name.
+
+    Args:
+        more: names that the caller knows beside.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in FORMATS:
+        choices = ", ".join((*FORMATS, *more))
+        raise ValueError(f"format={name!r} is unknown; choose one of: {choices}.")
+    return FORMATS[name]
+
+
 def find_format(config: dict[str, Any], origin: str) -> Format:
     """The format of a ``config.json`` of the hub.
 
