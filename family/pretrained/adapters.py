@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from family.pretrained.formats import FORMATS
 from family.pretrained.lora import Adapter, adapted, linear_layers, projections, put_adapters
-from family.pretrained.table import LAYER, Format, Names, as_row, join, owner_of, place, split
+from family.pretrained.table import NUMBERED, Format, Names, as_row, join, owner_of, place, split
 from family.pretrained.weights import Weights, open_file, read_json, read_pickled
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -338,7 +338,7 @@ def check_targets(
             )
     for name, (layer, rows, _) in places.items():
         # Of what is no block, their model may have other parts than ours.
-        missing = LAYER.search(layer) and (layer, int(rows.min())) not in there
+        missing = NUMBERED.search(layer) and (layer, int(rows.min())) not in there
         if missing and targeted(config, name):
             raise ValueError(
                 f"{origin} has no adapter of {name}, which its config's target_modules ask for."
