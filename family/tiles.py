@@ -16,6 +16,8 @@ from family.core.functions import soft_cap
 from family.core.mask import Allowed, Shared, allow_own
 from family.core.transformer import Transformer
 
+DEVICES = ("cuda",)
+"""Where the kernel is fast, and has gradients."""
 TILE = 128
 """Queries and keys of a tile, under twice which there is nothing to leave out."""
 
@@ -45,7 +47,7 @@ def allow_tiles(
 def worth_tiles(config: TransformerConfig, shared: Shared, x: Tensor) -> bool:
     """Whether tiles can say it, and say it better than a mask."""
     padding = shared.mask
-    if not x.is_cuda or x.shape[1] < 2 * TILE or (config.head_dim or 0) < 16:
+    if x.device.type not in DEVICES or x.shape[1] < 2 * TILE or (config.head_dim or 0) < 16:
         return False
     if shared.bias is not None or (torch.is_grad_enabled() and config.attention_dropout):
         return False
