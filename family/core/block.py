@@ -32,8 +32,7 @@ class Residual(nn.Module):
 
     ``norm`` stands before the sublayer ("pre"), after the sum ("post") or after the sublayer
     ("branch"); "sandwich" has one before, and ``branch_norm``. A condition shifts and scales what the
-    sublayer reads and gates what it adds (DiT, Peebles & Xie 2023, section 3.2); the norm then learns
-    neither.
+    sublayer reads and gates what it adds (DiT, section 3.2); the norm then learns neither.
 
     Args:
         sublayer: any module; the first argument is ``(batch, tokens, dim)``, as is the result.
@@ -77,7 +76,11 @@ class Residual(nn.Module):
         branch = self.norm(x) if self.order in ("pre", "sandwich") else x
         gate = None
         if self.modulation is not None:
-            shift, scale, gate = self._modulation(condition)
+            if condition is None:
+                width = self.modulation.in_features
+                raise ValueError(f"condition_dim={width} needs a condition (batch, {width}).")
+            each = condition if condition.dim() == 3 else condition.unsqueeze(1)
+            shift, scale, gate = self.modulation(F.silu(each)).chunk(3, dim=-1)
             branch = branch * (1 + scale) + shift
         branch = self.sublayer(branch, *args)
         if self.order != "pre":
@@ -93,16 +96,6 @@ class Residual(nn.Module):
                 branch = branch * branch.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
         total = (x if onto is None else onto) + branch
         return self.norm(total) if self.order == "post" else total
-
-    def _modulation(self, condition: Tensor | None) -> tuple[Tensor, ...]:
-        assert self.modulation is not None
-        if condition is None:
-            raise ValueError(
-                f"condition_dim={self.modulation.in_features} needs a condition (batch, condition_dim)."
-            )
-        if condition.dim() == 2:
-            condition = condition.unsqueeze(1)
-        return self.modulation(F.silu(condition)).chunk(3, dim=-1)
 
 
 class Block(nn.Module):

@@ -36,14 +36,13 @@ class KeyValues:
 
     def __init__(
         self, like: Tensor, shape: tuple[int, int, int], window: int | None, progress: Progress
-    ):
+    ) -> None:
         batch, kv_heads, head_dim = shape
-        size = progress.capacity
+        self.size, self.progress = progress.capacity, progress
         if window is not None:
-            size = min(size, window * progress.branches)
-        self.keys = like.new_zeros(batch, kv_heads, size, head_dim)
+            self.size = min(self.size, window * progress.branches)
+        self.keys = like.new_zeros(batch, kv_heads, self.size, head_dim)
         self.values = torch.zeros_like(self.keys)
-        self.size, self.progress = size, progress
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
@@ -142,11 +141,8 @@ class Cache:
         return self.positions(self.progress.column + columns)
 
     def positions(self, columns: Tensor) -> Tensor:
-        """Positions of columns, left padding not counted.
-
-        Returns:
-            ``(columns)``, or ``(batch, columns)`` where rows are padded.
-        """
+        """Positions of columns, left padding not counted: ``(columns)``, or ``(batch, columns)`` where
+        rows differ."""
         if self.branch_positions is not None:
             return self.branch_positions[:, columns]
         if self.mask is None:
@@ -164,26 +160,19 @@ class Cache:
         A step then reads one token of every branch, in columns side by side. Keys are never copied
         when a branch forks or ends: :meth:`follow` only changes what it sees.
         """
-        length, capacity = self.progress.length, self.progress.capacity
-        device = self.progress.filled.device
-        columns = torch.arange(length, device=device)
-        positions = self.positions(columns)
-        self.seen = torch.zeros(self.rows, count, capacity, dtype=torch.bool, device=device)
+        length, filled = self.progress.length, self.progress.filled
+        shape = self.rows, count, self.progress.capacity
+        positions = self.positions(torch.arange(length, device=filled.device))
+        self.seen = filled.new_zeros(shape, dtype=torch.bool)
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
-        self.branch_positions = torch.zeros(self.rows, capacity, dtype=torch.long, device=device)
+        self.branch_positions = filled.new_zeros(shape[::2])
         self.branch_positions[:, :length] = positions
         for state in self._others():
             state.branch(count)
 
     def visible(self, columns: Tensor, branches: int, window: int | None) -> Tensor:
-        """What branches that read one token each, in the columns to come, may attend to.
-
-        Args:
-            columns: ``(keys)``, those that a layer holds.
-
-        Returns:
-            ``(batch, branches, keys)``.
-        """
+        """What branches that read one token each, in the columns to come, may attend to of the
+        ``columns (keys)`` that a layer holds: ``(batch, branches, keys)``."""
         assert self.seen is not None and self.branch_positions is not None
         seen = self.seen[:, :, columns.clamp(min=0)] & (columns >= 0)
         if window is None or len(columns) <= window:

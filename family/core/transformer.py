@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from family.core.block import Block
-from family.core.cache import Cache, KeyValues, Progress
+from family.core.cache import Cache, Progress
 from family.core.config import TransformerConfig
 from family.core.init import initialise, make_norm
 from family.core.mask import Shared, allow_context, allow_own
-from family.core.position import AlibiBias, RelativeBias, count_positions
+from family.core.position import AlibiBias, RelativeBias
 from family.core.rotary import Rotary
 
 
@@ -40,9 +40,14 @@ class Transformer(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
             self.norm = make_norm(config)
-        turning = [rotary_arguments(layer) for layer in self.configs]
+        turning = [
+            (c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling)
+            if c.position == "rotary"
+            else None
+            for c in self.configs
+        ]
         tables = [found for found in dict.fromkeys(turning) if found is not None]
-        self.rotaries = nn.ModuleList(Rotary(*arguments) for arguments in tables)
+        self.rotaries = nn.ModuleList(Rotary(*arguments) for arguments in tables)  # type: ignore[arg-type]
         self.bias: nn.Module | None = None
         if config.position == "relative":
             sizes = config.heads, config.relative_buckets, config.relative_max_distance
@@ -88,8 +93,8 @@ class Transformer(nn.Module):
         Args:
             mask, documents, context, context_mask, query_position, context_position, condition: see
                 :class:`~family.core.mask.Shared`; key padding comes from the cache where there is one.
-            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0 (in each document), or
-                from the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
+            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from
+                the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
                 ``(batch, tokens, axes)``.
             cache: these tokens are appended in place; the caller then advances it.
             layers: a list that receives the output of every block, through the final norm (DETR's
@@ -156,7 +161,10 @@ class Transformer(nn.Module):
             if table is not None:
                 own = own._replace(rotary=rotary[table])
             if self.bias is not None and config.position != "none":
-                own = own._replace(bias=self._bias(x, positions, cache, state))
+                keys = positions
+                if cache is not None and state is not None:
+                    keys = cache.positions(state.columns(x.shape[1]))
+                own = own._replace(bias=self.bias(positions, keys).to(x.dtype))
             if config.mixer == "attention":
                 own = own._replace(allowed=self.allow(config, own, x, cache, state))
             told[first] = own
@@ -172,19 +180,7 @@ class Transformer(nn.Module):
             raise ValueError(f"rotary_axes={axes} needs positions (tokens, {axes}), not None.")
         if cache is not None:
             return cache.next_positions(x.shape[1])
-        if shared.documents is not None:
-            return count_positions(shared.documents)
         return torch.arange(x.shape[1], device=x.device)
-
-    def _bias(
-        self, x: Tensor, positions: Tensor | None, cache: Cache | None, state: KeyValues | None
-    ) -> Tensor:
-        """The bias of relative positions on scores."""
-        assert self.bias is not None
-        keys = positions
-        if cache is not None and state is not None:
-            keys = cache.positions(state.columns(x.shape[1]))
-        return self.bias(positions, keys).to(x.dtype)
 
     def new_cache(self, batch: int, capacity: int, branches: int = 1) -> Cache:
         """An empty cache in the dtype and on the device of the model.
@@ -197,10 +193,3 @@ class Transformer(nn.Module):
         progress = Progress(capacity, branches, like.device)
         states = [block.new_state(like, batch, progress) for block in self.blocks]  # type: ignore[operator]
         return Cache(states, progress, batch)
-
-
-def rotary_arguments(config: TransformerConfig) -> tuple[Any, ...] | None:
-    """What :class:`Rotary` of a layer is made from; None where its queries and keys do not turn."""
-    if config.position != "rotary":
-        return None
-    return config.rotary_dim, config.rotary_base, config.rotary_axes, config.rotary_scaling

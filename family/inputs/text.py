@@ -124,3 +124,15 @@ def token_positions(
     if mask is None:
         return torch.arange(tokens, device=input_ids.device)
     return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """Positions in packed rows, ``(batch, tokens)``: each document counts from 0.
+
+    Args:
+        documents: ``(batch, tokens)``, a number for each document; its tokens stand side by side.
+    """
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    first = torch.ones_like(documents, dtype=torch.bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return columns - (columns * first).cummax(1).values

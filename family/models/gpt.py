@@ -15,7 +15,7 @@ from family.generation import LogitsHook, search_or_sample, stream
 from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
-from family.inputs.text import TextEmbedding, token_positions
+from family.inputs.text import TextEmbedding, document_positions, token_positions
 from family.models.member import member
 
 
@@ -50,21 +50,33 @@ class GPT(nn.Module):
         self.logit_cap, self.compiled = logit_cap, False
 
     def features(
-        self, input_ids: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """``(batch, tokens)`` -> ``(batch, tokens, dim)``, what the head turns into logits."""
-        positions = token_positions(input_ids, mask, cache)
+        positions = (
+            token_positions(input_ids, mask, cache)
+            if documents is None
+            else document_positions(documents)
+        )
         x = self.embedding(input_ids, positions)
-        return self.transformer(x, mask=mask, positions=positions, cache=cache)
+        return self.transformer(x, mask=mask, documents=documents, positions=positions, cache=cache)
 
-    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
         """Logits ``(batch, tokens, vocab)`` of the token after each.
 
         Args:
             input_ids: ``(batch, tokens)``.
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
+            documents: ``(batch, tokens)``, a number for each of the texts that are packed into a row:
+                none sees another, and each counts its positions from 0.
         """
-        return self.logits(self.features(input_ids, mask))
+        return self.logits(self.features(input_ids, mask, documents=documents))
 
     def logits(self, features: Tensor) -> Tensor:
         """``(..., dim) -> (..., vocab)``."""
