@@ -63,7 +63,9 @@ def read_windows(
     kinds = config.get("layer_types")
     if kinds is not None:
         if not isinstance(kinds, list) or len(kinds) != len(sliding):
-            raise ValueError(f"layer_types={kinds!r} must be a list of {len(sliding)}, one a layer.")
+            raise ValueError(
+                f"layer_types={kinds!r} must be a list of {len(sliding)}, one a layer."
+            )
         strange = [kind for kind in kinds if kind not in (FULL, SLIDING)]
         if strange:
             raise ValueError(f"layer_types has {strange[0]!r}, which is not supported.")

@@ -104,8 +104,9 @@ def read_scaling(found: Mapping[str, Any]) -> RotaryScaling | float | None:
         short, long = found["short_factor"], found["long_factor"]
         return RotaryScaling(kind, 1.0, tokens, magnitude=magnitude, short=short, long=long)
     if magnitude is None:
-        scales = [found.get(name) for name in ("mscale", "mscale_all_dim")]
-        over, under = scales if all(scales) else (1.0, 0.0)
+        over, under = found.get("mscale"), found.get("mscale_all_dim")
+        if not (over and under):
+            over, under = 1.0, 0.0
         magnitude = yarn_magnitude(found["factor"], over) / yarn_magnitude(found["factor"], under)
     return RotaryScaling(
         kind,
