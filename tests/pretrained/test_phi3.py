@@ -60,10 +60,11 @@ def test_exactly_the_first_context_is_short(tmp_path):
             torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_rows_that_grow_past_the_context_one_after_the_other(tmp_path, compiled):
+def test_rows_that_grow_past_the_context_one_after_the_other(tmp_path, compiled, window):
     """Each generates what it does alone, where every step reads all of its text."""
-    write(phi3(context=14), tmp_path)
+    write(phi3(context=14, sliding_window=window), tmp_path)
     ours, batch = family.from_pretrained(tmp_path), causal.batch()
     if compiled:
         ours.compiled = True  # the step itself as it is: compiling takes long
