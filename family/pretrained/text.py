@@ -41,7 +41,9 @@ CLASSES = {
     "llama": "LlamaTokenizer",
     "marian": "MarianTokenizer",
     "mistral": "LlamaTokenizer",
+    "mixtral": "LlamaTokenizer",
     "opt": "GPT2Tokenizer",
+    "phi3": "LlamaTokenizer",
     "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer",
 }
