@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,17 +80,11 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     layout, arguments, weights = found.layout, found.arguments, found.weights
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
-    wanted = (
-        {}
-        if num_classes is None
-        else {
-            **class_arguments(layout.member, num_classes),
-            **layout.new_classes,
-        }
-    )
-    if any(arguments.get(name) != value for name, value in wanted.items()):
+    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
+    usual = inspect.signature(layout.member).parameters
+    if any(arguments.get(name, usual[name].default) != value for name, value in wanted.items()):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
-        arguments = {**arguments, **wanted}
+        arguments = {**arguments, **wanted, **layout.new_classes}
     if fresh:  # built with initial values, as the head keeps its own
         model: Any = build(layout.member, arguments).eval()
     else:
