@@ -21,7 +21,11 @@ from family.models.bert import (
     bert_small,
     bert_tiny,
     distilbert_base,
+    electra_small,
+    modernbert_base,
+    mpnet_base,
     roberta_base,
+    xlm_roberta_base,
 )
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
@@ -74,6 +78,7 @@ __all__ = [
     "detr_resnet50",
     "detr_small",
     "distilbert_base",
+    "electra_small",
     "from_pretrained",
     "gpt2",
     "gpt2_large",
@@ -81,6 +86,8 @@ __all__ = [
     "gpt2_xl",
     "gpt_nano",
     "llama",
+    "modernbert_base",
+    "mpnet_base",
     "record_attention",
     "roberta_base",
     "save_pretrained",
@@ -97,4 +104,5 @@ __all__ = [
     "vit_base",
     "vit_small",
     "vit_tiny",
+    "xlm_roberta_base",
 ]

@@ -36,6 +36,10 @@ def ids(batch=3, tokens=8) -> torch.Tensor:
         ("bert_small", 28.795),
         ("roberta_base", 124.696),
         ("distilbert_base", 66.986),
+        ("xlm_roberta_base", 278.294),
+        ("electra_small", 13.549),
+        ("mpnet_base", 109.517),
+        ("modernbert_base", 149.655),
     ],
 )
 def test_published_sizes(name, million):
@@ -96,7 +100,7 @@ def test_a_pooler_stands_without_classes_where_it_is_asked_for():
     assert model(ids()).shape == features.shape
     assert small(masked_head=False).pooler is None
     assert (
-        family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is torch.relu
+        family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is F.relu
     )
 
 
