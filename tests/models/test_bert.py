@@ -99,9 +99,7 @@ def test_a_pooler_stands_without_classes_where_it_is_asked_for():
     assert torch.equal(model.pooled(features), expected)
     assert model(ids()).shape == features.shape
     assert small(masked_head=False).pooler is None
-    assert (
-        family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is F.relu
-    )
+    assert family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is F.relu
 
 
 def test_segments():

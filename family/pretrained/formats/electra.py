@@ -6,7 +6,7 @@ from typing import Any
 
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
-from family.pretrained.formats.bert import head_dropout, stack
+from family.pretrained.formats.bert import check_segments, head_dropout, stack
 from family.pretrained.table import Field, Format
 from family.pretrained.words import count_labels, label_fields
 
@@ -24,6 +24,7 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
+    check_segments(config)
     heads = {
         "ForMaskedLM": model.masked_head is not None,
         "ForPreTraining": model.replaced_head is not None,

@@ -37,8 +37,7 @@ def detect(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     if near["rotary_scaling"] == full["rotary_scaling"]:
         del near["rotary_scaling"]
     near["window"] = config.get(LOCAL, 128) // 2 + 1  # they count both sides
-    # A depth beyond all weights is refused before there is anything so deep.
-    kinds = layer_kinds(config)[: len(names)]
+    kinds = layer_kinds(config, len(names))
     overrides = [dict(near) if kind == SLIDING else {} for kind in kinds]
     for first in overrides[:1]:
         first["mixer_norm"] = False
@@ -74,8 +73,11 @@ def rotary(config: dict[str, Any], kind: str) -> dict[str, Any]:
     return {name: arguments[f"config.{name}"] for name in ("rotary_base", "rotary_scaling")}
 
 
-def layer_kinds(config: dict[str, Any]) -> list[str]:
+def layer_kinds(config: dict[str, Any], most: int) -> list[str]:
     """What each layer sees, all or its neighbourhood; version 4 says how often it sees all.
+
+    Args:
+        most: a depth over it is refused later on, and no list made so long.
 
     Raises:
         ValueError: other kinds, or fewer or more of them than layers.
@@ -85,7 +87,7 @@ def layer_kinds(config: dict[str, Any]) -> list[str]:
         every = config.get(EVERY, 3)
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"{EVERY}={every!r} must be a whole number above 0.")
-        return every_so_often(every, depth)
+        return every_so_often(every, min(depth, most))
     if not isinstance(kinds, list) or len(kinds) != depth:
         raise ValueError(f"layer_types={kinds!r} must have a name for each of {depth} layers.")
     for kind in kinds:
@@ -114,6 +116,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
         # Null, which version 4 stumbles over, where it would otherwise take its default.
         EVERY: next((n for n in range(1, depth + 1) if kinds == every_so_often(n, depth)), None),
         "rope_parameters": {},
+        LOCAL: 128 if near is None or near.window is None else 2 * (near.window - 1),
     }
     for kind, layer in ((FULL, model.config), (SLIDING, near)):
         name, usual = BASES[kind]
@@ -121,8 +124,6 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
         found = write_rope(stack, name)
         written[name] = found[name]
         written["rope_parameters"][kind] = found["rope_parameters"]
-    if near is not None and near.window is not None:
-        written[LOCAL] = 2 * (near.window - 1)
     return {
         "architectures": [f"ModernBert{head}"],
         **written,

@@ -9,7 +9,7 @@ from typing import Any
 
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
-from family.pretrained.formats.bert import head_dropout, stack
+from family.pretrained.formats.bert import check_segments, head_dropout, stack
 from family.pretrained.table import POSITIONS, UNUSED, Field, Format, Names, Row
 from family.pretrained.words import count_labels, label_fields
 
@@ -56,11 +56,12 @@ def fields(kind: str) -> Callable[[BERT, dict[str, Any]], dict[str, Any]]:
     """What beside the table is written of a model whose class of theirs is called so; MPNet's too."""
 
     def finish(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
+        if "type_vocab_size" in config:
+            check_segments(config)
         classes, masked = bool(model.num_classes), model.masked_head is not None
         if classes and (model.pooler is None or masked):
             raise ValueError(
-                f"format={config['model_type']!r} has classes after a pooler, and without a masked "
-                "head."
+                f"the format of {kind} has classes after a pooler, and without a masked head."
             )
         head = "ForSequenceClassification" if classes else "ForMaskedLM" if masked else "Model"
         return {
