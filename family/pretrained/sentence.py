@@ -177,7 +177,7 @@ def encoder_part(model: Any) -> tuple[BERT, str]:
     return encoder, format_of(encoder)
 
 
-def format_of(encoder: BERT) -> str:
+def format_of(encoder: Any) -> str:
     """The published format that has a place for a bare encoder."""
     by_position = {"relative": "mpnet", "rotary": "modernbert"}
     if encoder.config.position in by_position:
