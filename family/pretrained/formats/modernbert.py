@@ -65,7 +65,9 @@ def rotary(config: dict[str, Any], kind: str) -> dict[str, Any]:
     base = config.get(name, usual)
     if base is None:  # version 4 then takes that of the others
         base = config.get(*BASES[FULL])
-    arguments, fraction = read_rope({"rope_parameters": given.get(kind), name: base}, name)
+    found = {"rope_parameters": given.get(kind), name: base}
+    found["max_position_embeddings"] = config.get("max_position_embeddings", 8192)
+    arguments, fraction = read_rope(found, name)
     if fraction != 1:
         raise ValueError(
             f"rope_parameters: partial_rotary_factor={fraction} is not supported; only 1 is."
