@@ -230,9 +230,9 @@ def test_what_a_bare_stack_does_not_read_is_not_refused(tmp_path):
         ({"token_types": 2}, "token_types"),
         ({"gated": False}, "gated=False"),
         ({"out_bias": True}, "qkv_bias=False"),
-        ({"window": 9}, "window=9"),
-        ({"layers": [{"mixer_norm": False}, {"window": 5}, {"window": 6}]}, "layers="),
-        ({"position": "none", "layers": [{"mixer_norm": False}]}, "position='none'"),
+        ({"window": 9}, "window"),
+        ({"layers": [{"mixer_norm": False}, {"window": 5}, {"window": 6}]}, "window"),
+        ({"position": "none", "layers": [{"mixer_norm": False}, {}, {}]}, "position"),
         ({"embedding_dim": 24}, "embedding.projection"),
     ],
 )

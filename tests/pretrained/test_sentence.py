@@ -56,7 +56,10 @@ def folder_of(folder, name="BertModel", kinds=("Pooling", "Normalize"), pooling=
         save_file(linear, folder / "2_Dense/model.safetensors")
         encoder.linear = linear
     if first == "":
-        (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+        words = WORDS
+        if name == "MPNetModel":
+            words = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", *WORDS[5:]]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     return encoder
 
 
