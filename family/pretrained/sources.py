@@ -81,8 +81,9 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
     wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
-    usual = inspect.signature(layout.member).parameters
-    if any(arguments.get(name, usual[name].default) != value for name, value in wanted.items()):
+    usual = {p.name: p.default for p in inspect.signature(layout.member).parameters.values()}
+    before = {**usual, **arguments}
+    if any(before.get(name) != value for name, value in wanted.items()):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
         arguments = {**arguments, **wanted, **layout.new_classes}
     if fresh:  # built with initial values, as the head keeps its own
