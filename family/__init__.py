@@ -24,7 +24,11 @@ from family.models.bert import (
     bert_small,
     bert_tiny,
     distilbert_base,
+    electra_small,
+    modernbert_base,
+    mpnet_base,
     roberta_base,
+    xlm_roberta_base,
 )
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
@@ -81,6 +85,7 @@ __all__ = [
     "detr_resnet50",
     "detr_small",
     "distilbert_base",
+    "electra_small",
     "from_pretrained",
     "gpt2",
     "gpt2_large",
@@ -89,6 +94,8 @@ __all__ = [
     "gpt_nano",
     "initialise",
     "llama",
+    "modernbert_base",
+    "mpnet_base",
     "record_attention",
     "roberta_base",
     "save_adapter",
@@ -106,4 +113,5 @@ __all__ = [
     "vit_base",
     "vit_small",
     "vit_tiny",
+    "xlm_roberta_base",
 ]

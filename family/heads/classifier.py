@@ -11,12 +11,13 @@ from family.core.attention import Attention
 from family.core.block import Residual
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
+from family.core.functions import ACTIVATIONS
 from family.core.init import init_linear, initialise, make_norm
 from family.core.mask import Shared
 from family.heads.pooling import pool_mean
 
 POOLS = ("class", "mean", "class+mean", "attention")
-POOLERS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+POOLERS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, **ACTIVATIONS}
 
 
 class Pooling(nn.Module):
@@ -91,23 +92,29 @@ class Pooler(nn.Module):
 
     Args:
         dim: of the stack before.
-        activation: "tanh" (the code of Devlin et al. 2019) or "relu" (that of Sanh et al. 2019).
+        activation: "tanh" (the code of Devlin et al. 2019), or an activation of the core: "relu" (that
+            of Sanh et al. 2019), "gelu" (Clark et al. 2020).
+        bias: of the dense layer.
+        norm: after the activation (ModernBERT).
 
     Raises:
         ValueError: an unknown ``activation``.
     """
 
-    def __init__(self, dim: int, activation: str) -> None:
+    def __init__(
+        self, dim: int, activation: str, bias: bool = True, norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         if activation not in POOLERS:
             choices = ", ".join(POOLERS)
             raise ValueError(f"pooler={activation!r} is unknown; choose one of: {choices}.")
-        self.dense = nn.Linear(dim, dim)
+        self.dense = nn.Linear(dim, dim, bias)
         self.activation = POOLERS[activation]
+        self.norm = nn.Identity() if norm is None else norm
         init_linear(self.dense)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.dense(x))
+        return self.norm(self.activation(self.dense(x)))
 
 
 def class_head(dim: int, num_classes: int, bias: bool = True) -> nn.Linear:

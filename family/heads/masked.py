@@ -1,4 +1,4 @@
-"""From the vectors of masked tokens to the tokens that stood there."""
+"""From the vectors of tokens to those that stood there, or to whether these did."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class MaskedHead(nn.Module):
             stack, the dense layer goes down to its width (ELECTRA).
         bias: of the dense layer.
         activation: None is the config's.
+
+    Raises:
+        ValueError: an unknown ``activation``.
     """
 
     def __init__(
@@ -30,9 +33,12 @@ class MaskedHead(nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        dim = tokens.embedding_dim
+        dim, name = tokens.embedding_dim, activation or config.activation
+        if name not in ACTIVATIONS:
+            choices = ", ".join(ACTIVATIONS)
+            raise ValueError(f"masked_activation={name!r} is unknown; choose one of: {choices}.")
         self.dense = nn.Linear(config.dim, dim, bias)
-        self.activation = ACTIVATIONS[activation or config.activation]
+        self.activation = ACTIVATIONS[name]
         self.norm = make_norm(config, dim)
         self.output = language_model_head(dim, tokens.num_embeddings, bias=True, tied=tokens)
         init_linear(self.dense)
@@ -40,3 +46,24 @@ class MaskedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` -> logits ``(..., vocab)``."""
         return self.output(self.norm(self.activation(self.dense(x))))
+
+
+class ReplacedHead(nn.Module):
+    """Whether each token stands there in place of another: a dense layer, activation and one logit
+    (Clark et al. 2020, section 2, as in the authors' code).
+
+    Args:
+        config: of the stack before: ``dim``, ``activation``.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.dim, config.dim)
+        self.activation = ACTIVATIONS[config.activation]
+        self.output = nn.Linear(config.dim, 1)
+        for layer in (self.dense, self.output):
+            init_linear(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` -> logits ``(...)``, over 0 where the token seems replaced."""
+        return self.output(self.activation(self.dense(x))).squeeze(-1)

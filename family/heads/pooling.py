@@ -63,3 +63,7 @@ def pool_max(x: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: ``(batch, tokens)``, True = a token.
     """
     return (x if mask is None else x.masked_fill(~mask.unsqueeze(-1), -math.inf)).amax(1)
+
+
+POOLINGS = {"mean": pool_mean, "class": pool_first, "max": pool_max}
+"""Tokens ``(batch, tokens, dim)`` and mask -> ``(batch, dim)``."""

@@ -1,4 +1,5 @@
-"""BERT: a stack that reads both ways (Devlin et al. 2019); RoBERTa and DistilBERT too."""
+"""BERT: a stack that reads both ways (Devlin et al. 2019), and what came of it: RoBERTa, DistilBERT,
+XLM-RoBERTa, ELECTRA, MPNet, ModernBERT."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from family.core.checks import check_value
 from family.core.config import TransformerConfig
+from family.core.init import make_norm
 from family.core.transformer import Transformer
 from family.heads.classifier import Pooler, class_head
-from family.heads.masked import MaskedHead
-from family.heads.pooling import pool_first
+from family.heads.masked import MaskedHead, ReplacedHead
+from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.member import member, split_overrides
 
@@ -21,17 +24,27 @@ class BERT(nn.Module):
 
     Args:
         vocab_size: tokens in the vocabulary.
-        config: the stack, not causal; of "post" norm order in everything published.
+        config: the stack, not causal; of "post" norm order in most that is published.
         num_classes: 0 leaves the class head out; 2 beside a masked head are BERT's "is the next
             sentence" and "is not".
         token_types: segments that the embedding tells apart; 0 is none (DistilBERT).
+        embedding_dim: width of the embedding, where it is not the stack's (ELECTRA).
+        embedding_position: what is added to embeddings, where the stack has another position beside:
+            "learned" before "relative" is MPNet. None is the config's.
         masked_head: predict masked tokens.
-        pooler: the dense layer between the first token and the classes: "tanh" (BERT, RoBERTa),
-            "relu" (DistilBERT), or None for no such layer.
+        masked_activation: of the masked head's dense layer; None is the config's.
+        replaced_head: tell which tokens were replaced (ELECTRA's discriminator).
+        pooling: what the classes are told from, the first token ("class"), the "mean" of all, or
+            each channel's largest ("max").
+        pooler: the dense layer between that and the classes, by its activation: "tanh" (BERT,
+            RoBERTa), "relu" (DistilBERT), "gelu" (ELECTRA), or None for no such layer.
+        pooler_norm: a norm after it (ModernBERT).
+        dense_bias: of the dense layers of masked head and pooler.
         head_dropout: before the classes' linear layer.
 
     Raises:
-        ValueError: a causal config, or one with cross-attention; an unknown ``pooler``.
+        ValueError: a causal config, or one with cross-attention; an unknown ``pooling``, ``pooler``,
+            ``embedding_position`` or ``masked_activation``.
     """
 
     def __init__(
@@ -41,8 +54,15 @@ class BERT(nn.Module):
         *,
         num_classes: int = 0,
         token_types: int = 2,
+        embedding_dim: int | None = None,
+        embedding_position: str | None = None,
         masked_head: bool = True,
+        masked_activation: str | None = None,
+        replaced_head: bool = False,
+        pooling: str = "class",
         pooler: str | None = "tanh",
+        pooler_norm: bool = False,
+        dense_bias: bool = True,
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -51,11 +71,32 @@ class BERT(nn.Module):
                 "BERT reads both ways, and one text alone: its config needs causal=False and "
                 "cross_attention=False."
             )
+        if pooling not in POOLINGS:
+            choices = ", ".join(POOLINGS)
+            raise ValueError(f"pooling={pooling!r} is unknown; choose one of: {choices}.")
+        check_value("embedding_dim", embedding_dim, (int, type(None)))
         self.config, self.vocab_size, self.num_classes = config, vocab_size, num_classes
-        self.embedding = TextEmbedding(vocab_size, config, token_types=token_types, norm=True)
+        self.embedding_dim, self.pooling = embedding_dim or config.dim, pooling
+        self.masked_activation = masked_activation or config.activation
+        self.embedding = TextEmbedding(
+            vocab_size,
+            added(config, embedding_position),
+            token_types=token_types,
+            norm=True,
+            embedding_dim=embedding_dim,
+        )
         self.transformer = Transformer(config)
-        self.masked_head = MaskedHead(config, self.embedding.tokens) if masked_head else None
-        self.pooler = None if pooler is None else Pooler(config.dim, pooler)
+        self.masked_head = None
+        if masked_head:
+            tokens = self.embedding.tokens
+            self.masked_head = MaskedHead(config, tokens, dense_bias, masked_activation)
+        self.replaced_head = ReplacedHead(config) if replaced_head else None
+        self.pooler = None
+        if pooler is not None:
+            norm = None
+            if pooler_norm:
+                norm = make_norm(config, config.dim)
+            self.pooler = Pooler(config.dim, pooler, dense_bias, norm)
         self.head_dropout = nn.Dropout(head_dropout)
         self.class_head = class_head(config.dim, num_classes) if num_classes else None
 
@@ -80,14 +121,22 @@ class BERT(nn.Module):
             )
         return self.masked_head(tokens)
 
+    def replaced_logits(self, tokens: Tensor) -> Tensor:
+        """Over 0 where a token seems to stand in place of another: ``(..., dim)`` -> ``(...)``."""
+        if self.replaced_head is None:
+            raise ValueError(
+                "this BERT has no head for replaced tokens: build it with replaced_head=True."
+            )
+        return self.replaced_head(tokens)
+
     def pooled(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The first token through the pooler, ``(batch, tokens, dim)`` -> ``(batch, dim)``.
+        """All tokens as one, through the pooler, ``(batch, tokens, dim)`` -> ``(batch, dim)``.
 
         Args:
-            mask: ``(batch, tokens)``; needed only where padding stands left.
+            mask: ``(batch, tokens)``; of the first token alone, needed where padding stands left.
         """
-        first = pool_first(tokens, mask)
-        return first if self.pooler is None else self.pooler(first)
+        one = POOLINGS[self.pooling](tokens, mask)
+        return one if self.pooler is None else self.pooler(one)
 
     def class_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, tokens, dim)`` -> ``(batch, classes)``; ``mask`` as in :meth:`pooled`."""
@@ -98,13 +147,33 @@ class BERT(nn.Module):
     def forward(
         self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
     ) -> Tensor:
-        """Logits ``(batch, tokens, vocab)`` of the masked head; without one, of the classes
-        ``(batch, classes)``; without either, :meth:`encode`'s tokens. Arguments as there.
+        """Logits of the first head there is: of masked tokens ``(batch, tokens, vocab)``, of replaced
+        ones ``(batch, tokens)``, of the classes ``(batch, classes)``; without any, :meth:`encode`'s
+        tokens. Arguments as there.
         """
         tokens = self.encode(input_ids, mask, token_types)
         if self.masked_head is not None:
             return self.masked_logits(tokens)
+        if self.replaced_head is not None:
+            return self.replaced_logits(tokens)
         return tokens if self.class_head is None else self.class_logits(tokens, mask)
+
+
+def added(config: TransformerConfig, position: str | None) -> TransformerConfig:
+    """The stack's config as its embedding takes it, with the position that is added there.
+
+    Raises:
+        ValueError: a position that is not added to embeddings.
+    """
+    if position is None:
+        return config
+    known = ("learned", "sinusoidal", "timing")
+    if position not in known:
+        raise ValueError(
+            f"embedding_position={position!r} is not added to embeddings; choose one of: "
+            f"{', '.join(known)}."
+        )
+    return config.replace(position=position)
 
 
 BASE: dict[str, Any] = {
@@ -170,4 +239,54 @@ def roberta_base(vocab_size: int = 50_265, **overrides: Any) -> BERT:
 def distilbert_base(vocab_size: int = 30_522, **overrides: Any) -> BERT:
     """DistilBERT base (Sanh et al. 2019), 67 M parameters: half of BERT's layers, no segments."""
     published = {**BASE, "depth": 6, "token_types": 0, "pooler": "relu", "head_dropout": 0.2}
+    return _bert(vocab_size, published, overrides)
+
+
+def xlm_roberta_base(vocab_size: int = 250_002, **overrides: Any) -> BERT:
+    """XLM-RoBERTa base (Conneau et al. 2020), 278 M parameters: RoBERTa in a hundred languages."""
+    return roberta_base(vocab_size, **overrides)
+
+
+def electra_small(vocab_size: int = 30_522, **overrides: Any) -> BERT:
+    """ELECTRA small (Clark et al. 2020), 14 M parameters: the discriminator, whose embedding is
+    narrower than its stack. It has the head for replaced tokens, or classes in its place."""
+    small = {"dim": 256, "heads": 4, "embedding_dim": 128, "masked_head": False, "pooler": "gelu"}
+    replaced = not overrides.get("num_classes")
+    return _bert(vocab_size, {**BASE, **small, "replaced_head": replaced}, overrides)
+
+
+def mpnet_base(vocab_size: int = 30_527, **overrides: Any) -> BERT:
+    """MPNet base (Song et al. 2020), 109 M parameters: BERT with relative positions beside the
+    learned ones, and without segments."""
+    positions = {"position": "relative", "embedding_position": "learned"}
+    published = {**BASE, **positions, "norm_eps": 1e-5, "token_types": 0}
+    return _bert(vocab_size, published, overrides)
+
+
+def modernbert_base(vocab_size: int = 50_368, **overrides: Any) -> BERT:
+    """ModernBERT base (Warner et al. 2024), 150 M parameters: rotary positions, gated feed-forwards,
+    hardly a bias, and two layers of three that see no further than 64 tokens.
+
+    Args:
+        overrides: as :func:`bert_base`; ``layers`` replace all that differs between layers.
+    """
+    depth = overrides.get("depth", 22)
+    near, first = {"window": 65, "rotary_base": 10_000.0}, {"mixer_norm": False}
+    published = {
+        "dim": 768,
+        "depth": depth,
+        "heads": 12,
+        "ffn_dim": 1152,
+        "gated": True,
+        "norm_bias": False,
+        "bias": False,
+        "position": "rotary",
+        "rotary_base": 160_000.0,
+        "max_tokens": 8192,
+        "layers": [{**(near if i % 3 else {}), **({} if i else first)} for i in range(depth)],
+        "token_types": 0,
+        "pooler": "gelu",
+        "pooler_norm": bool(overrides.get("num_classes")),
+        "dense_bias": False,
+    }
     return _bert(vocab_size, published, overrides)

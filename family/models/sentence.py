@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.checks import check_value
 from family.core.config import TransformerConfig
-from family.heads.pooling import pool_first, pool_max, pool_mean
+from family.heads.pooling import POOLINGS
 from family.models.bert import BERT
 from family.models.member import member
 
-POOLINGS = {"mean": pool_mean, "class": pool_first, "max": pool_max}
 PROJECTIONS = {"tanh": torch.tanh, "identity": lambda x: x}
 
 
@@ -28,6 +29,7 @@ class SentenceEncoder(nn.Module):
         projection_activation: after that layer, "tanh" or "identity".
         normalize: make vectors of length 1.
         max_tokens: where longer texts should be cut; None is the config's.
+        encoder: further arguments of that BERT: ``embedding_dim``, ``embedding_position``.
 
     Raises:
         ValueError: an unknown ``pooling`` or ``projection_activation``.
@@ -45,6 +47,7 @@ class SentenceEncoder(nn.Module):
         projection_activation: str = "tanh",
         normalize: bool = True,
         max_tokens: int | None = None,
+        **encoder: Any,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -61,7 +64,7 @@ class SentenceEncoder(nn.Module):
         check_value("max_tokens", max_tokens, (int, type(None)))
         self.max_tokens = min(max_tokens or config.max_tokens, config.max_tokens)
         self.encoder = BERT(
-            vocab_size, config, token_types=token_types, masked_head=False, pooler=pooler
+            vocab_size, config, token_types=token_types, masked_head=False, pooler=pooler, **encoder
         )
         self.projection = None if projection is None else nn.Linear(config.dim, projection)
         self.projection_activation, self.normalize = projection_activation, normalize

@@ -14,7 +14,7 @@ from family.models.detr import DETR
 LOG = logging.getLogger(__name__)
 CLASS_HEADS = {
     "ViT": ("head.", "distilled_head."),
-    "BERT": ("class_head.", "masked_head."),
+    "BERT": ("class_head.", "masked_head.", "replaced_head."),
     "DETR": ("head.classes.", "proposals.classes.", "denoising."),
     "Segmenter": ("decoder.head.", "decoder.classes.", "decoder.norm."),
 }
@@ -23,8 +23,9 @@ CLASS_HEADS = {
 
 def class_arguments(member: type[nn.Module], num_classes: int) -> dict[str, Any]:
     """The arguments of a model that tells so many classes apart."""
-    # BERT's masked head would answer in place of the classes.
-    more = {"masked_head": False} if member.__name__ == "BERT" else {}
+    # BERT's other heads would answer in place of the classes.
+    others = {"masked_head": False, "replaced_head": False}
+    more = others if member.__name__ == "BERT" else {}
     return {"num_classes": num_classes, **more}
 
 

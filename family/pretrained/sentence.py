@@ -40,6 +40,9 @@ ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
 }
 DENSE = ("linear.weight", "linear.bias")
+ANSWERS = ("masked_head", "replaced_head", "num_classes")
+BEFORE = ("masked_activation", "pooling", "pooler_norm", "dense_bias", "head_dropout")
+"""Arguments of a BERT that make its heads, and those that are of them."""
 
 
 def is_sentence_folder(folder: Path) -> bool:
@@ -83,16 +86,14 @@ def published(folder: Path) -> Published:
     folders = module_folders(folder)
     found = from_hub_folder(folders["Transformer"])
     origin = folders["Transformer"] / "config.json"
-    arguments, weights = dict(found.arguments), found.weights
-    head = {"masked_head": False, "num_classes": 0}
-    if found.layout.member.__name__ != "BERT" or any(
-        arguments.get(n) != v for n, v in head.items()
-    ):
+    if found.layout.member is not BERT or any(map(found.arguments.get, ANSWERS)):
         raise ValueError(
-            f"{origin}: only a bare BERT, RoBERTa or DistilBERT encodes sentences here."
+            f"{origin}: only a bare BERT, or one of its descendants, encodes sentences here."
         )
-    for name in (*head, "head_dropout"):
-        arguments.pop(name, None)
+    weights = found.weights
+    arguments = {n: v for n, v in found.arguments.items() if n not in (*ANSWERS, *BEFORE)}
+    if arguments.get("embedding_dim") == arguments["config"]["dim"]:
+        del arguments["embedding_dim"]  # as it is without saying
     arguments |= read_pooling(folders["Pooling"] / "config.json")
     arguments |= {"normalize": "Normalize" in folders, "max_tokens": read_limit(folder, folders)}
     if "Dense" in folders:
@@ -162,7 +163,7 @@ def only(config: dict[str, Any], file: Path, **supported: Any) -> None:
 
 
 def encoder_part(model: Any) -> tuple[BERT, str]:
-    """A model's encoder with the tokenizer, and its published format, which token types tell.
+    """A model's encoder with the tokenizer, and its published format.
 
     Raises:
         ValueError: no model that encodes sentences.
@@ -173,8 +174,18 @@ def encoder_part(model: Any) -> tuple[BERT, str]:
         )
     encoder: Any = model.encoder
     encoder.tokenizer = model.tokenizer
-    kinds = {0: "distilbert", 1: "roberta"}
-    return encoder, kinds.get(encoder.arguments["token_types"], "bert")
+    return encoder, format_of(encoder)
+
+
+def format_of(encoder: Any) -> str:
+    """The published format that has a place for a bare encoder."""
+    by_position = {"relative": "mpnet", "rotary": "modernbert"}
+    if encoder.config.position in by_position:
+        return by_position[encoder.config.position]
+    if encoder.embedding_dim != encoder.config.dim:
+        return "electra"
+    token_types = {0: "distilbert", 1: "roberta"}
+    return token_types.get(encoder.arguments["token_types"], "bert")
 
 
 def save_modules(model: Any, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,17 +83,12 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     layout, arguments, weights = found.layout, found.arguments, found.weights
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
-    wanted = (
-        {}
-        if num_classes is None
-        else {
-            **class_arguments(layout.member, num_classes),
-            **layout.new_classes,
-        }
-    )
-    if any(arguments.get(name) != value for name, value in wanted.items()):
+    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
+    usual = {p.name: p.default for p in inspect.signature(layout.member).parameters.values()}
+    before = {**usual, **arguments}
+    if any(before.get(name) != value for name, value in wanted.items()):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
-        arguments = {**arguments, **wanted}
+        arguments = {**arguments, **wanted, **layout.new_classes}
     if fresh:  # built with initial values, as the head keeps its own
         model: Any = build(layout.member, arguments).eval()
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken
 from torch import nn
 
 from family.inputs.tokenizer import SPECIALS, Tokenizer
@@ -36,39 +37,48 @@ CLASSES = {
     "bert": "BertTokenizer",
     "clip": "CLIPTokenizer",
     "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
     "gpt2": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
     "llama": "LlamaTokenizer",
     "marian": "MarianTokenizer",
     "mistral": "LlamaTokenizer",
     "mixtral": "LlamaTokenizer",
+    "mpnet": "MPNetTokenizer",
     "opt": "GPT2Tokenizer",
     "phi3": "LlamaTokenizer",
     "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
 }
 """``model_type`` -> the class of its tokenizer, where no file names it."""
 END = "<|endoftext|>"
-TOKENS: dict[str, dict[str, str]] = {
+FAIRSEQ = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "pad": "<pad>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
+}
+TOKENS: dict[str, dict[str, Any]] = {
     "BertTokenizer": WORD_PIECE,
     "CLIPTokenizer": {"bos": "<|startoftext|>", "eos": END, "unk": END, "pad": END},
     "DistilBertTokenizer": WORD_PIECE,
+    "ElectraTokenizer": WORD_PIECE,
     "GPT2Tokenizer": {"bos": END, "eos": END, "unk": END},
     "GPTNeoXTokenizer": {"bos": END, "eos": END, "unk": END},
     "LlamaTokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     "MarianTokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "RobertaTokenizer": {
-        "bos": "<s>",
-        "eos": "</s>",
-        "unk": "<unk>",
-        "pad": "<pad>",
-        "cls": "<s>",
-        "sep": "</s>",
-        "mask": "<mask>",
-    },
+    "MPNetTokenizer": {**FAIRSEQ, "unk": "[UNK]", "mask": AddedToken("<mask>", lstrip=True)},
+    "RobertaTokenizer": FAIRSEQ,
     "T5Tokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
+    "XLMRobertaTokenizer": FAIRSEQ,
 }
 """The special tokens of each class, where no file names them."""
+WORDS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer")
+"""Those whose words are cut as BERT's."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -107,7 +117,7 @@ def read_inner(
     if file is not None:
         kind = PIECES[file.name]
         inner = guarded(file, sentencepiece, file, config)
-    elif kind in ("BertTokenizer", "DistilBertTokenizer") and (folder / "vocab.txt").is_file():
+    elif kind in WORDS and (folder / "vocab.txt").is_file():
         inner = guarded(folder / "vocab.txt", word_piece, folder / "vocab.txt", config)
     elif kind in ("GPT2Tokenizer", "RobertaTokenizer") and (folder / "merges.txt").is_file():
         inner = guarded(folder / "merges.txt", byte_level, folder, config)

@@ -149,8 +149,9 @@ def surround(
     else:
         end = str(named["sep"])
         around = [str(named["cls"]), "$A", end]
-        # Only BERT tells a second text apart.
-        second = [end, "$B", end] if kind == "RobertaTokenizer" else ["$B:1", f"{end}:1"]
+        # Only BERT and ELECTRA tell a second text apart.
+        joined = kind in ("MPNetTokenizer", "RobertaTokenizer")
+        second = [end, "$B", end] if joined else ["$B:1", f"{end}:1"]
     tokens = [(token, inner.token_to_id(token)) for token in around if token != "$A"]
     for token, found in tokens:
         if found is None:

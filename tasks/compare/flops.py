@@ -127,9 +127,11 @@ def gpt(model: Any, shapes: Shapes) -> Counter[str]:
 def bert(model: Any, shapes: Shapes) -> Counter[str]:
     batch, tokens = shapes["input_ids"]
     flops = stack(model.transformer, batch, tokens)
-    if model.masked_head is not None:
-        flops["other"] += dense(model.masked_head.dense, batch * tokens)
-        return flops + head(model.masked_head.output, batch * tokens)
+    flops["embedding"] += dense(model.embedding.projection, batch * tokens)
+    each = model.replaced_head if model.masked_head is None else model.masked_head
+    if each is not None:
+        flops["other"] += dense(each.dense, batch * tokens)
+        return flops + head(each.output, batch * tokens)
     if model.class_head is None:
         return flops
     if model.pooler is not None:

@@ -102,6 +102,14 @@ MEMBERS = {
         lambda: family.bert_tiny(50, **SIZE, num_classes=3, masked_head=False),
         read,
     ),
+    "electra": (lambda: family.electra_small(50, **SIZE, embedding_dim=8), read),
+    "mpnet": (lambda: family.mpnet_base(50, **SIZE), read),
+    "modernbert with classes": (
+        lambda: family.modernbert_base(
+            50, **SIZE, ffn_dim=48, num_classes=3, masked_head=False, pooling="mean"
+        ),
+        read,
+    ),
     "seq2seq": (lambda: family.transformer_tiny(50, **SIZE, decoder_depth=1), translate),
     "t5": (lambda: family.t5_small(50, **SIZE, attention_dropout=0.0), translate),
     "t5 v1.1": (lambda: family.t5_v1_1_small(50, **SIZE, head_dim=16), translate),

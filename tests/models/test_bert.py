@@ -36,6 +36,10 @@ def ids(batch=3, tokens=8) -> torch.Tensor:
         ("bert_small", 28.795),
         ("roberta_base", 124.696),
         ("distilbert_base", 66.986),
+        ("xlm_roberta_base", 278.294),
+        ("electra_small", 13.549),
+        ("mpnet_base", 109.517),
+        ("modernbert_base", 149.655),
     ],
 )
 def test_published_sizes(name, million):
@@ -51,7 +55,23 @@ HEADS = {
     "classes": {"num_classes": 5, "masked_head": False},
     "classes, relu": {"num_classes": 5, "masked_head": False, "pooler": "relu"},
     "classes, no pooler": {"num_classes": 5, "masked_head": False, "pooler": None},
+    "classes, mean": {"num_classes": 5, "masked_head": False, "pooling": "mean"},
+    "replaced": {"masked_head": False, "replaced_head": True},
     "tokens": {"masked_head": False},
+    "narrow embedding": {"embedding_dim": 6},
+    "relative beside learned": {"position": "relative", "embedding_position": "learned"},
+    "windows": {
+        "norm_order": "pre",
+        "norm_bias": False,
+        "position": "rotary",
+        "layers": [{"mixer_norm": False}, {"window": 3, "rotary_base": 100.0}],
+        "num_classes": 5,
+        "masked_head": False,
+        "pooling": "mean",
+        "pooler": "gelu",
+        "pooler_norm": True,
+        "dense_bias": False,
+    },
 }
 
 
@@ -68,7 +88,7 @@ def test_padding_changes_nothing(name, side):
     for row in range(3):
         alone = (tokens[row, mask[row]][None], None, types[row, mask[row]][None])
         expected = model(*alone)[0]
-        got = answers[row] if answers.dim() == 2 else answers[row, mask[row]]
+        got = answers[row, mask[row]] if answers.shape[:2] == mask.shape else answers[row]
         torch.testing.assert_close(got, expected)
         torch.testing.assert_close(pooled[row], model.pooled(model.encode(*alone))[0])
 
@@ -81,6 +101,8 @@ def test_every_parameter_has_a_gradient(name):
     outputs = [features] if name == "tokens" else []
     if model.masked_head is not None:
         outputs.append(model.masked_logits(features))
+    if model.replaced_head is not None:
+        outputs.append(model.replaced_logits(features))
     if model.class_head is not None:
         outputs.append(model.class_logits(features))
     sum(output.square().sum() for output in outputs).backward()
@@ -95,9 +117,7 @@ def test_a_pooler_stands_without_classes_where_it_is_asked_for():
     assert torch.equal(model.pooled(features), expected)
     assert model(ids()).shape == features.shape
     assert small(masked_head=False).pooler is None
-    assert (
-        family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is torch.relu
-    )
+    assert family.distilbert_base(31, num_classes=2, dim=16, heads=2).pooler.activation is F.relu
 
 
 def test_segments():
@@ -115,6 +135,26 @@ def test_masked_head_reads_chosen_tokens_and_shares_the_table():
     features = model.encode(tokens)
     torch.testing.assert_close(model.masked_logits(features[chosen]), model(tokens)[chosen])
     assert model.masked_head.output.weight is model.embedding.tokens.weight
+
+
+def test_replaced_tokens():
+    model = small(masked_head=False, replaced_head=True)
+    logits = model(ids())
+    assert logits.shape == (3, 8)
+    assert torch.equal(logits, model.replaced_logits(model.encode(ids())))
+    assert family.electra_small(31, dim=16, heads=2, depth=1).replaced_head is not None
+    assert family.electra_small(31, dim=16, heads=2, depth=1, num_classes=2).replaced_head is None
+
+
+def test_positions_beside_each_other():
+    """What is added to embeddings, and what to scores: each of them counts."""
+    model, tokens = small(position="relative", embedding_position="learned"), ids()
+    before = model(tokens)
+    for table in (model.embedding.position.weight, model.transformer.bias.table.weight):
+        kept = table.detach().clone()
+        table.data.zero_()
+        assert not torch.allclose(model(tokens), before)
+        table.data.copy_(kept)
 
 
 def test_training_begins_with_all_answers_equally_likely():
@@ -151,6 +191,18 @@ def test_refuses():
         small(pooler="max")
     with pytest.raises(ValueError, match="masked_head"):
         small(masked_head=False).masked_logits(torch.randn(1, 16))
+    with pytest.raises(ValueError, match="replaced_head=True"):
+        small().replaced_logits(torch.randn(1, 16))
+    with pytest.raises(ValueError, match="pooling='last' is unknown; choose one of: mean, class"):
+        small(pooling="last")
+    with pytest.raises(ValueError, match="embedding_position='rotary' is not added"):
+        small(embedding_position="rotary")
+    with pytest.raises(
+        ValueError, match="masked_activation='mish' is unknown; choose one of: relu"
+    ):
+        small(masked_activation="mish")
+    with pytest.raises(ValueError, match="embedding_dim must be"):
+        small(embedding_dim="6")
     with pytest.raises(ValueError, match="num_classes"):
         small().class_logits(torch.randn(1, 2, 16))
     with pytest.raises(ValueError, match="13 tokens does not fit max_tokens=12"):

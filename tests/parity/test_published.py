@@ -11,16 +11,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, llamas, seq2seq, vision
+from cases import causal, contrast, encoders, llamas, seq2seq, text_encoders, vision
 
-CASES = [
-    *causal.CASES,
-    *llamas.CASES,
-    *encoders.CASES,
-    *seq2seq.CASES,
-    *vision.CASES,
-    *contrast.CASES,
-]
+MODULES = (causal, llamas, encoders, text_encoders, seq2seq, vision, contrast)
+CASES = [case for module in MODULES for case in module.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.member)

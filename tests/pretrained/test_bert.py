@@ -210,6 +210,7 @@ def test_missing_unexpected_and_untied_weights(tmp_path):
         ("bert", {"pooler": "relu"}, "pooler"),
         ("bert", {"token_types": 0}, "token_types"),
         ("roberta", {"num_classes": 2}, "masked head"),
+        ("roberta", {"token_types": 0}, "token_types=0"),
         ("roberta", {"activation": "relu"}, "activation"),
         ("distilbert", {"norm_eps": 1e-5, "pooler": None, "token_types": 0}, "norm_eps"),
         ("distilbert", {"pooler": None}, "embedding.token_types"),

@@ -97,7 +97,33 @@ def accents_kept(folder):
     return bert(folder, strip_accents=False, model_max_length=512)
 
 
-KINDS = [gpt2, opt, roberta, bert, cased, accents_kept]
+def electra(folder):
+    return bert(folder, "electra")
+
+
+def mpnet(folder):
+    """A vocabulary of BERT's kind with special tokens of RoBERTa's, which no file names."""
+    words = (bert(folder, "mpnet") / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *words[len(PIECES) :]]), "utf-8")
+    return folder
+
+
+def xlm_roberta(folder):
+    """``tokenizer.json``, and nothing beside it that would name special tokens."""
+    characters = sorted({c for text in TEXTS for c in text if not c.isspace()})
+    scored = [(t, 0.0) for t in ENDS[:4]]
+    scored += [
+        (p, -1.0 - i / 100) for i, p in enumerate(["\u2581", *characters, "\u2581he", "llo"])
+    ]
+    vocab = [*scored, ("<mask>", 0.0)]
+    mask = tokenizers.AddedToken("<mask>", lstrip=True, special=True)
+    transformers.XLMRobertaTokenizer(vocab=vocab, mask_token=mask).save_pretrained(folder)
+    (folder / "tokenizer_config.json").unlink()
+    return write(folder, config={"model_type": "xlm-roberta"})
+
+
+KINDS = [gpt2, opt, roberta, bert, cased, accents_kept, electra, mpnet, xlm_roberta]
 
 
 def compare(ours, theirs):

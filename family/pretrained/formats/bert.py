@@ -67,9 +67,19 @@ def head_dropout(config: dict[str, Any]) -> dict[str, Any]:
     return {"head_dropout": config.get("hidden_dropout_prob", 0.1) if rate is None else rate}
 
 
+def check_segments(config: dict[str, Any]) -> None:
+    """Refuse to write a table of token types without rows.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if config["type_vocab_size"] == 0:
+        name = config["model_type"].replace("-", "_")
+        raise ValueError(f"format={name!r} cannot express token_types=0; format='distilbert' can.")
+
+
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
-    if not config["type_vocab_size"]:
-        raise ValueError("format='bert' cannot express token_types=0; format='distilbert' can.")
+    check_segments(config)
     if model.num_classes and model.pooler is None:
         raise ValueError(
             "format='bert' cannot express classes without a pooler: build it with one."
@@ -94,12 +104,14 @@ FORMAT = Format(
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
+        Field("embedding_dim", "hidden_size"),
         Field("config.dim", "hidden_size"),
         Field("config.depth", "num_hidden_layers"),
         Field("config.heads", "num_attention_heads"),
         Field("config.ffn_dim", "intermediate_size"),
         Field("config.max_tokens", "max_position_embeddings"),
         Field("token_types", "type_vocab_size", 2),
+        Field("masked_activation", "hidden_act", "gelu", ACTIVATIONS),
         Field("config.activation", "hidden_act", "gelu", ACTIVATIONS),
         Field("config.norm_eps", "layer_norm_eps", 1e-12),
         Field("config.dropout", "hidden_dropout_prob", 0.1),

@@ -42,11 +42,13 @@ FORMAT = Format(
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
+        Field("embedding_dim", "dim"),
         Field("config.dim", "dim"),
         Field("config.depth", "n_layers"),
         Field("config.heads", "n_heads"),
         Field("config.ffn_dim", "hidden_dim"),
         Field("config.max_tokens", "max_position_embeddings", 512),
+        Field("masked_activation", "activation", "gelu", ACTIVATIONS),
         Field("config.activation", "activation", "gelu", ACTIVATIONS),
         Field("config.dropout", "dropout", 0.1),
         Field("config.attention_dropout", "attention_dropout", 0.1),

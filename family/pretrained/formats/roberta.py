@@ -1,23 +1,30 @@
-"""RoBERTa (Liu et al. 2019), as transformers and the hub store it."""
+"""RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020), as transformers and the hub store
+them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
-from family.pretrained.formats.bert import head_dropout, stack
+from family.pretrained.formats.bert import check_segments, head_dropout, stack
 from family.pretrained.table import POSITIONS, UNUSED, Field, Format, Names, Row
 from family.pretrained.words import count_labels, label_fields
 
 
 def names(model: BERT) -> Names:
+    return {**stack("roberta"), **around(model, "roberta")}
+
+
+def around(model: BERT, prefix: str) -> Names:
+    """The names of positions and heads; MPNet's too."""
     return {
-        **stack("roberta"),
         "embedding.position.weight": Row(
-            ("roberta.embeddings.position_embeddings.weight",), POSITIONS
+            (f"{prefix}.embeddings.position_embeddings.weight",), POSITIONS
         ),
-        "pooler.dense": "classifier.dense" if model.num_classes else "roberta.pooler.dense",
+        "pooler.dense": "classifier.dense" if model.num_classes else f"{prefix}.pooler.dense",
         "class_head": "classifier.out_proj",
         "masked_head.dense": "lm_head.dense",
         "masked_head.norm": "lm_head.layer_norm",
@@ -29,7 +36,7 @@ def names(model: BERT) -> Names:
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of, and positions without the rows that nothing reads."""
     classes = "classifier.out_proj.weight" in names
-    pooled = names & {"roberta.pooler.dense.weight", "pooler.dense.weight"}
+    pooled = any(name.endswith("pooler.dense.weight") for name in names)
     return {
         "config.max_tokens": config.get("max_position_embeddings", 512) - UNUSED,
         "masked_head": "lm_head.dense.weight" in names,
@@ -42,29 +49,39 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
 def unread(names: set[str]) -> tuple[str, ...]:
     """Older files of classes have the bare stack's pooler too."""
     classes = "classifier.out_proj.weight" in names
-    return (r"embeddings\.position_ids$", *((r"^roberta\.pooler\.",) if classes else ()))
+    return (r"embeddings\.position_ids$", *((r"^(\w+\.)?pooler\.",) if classes else ()))
 
 
-def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
-    if model.num_classes and (model.pooler is None or model.masked_head is not None):
-        raise ValueError("format='roberta' has classes after a pooler, and without a masked head.")
-    kind = "RobertaForMaskedLM" if model.masked_head is not None else "RobertaModel"
-    return {
-        "architectures": ["RobertaForSequenceClassification" if model.num_classes else kind],
-        "max_position_embeddings": model.config.max_tokens + UNUSED,
-        "classifier_dropout": model.head_dropout.p,
-        **label_fields(model, model.num_classes),
-    }
+def fields(kind: str) -> Callable[[BERT, dict[str, Any]], dict[str, Any]]:
+    """What beside the table is written of a model whose class of theirs is called so; MPNet's too."""
+
+    def finish(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
+        if "type_vocab_size" in config:
+            check_segments(config)
+        classes, masked = bool(model.num_classes), model.masked_head is not None
+        if classes and (model.pooler is None or masked):
+            raise ValueError(
+                f"the format of {kind} has classes after a pooler, and without a masked head."
+            )
+        head = "ForSequenceClassification" if classes else "ForMaskedLM" if masked else "Model"
+        return {
+            "architectures": [kind + head],
+            "max_position_embeddings": model.config.max_tokens + UNUSED,
+            "classifier_dropout": model.head_dropout.p,
+            **label_fields(model, model.num_classes),
+        }
+
+    return finish
 
 
-SAME = {"config.max_tokens", "config.activation"}
+OTHER = {"config.max_tokens", "config.activation"}
 FORMAT = Format(
     name="roberta",
     member=BERT,
     model_types=("roberta",),
     architectures=("RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification"),
     fields=(
-        *(field for field in BERT_FORMAT.fields if field.ours not in SAME),
+        *(field for field in BERT_FORMAT.fields if field.ours not in OTHER),
         # Its masked head has this activation, whatever that of the blocks is.
         Field("config.activation", "hidden_act", "gelu", {"gelu": "gelu"}),
     ),
@@ -77,5 +94,16 @@ FORMAT = Format(
     names=names,
     new_classes={"pooler": "tanh"},
     detect=heads,
-    finish=fields,
+    finish=fields("Roberta"),
+)
+XLM = replace(
+    FORMAT,
+    name="xlm_roberta",
+    model_types=("xlm-roberta",),
+    architectures=(
+        "XLMRobertaModel",
+        "XLMRobertaForMaskedLM",
+        "XLMRobertaForSequenceClassification",
+    ),
+    finish=fields("XLMRoberta"),
 )
