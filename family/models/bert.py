@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from family.core.checks import check_value
+from family.checks import check_value
 from family.core.config import TransformerConfig
 from family.core.init import make_norm
 from family.core.transformer import Transformer
