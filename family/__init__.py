@@ -35,7 +35,7 @@ from family.models.seq2seq import (
     transformer_tiny,
 )
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
-from family.models.vit import ViT, vit_base, vit_small, vit_tiny
+from family.models.vit import ViT, dinov3_vit_small, vit_base, vit_small, vit_tiny
 from family.pretrained import from_pretrained, save_pretrained
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "clip_vit_l14",
     "detr_resnet50",
     "detr_small",
+    "dinov3_vit_small",
     "distilbert_base",
     "from_pretrained",
     "gpt2",
