@@ -35,6 +35,7 @@ from family.models.seq2seq import (
     transformer_tiny,
 )
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
+from family.models.video import VideoViT, videomae_base
 from family.models.vit import ViT, dinov3_vit_small, vit_base, vit_small, vit_tiny
 from family.pretrained import from_pretrained, save_pretrained
 
@@ -62,6 +63,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "ViT",
+    "VideoViT",
     "bert_base",
     "bert_large",
     "bert_mini",
@@ -95,6 +97,7 @@ __all__ = [
     "transformer_base",
     "transformer_small",
     "transformer_tiny",
+    "videomae_base",
     "vit_base",
     "vit_small",
     "vit_tiny",

@@ -14,6 +14,7 @@ from family.models.detr import DETR
 LOG = logging.getLogger(__name__)
 CLASS_HEADS = {
     "ViT": ("head.", "distilled_head."),
+    "VideoViT": ("head.",),
     "BERT": ("class_head.", "masked_head."),
     "DETR": ("head.classes.", "proposals.classes.", "denoising."),
     "Segmenter": ("decoder.head.", "decoder.classes.", "decoder.norm."),

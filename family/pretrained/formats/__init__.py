@@ -21,6 +21,7 @@ from family.pretrained.formats import (
     segmenter,
     t5,
     timm_vit,
+    videomae,
     vit,
 )
 from family.pretrained.table import Format
@@ -45,6 +46,7 @@ FORMATS: dict[str, Format] = {
         dinov2.REGISTERS,
         dinov3.FORMAT,
         timm_vit.FORMAT,
+        videomae.FORMAT,
         detr.FORMAT,
         detr.ORIGINAL,
         segmenter.FORMAT,
