@@ -25,6 +25,7 @@ from family.models.bert import (
 )
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
+from family.models.fusion import Fusion, vilt_base
 from family.models.gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, gpt_nano, llama
 from family.models.segmenter import Segmenter, segmenter_small, segmenter_tiny
 from family.models.sentence import SentenceEncoder
@@ -52,6 +53,7 @@ __all__ = [
     "DeepLab",
     "FasterRCNN",
     "FeedForward",
+    "Fusion",
     "LSTMClassifier",
     "LSTMLanguageModel",
     "LSTMSeq2Seq",
@@ -98,6 +100,7 @@ __all__ = [
     "transformer_small",
     "transformer_tiny",
     "videomae_base",
+    "vilt_base",
     "vit_base",
     "vit_small",
     "vit_tiny",

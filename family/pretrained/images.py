@@ -81,8 +81,10 @@ def from_transformers(fields: Mapping[str, Any]) -> Preprocess:
         cut = pair(cut) if isinstance(cut, int) else exact(cut)
         return Preprocess(cut, "crop", resized=resized, floor=True, **common)
     if class_name(fields).startswith(VILT):
-        edges = size["shortest_edge"], longer_edge(size["shortest_edge"])
-        return Preprocess(edges, "edges", multiple=fields.get("size_divisor", 32), **common)
+        edges, multiple = size["shortest_edge"], fields.get("size_divisor", 32)
+        if not isinstance(multiple, int) or multiple < 2:
+            raise ValueError(f"size_divisor={multiple!r} is not supported; a number over 1 is.")
+        return Preprocess((edges, longer_edge(edges)), "edges", multiple=multiple, **common)
     if "shortest_edge" in size:
         return Preprocess((size["shortest_edge"], size["longest_edge"]), "edges", **common)
     return Preprocess(exact(size), "squash", **common)
@@ -135,7 +137,7 @@ def to_transformers(preprocess: Preprocess, kind: str) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if kind.startswith(VILT) or preprocess.multiple > 1:
         wanted = dataclasses.replace(preprocess, size=(height, longer_edge(height)), mode="edges")
-        if not kind.startswith(VILT) or preprocess != wanted:
+        if not kind.startswith(VILT) or preprocess != wanted or preprocess.multiple == 1:
             raise ValueError(
                 f"{kind} cannot express a preprocess of mode={preprocess.mode!r}, size="
                 f"{preprocess.size} and multiple={preprocess.multiple}."

@@ -15,6 +15,7 @@ LOG = logging.getLogger(__name__)
 CLASS_HEADS = {
     "ViT": ("head.", "distilled_head."),
     "VideoViT": ("head.",),
+    "Fusion": ("head.",),
     "BERT": ("class_head.", "masked_head."),
     "DETR": ("head.classes.", "proposals.classes.", "denoising."),
     "Segmenter": ("decoder.head.", "decoder.classes.", "decoder.norm."),

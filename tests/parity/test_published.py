@@ -11,11 +11,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, seq2seq, video, vision
+from cases import causal, contrast, encoders, fusion, seq2seq, video, vision
 
 CASES = [
     *(*causal.CASES, *encoders.CASES, *seq2seq.CASES, *vision.CASES, *video.CASES),
-    *contrast.CASES,
+    *(*contrast.CASES, *fusion.CASES),
 ]
 
 
