@@ -258,9 +258,11 @@ def grid_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
 
 def centre_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
     """``(rows * columns, 2)``: the middle of each patch, in -1..1 down and across, times 2 pi."""
-    sides = torch.tensor([rows, columns], device=device)
-    middles = grid_coordinates(rows, columns, device).float() + 0.5
-    return 2 * math.pi * (2 * middles / sides - 1)
+    axes = [
+        2 * math.pi * (2 * (torch.arange(side, device=device).float() + 0.5) / side - 1)
+        for side in (rows, columns)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
 
 
 def aligned(table: Tensor, seen: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Fusion(nn.Module):
         Raises:
             ValueError: not one text a picture, or what the embeddings refuse.
         """
-        if len(pixel_values) != len(input_ids):
+        if pixel_values.shape[0] != input_ids.shape[0]:
             raise ValueError(
                 f"{len(pixel_values)} pictures need as many texts, not {len(input_ids)}."
             )
