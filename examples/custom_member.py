@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from family import Block, TransformerConfig
-from family.core.mask import Shared
+from family import Block, Shared, TransformerConfig
 from family.heads.language_model import language_model_head
 
 

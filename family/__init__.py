@@ -10,6 +10,9 @@ from family.core.attention import Attention
 from family.core.block import Block
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
+from family.core.init import initialise
+from family.core.mask import Shared
+from family.core.rotary import RotaryScaling
 from family.core.transformer import Transformer
 from family.generation.sampling import Sampling
 from family.look import record_attention
@@ -25,6 +28,7 @@ from family.models.bert import (
 )
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
+from family.models.encoder_decoder import EncoderDecoder
 from family.models.fusion import Fusion, vilt_base
 from family.models.gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, gpt_nano, llama
 from family.models.segmenter import Segmenter, segmenter_small, segmenter_tiny
@@ -38,7 +42,7 @@ from family.models.seq2seq import (
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
 from family.models.video import VideoViT, videomae_base
 from family.models.vit import ViT, dinov3_vit_small, vit_base, vit_small, vit_tiny
-from family.pretrained import from_pretrained, save_pretrained
+from family.pretrained import from_pretrained, save_adapter, save_pretrained
 
 __all__ = [
     "BERT",
@@ -51,6 +55,7 @@ __all__ = [
     "Attention",
     "Block",
     "DeepLab",
+    "EncoderDecoder",
     "FasterRCNN",
     "FeedForward",
     "Fusion",
@@ -58,10 +63,12 @@ __all__ = [
     "LSTMLanguageModel",
     "LSTMSeq2Seq",
     "RetinaNet",
+    "RotaryScaling",
     "Sampling",
     "Segmenter",
     "SentenceEncoder",
     "Seq2Seq",
+    "Shared",
     "Transformer",
     "TransformerConfig",
     "ViT",
@@ -85,9 +92,11 @@ __all__ = [
     "gpt2_medium",
     "gpt2_xl",
     "gpt_nano",
+    "initialise",
     "llama",
     "record_attention",
     "roberta_base",
+    "save_adapter",
     "save_pretrained",
     "segmenter_small",
     "segmenter_tiny",

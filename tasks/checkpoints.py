@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from family import TransformerConfig
+from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
 from family.models.member import is_member
 from family.pretrained.lora import add_lora, merge_lora
@@ -75,7 +76,7 @@ def load_checkpoint(path: str, *tasks: str) -> Loaded:
         model = open_published(path)
         task = check_suits(model, path, tasks)
         check_complete(model, path)
-        return Loaded(model, published_assets(model, path), task)
+        return Loaded(accelerate(model), published_assets(model, path), task)
     file = find_checkpoint(path)
     content = read_checkpoint(file)
     record = content["family"]
@@ -94,7 +95,7 @@ def load_checkpoint(path: str, *tasks: str) -> Loaded:
     }
     model.load_state_dict(state)
     merge_lora(model, remove=True)
-    return Loaded(model.eval(), record["assets"], trained)
+    return Loaded(accelerate(model.eval()), record["assets"], trained)
 
 
 def find_checkpoint(path: str, prefer: str = "best") -> Path:

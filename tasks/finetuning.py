@@ -28,7 +28,8 @@ class LoRA:
         rank: of the adapters.
         alpha: their strength: they count ``alpha / rank`` times.
         dropout: of their inputs.
-        targets: patterns of the names of the linear layers.
+        targets: patterns of the names of the linear layers, or of projections within fused ones:
+            ``*.qkv.q``, see :func:`family.pretrained.lora.add_lora`.
     """
 
     rank: int = 8

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from family import pretrained
+from family.pretrained.lora import adapted, merge_lora
 from family.pretrained.resize import CLASS_HEADS
+from family.pretrained.saved_adapter import unadapted
 from tasks.errors import UserError
 
 TASKS = {
@@ -41,7 +43,7 @@ def is_published(path: str) -> bool:
 
 
 def open_published(source: str, **arguments: Any) -> Any:
-    """The model of a published source in float32 and eval mode.
+    """The model of a published source in float32 and eval mode, LoRA adapters merged for good.
 
     Args:
         arguments: ``num_classes`` and ``image_size``, where they are to differ.
@@ -55,9 +57,14 @@ def open_published(source: str, **arguments: Any) -> Any:
             "timm:NAME)."
         )
     try:
-        return pretrained.from_pretrained(source, dtype=torch.float32, **arguments)
+        model = pretrained.from_pretrained(source, dtype=torch.float32, **arguments)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+    if any(adapted(model)):
+        merge_lora(model, remove=True)
+        for name, parameter in unadapted(model).named_parameters():
+            model.get_parameter(name).requires_grad = parameter.requires_grad
+    return model
 
 
 def check_suits(model: nn.Module, source: str, tasks: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import nn
 
+from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
 from tasks.checkpoints import build_for
 from tasks.errors import UserError, at_least, between
@@ -118,6 +119,8 @@ class Task(pl.LightningModule):
             if self.transplant is not None:
                 self.transplanted = carry_out(self.model, self.transplant)
             adapt(self.model, self.lora, self.freeze_patterns)
+            if self.trainer.strategy.root_device.type == "cpu":
+                accelerate(self.model)
             if self.compile_model:
                 for part in self.compiled_parts():
                     part.compile()  # in place: names in checkpoints stay as they are

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
-from tasks.errors import between
+from tasks.errors import at_least, between
 from tasks.task import Task
 
 REFERENCE = 1024
@@ -21,6 +22,8 @@ class TokenTask(Task):
     Args:
         model: what builds the model from the vocabulary size.
         label_smoothing: in training; validation and test report the plain loss.
+        balance: weight of the loss that keeps the experts of a mixture evenly used, see
+            :func:`~family.losses.balance.balance_loss`; without experts it means nothing.
         options: of :class:`~tasks.task.Task`.
     """
 
@@ -28,11 +31,13 @@ class TokenTask(Task):
         self,
         model: Callable[[int], nn.Module] | None = None,
         label_smoothing: float = 0.0,
+        balance: float = 0.01,
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
         between(0, 1, of="model.", label_smoothing=label_smoothing)
-        self.label_smoothing = label_smoothing
+        at_least(0, of="model.", balance=balance)
+        self.label_smoothing, self.balance = label_smoothing, balance
         self.tokens: Tensor | int = 0
         """Tokens since the last optimizer step, counted where gradients come in several parts."""
 
@@ -43,6 +48,11 @@ class TokenTask(Task):
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         loss = language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
         self.log_training("loss", loss.detach(), prog_bar=True)
+        found = balance_loss(self.model)
+        if found is not None:
+            loss = loss + self.balance * found[0]
+            self.log_training("balance", found[0].detach())
+            self.log_training("expert_load", found[1])
         if self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1:
             return loss
         # A mean of means would give tokens of small batches more weight: sum here, and divide by

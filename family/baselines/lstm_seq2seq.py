@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding
+from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
 from family.core.attention import attend
 from family.core.init import init_linear
 from family.core.mask import Shared, allow_context
@@ -90,16 +90,20 @@ class LSTMSeq2Seq(EncoderDecoder):
         self.attention = GeneralAttention(dim) if attention else None
         self.dropout = nn.Dropout(dropout)
 
-    def encode(
-        self, source: Tensor, source_mask: Tensor | None = None
-    ) -> tuple[LSTMState, Tensor | None]:
-        """``(batch, tokens)`` -> outputs ``(batch, tokens, dim)`` and the state after the last, in which
-        the decoder starts; and the mask of the outputs. Padding may stand anywhere."""
+    def encode(self, source: Tensor, source_mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """``(batch, tokens)`` -> outputs ``(batch, tokens, dim)``, and the state after the last; padding
+        may stand anywhere."""
         if self.attention is None:
             source = source.flip(1)
             source_mask = None if source_mask is None else source_mask.flip(1)
         x = self.dropout(self.source_embedding(source))
-        outputs, state = self.encoder.read(x, source_mask)  # type: ignore[operator]
+        return self.encoder.read(x, source_mask)  # type: ignore[operator]
+
+    def memory(
+        self, source: Tensor, source_mask: Tensor | None = None
+    ) -> tuple[LSTMState, Tensor | None]:
+        """What the decoder starts from and attends to."""
+        outputs, state = self.encode(source, source_mask)
         return LSTMState(state, outputs, source_mask), source_mask
 
     def features(
@@ -113,7 +117,7 @@ class LSTMSeq2Seq(EncoderDecoder):
 
         Args:
             target: ``(batch, tokens)``; of a cache with branches, ``(batch, branches)``.
-            context: what :meth:`encode` returned; not needed with a cache.
+            context: what :meth:`memory` returned; not needed with a cache.
             cache: the same, and left in the state after the target.
         """
         now = context if cache is None else cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +11,66 @@ from torch import Tensor, nn
 
 from family.core.cache import KeyValues, Progress, Projected
 from family.core.config import TransformerConfig
-from family.core.init import fused
-from family.core.mask import Allowed, Shared, allow_context, allow_own, flex
-from family.core.norm import make_norm
+from family.core.functions import soft_cap
+from family.core.init import fused, make_norm
+from family.core.mask import Allowed, Shared, allow_context, allow_own
 from family.core.rotary import apply_rotary
+
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Allowed,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    """``softmax(scale * queries keys^T) values``, zero where nothing is allowed; ``(batch, heads, tokens,
+    head_dim)``, of keys and values maybe fewer heads."""
+    if cap is not None:
+        return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
+    attended = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        None if allowed.added is None else allowed.added.to(queries.dtype),
+        dropout,
+        is_causal=allowed.causal,
+        scale=scale,
+        enable_gqa=queries.shape[1] != keys.shape[1],
+    )
+    return attended if allowed.nothing is None else attended.masked_fill(allowed.nothing, 0.0)
+
+
+def attend_eagerly(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Allowed,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`attend` written out, and the map ``(batch, heads, queries, keys)`` before dropout."""
+    group = queries.shape[1] // keys.shape[1]
+    if group > 1:
+        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    scores = queries * scale @ keys.transpose(-2, -1)
+    if cap is not None:
+        scores = soft_cap(scores, cap)
+    if allowed.causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    if allowed.added is not None:
+        scores = scores + allowed.added.to(scores.dtype)
+    weights = scores.softmax(-1)
+    attended = (F.dropout(weights, dropout) if dropout else weights) @ values
+    if allowed.nothing is not None:
+        attended = attended.masked_fill(allowed.nothing, 0.0)
+        weights = weights.masked_fill(allowed.nothing, 0.0)
+    return attended, weights
 
 
 class Attention(nn.Module):
@@ -25,8 +80,8 @@ class Attention(nn.Module):
     projects queries from ``x`` (``query``) and keys and values from the context (``key_value``).
     """
 
-    linear = staticmethod(F.linear)
-    """The product with a part of a fused layer; a faster one may be put in its place."""
+    linear, attend = staticmethod(F.linear), staticmethod(attend)
+    """The product with a part of a fused layer, and the kernel; others may be put in their places."""
 
     def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
         super().__init__()
@@ -54,50 +109,42 @@ class Attention(nn.Module):
         self.key_norm: nn.Module = nn.Identity()
         self.whole = config.qk_norm_whole and config.qk_norm is not None
         if isinstance(config.qk_norm, str):
-            norm = partial(make_norm, config.qk_norm, eps=config.norm_eps, bias=config.norm_bias)
-            self.query_norm = norm(dim=query_dim if self.whole else head_dim)
-            self.key_norm = norm(dim=kv_dim if self.whole else head_dim)
+            dims = (query_dim, kv_dim) if self.whole else (head_dim, head_dim)
+            self.query_norm, self.key_norm = (make_norm(config, d, config.qk_norm) for d in dims)
         self.record: list[Tensor] | None = None
 
-    def forward(
-        self, x: Tensor, shared: Shared = Shared(), state: KeyValues | Projected | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, shared: Shared = Shared(), state: Any = None) -> Tensor:
         """Attend from ``x`` to itself, or to ``shared.context``.
 
         Args:
             x: ``(batch, queries, dim)``.
             shared: masks, positions, context.
-            state: keys and values of earlier tokens, extended in place; those of the context, which
-                may be left out from the second step on.
+            state: :class:`~family.core.cache.KeyValues` of earlier tokens, extended in place; across,
+                :class:`~family.core.cache.Projected`, after whose first use the context may be left out.
 
         Returns:
             ``(batch, queries, dim)``.
         """
-        if isinstance(state, Projected):
-            queries, keys, values = self._across(x, shared, state)
-        else:
-            queries, keys, values = (
-                self._across(x, shared, None) if self.cross else self._project(x, shared)
-            )
         if self.cross:
+            queries, keys, values = self._across(x, shared, state)
             allowed = shared.context_allowed or allow_context(shared, x.dtype)
         else:
-            if shared.rotary is not None:
+            queries, keys, values = self._project(x, shared)
+            if self.config.position == "rotary":
+                if shared.rotary is None:
+                    raise ValueError(
+                        "position='rotary': a Transformer, or you, must give shared.rotary."
+                    )
                 queries = apply_rotary(queries, shared.rotary)
                 keys = apply_rotary(keys, shared.rotary)
-            elif self.config.position == "rotary":
-                raise ValueError(
-                    "position='rotary' needs shared.rotary, which a Transformer makes: a block or an "
-                    "attention by itself is handed what family.core.rotary.Rotary returns."
-                )
             if state is not None:
-                keys, values = state.append(keys, values)  # type: ignore[union-attr]
+                keys, values = state.append(keys, values)
             allowed = shared.allowed or allow_own(self.config, shared, x)
         dropout = self.dropout if self.training else 0.0
         if self.record is None:
-            attended = attend(queries, keys, values, allowed, dropout, self.scale, self.cap)
+            attended = self.attend(queries, keys, values, allowed, dropout, self.scale, self.cap)
         else:
-            if allowed.blocks is not None:
+            if allowed.tiles is not None:
                 allowed = allow_own(self.config, shared, x)
             attended, weights = attend_eagerly(
                 queries, keys, values, allowed, dropout, self.scale, self.cap
@@ -105,10 +152,8 @@ class Attention(nn.Module):
             self.record.append(weights.detach())
         return self.out(attended.transpose(1, 2).flatten(2))
 
-    def new_state(self, like: Tensor, rows: int, progress: Progress) -> KeyValues | Projected:
+    def new_state(self, like: Tensor, rows: int, progress: Progress) -> KeyValues:
         """An empty state for so many rows, in the dtype and on the device of ``like``."""
-        if self.cross:
-            return Projected()
         window = self.config.window if self.config.causal else None
         return KeyValues(like, (rows, self.kv_heads, self.head_dim), window, progress)
 
@@ -166,90 +211,3 @@ class Attention(nn.Module):
         """``(batch, tokens, heads * head_dim) -> (batch, heads, tokens, head_dim)``."""
         batch, tokens, _ = x.shape
         return x.view(batch, tokens, -1, self.head_dim).transpose(1, 2)
-
-
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    allowed: Allowed,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> Tensor:
-    """``softmax(scale * queries keys^T) values`` by the fastest kernel there is, zero where nothing is
-    allowed; ``(batch, heads, tokens, head_dim)``, of keys and values maybe fewer heads."""
-    grouped = queries.shape[1] != keys.shape[1]
-    if allowed.blocks is not None:
-        attention, _ = flex()
-        bend = None if cap is None else partial(capped, cap=cap)
-        return attention(queries, keys, values, bend, allowed.blocks, scale, grouped)
-    if cap is not None or (not allowed.causal and few_scores(queries, keys)):
-        return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
-    attended = F.scaled_dot_product_attention(
-        queries,
-        keys,
-        values,
-        None if allowed.added is None else allowed.added.to(queries.dtype),
-        dropout,
-        is_causal=allowed.causal,
-        scale=scale,
-        enable_gqa=grouped,
-    )
-    return attended if allowed.nothing is None else attended.masked_fill(allowed.nothing, 0.0)
-
-
-def capped(score: Tensor, *_: Any, cap: float) -> Tensor:
-    """A score, bent to stay under ``cap`` (Gemma 2, section 2)."""
-    return cap * torch.tanh(score / cap)
-
-
-def few_scores(queries: Tensor, keys: Tensor) -> bool:
-    """Whether, decoding on the CPU, products over the whole batch beat the fused kernel: it takes
-    some microseconds for each head however few its scores are. In half precision it alone is exact.
-
-    Args:
-        queries, keys: ``(batch, heads, tokens, head_dim)``.
-    """
-    # First of all: a step that is compiled or exported must not depend on the sizes it is made with.
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    batch, heads, count, _ = queries.shape
-    return (
-        count > 1
-        and count * keys.shape[2] <= 2048
-        and batch * heads >= 32
-        and heads == keys.shape[1]
-        and queries.device.type == "cpu"
-        and queries.dtype in (torch.float32, torch.float64)
-    )
-
-
-def attend_eagerly(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    allowed: Allowed,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """:func:`attend` written out, and the map ``(batch, heads, queries, keys)`` before dropout."""
-    group = queries.shape[1] // keys.shape[1]
-    if group > 1:
-        keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
-    scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    scores = queries * scale @ keys.transpose(-2, -1)
-    if cap is not None:
-        scores = capped(scores, cap=cap)
-    if allowed.causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -math.inf)
-    if allowed.added is not None:
-        scores = scores + allowed.added.to(scores.dtype)
-    weights = scores.softmax(-1)
-    attended = (F.dropout(weights, dropout) if dropout else weights) @ values
-    if allowed.nothing is not None:
-        attended = attended.masked_fill(allowed.nothing, 0.0)
-        weights = weights.masked_fill(allowed.nothing, 0.0)
-    return attended, weights

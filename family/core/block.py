@@ -15,8 +15,8 @@ from family.core.cache import BlockState, Progress, Projected
 from family.core.config import TransformerConfig
 from family.core.experts import Experts
 from family.core.feedforward import FeedForward
+from family.core.init import make_norm
 from family.core.mask import Shared
-from family.core.norm import make_norm
 
 MIXERS: dict[str, type[nn.Module]] = {"attention": Attention}
 FEEDFORWARDS: dict[str, type[nn.Module]] = {"dense": FeedForward, "experts": Experts}
@@ -32,8 +32,7 @@ class Residual(nn.Module):
 
     ``norm`` stands before the sublayer ("pre"), after the sum ("post") or after the sublayer
     ("branch"); "sandwich" has one before, and ``branch_norm``. A condition shifts and scales what the
-    sublayer reads and gates what it adds (DiT, Peebles & Xie 2023, section 3.2); the norm then learns
-    neither.
+    sublayer reads and gates what it adds (DiT, section 3.2); the norm then learns neither.
 
     Args:
         sublayer: any module; the first argument is ``(batch, tokens, dim)``, as is the result.
@@ -49,16 +48,13 @@ class Residual(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        order, affine = config.norm_order, config.condition_dim is None
-        self.order = order
+        self.order = order = config.norm_order
         self.norm: nn.Module = nn.Identity()
         if norm or order != "pre":
-            self.norm = make_norm(
-                config.norm, config.dim, config.norm_eps, config.norm_bias, affine
-            )
+            self.norm = make_norm(config, affine=config.condition_dim is None)
         self.branch_norm: nn.Module = nn.Identity()
         if order == "sandwich":
-            self.branch_norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
+            self.branch_norm = make_norm(config)
         self.sublayer = sublayer
         self.dropout, self.drop_path = config.dropout, drop_path
         self.scale = self.modulation = None
@@ -80,7 +76,11 @@ class Residual(nn.Module):
         branch = self.norm(x) if self.order in ("pre", "sandwich") else x
         gate = None
         if self.modulation is not None:
-            shift, scale, gate = self._modulation(condition)
+            if condition is None:
+                width = self.modulation.in_features
+                raise ValueError(f"condition_dim={width} needs a condition (batch, {width}).")
+            each = condition if condition.dim() == 3 else condition.unsqueeze(1)
+            shift, scale, gate = self.modulation(F.silu(each)).chunk(3, dim=-1)
             branch = branch * (1 + scale) + shift
         branch = self.sublayer(branch, *args)
         if self.order != "pre":
@@ -97,16 +97,6 @@ class Residual(nn.Module):
         total = (x if onto is None else onto) + branch
         return self.norm(total) if self.order == "post" else total
 
-    def _modulation(self, condition: Tensor | None) -> tuple[Tensor, ...]:
-        assert self.modulation is not None
-        if condition is None:
-            raise ValueError(
-                f"condition_dim={self.modulation.in_features} needs a condition (batch, condition_dim)."
-            )
-        if condition.dim() == 2:
-            condition = condition.unsqueeze(1)
-        return self.modulation(F.silu(condition)).chunk(3, dim=-1)
-
 
 class Block(nn.Module):
     """Self-attention, maybe cross-attention, feed-forward (Vaswani et al. 2017, section 3.1).
@@ -119,8 +109,8 @@ class Block(nn.Module):
         drop_path: stochastic depth of this block; None is the config's rate.
         self_attention, feedforward: modules to stand in the place of the usual ones. The first is
             called with ``(x, shared, state)``, see :class:`~family.core.attention.Attention`, the
-            second with ``x`` alone. A mixer that remembers has ``new_state`` as attention's, and what
-            that returns is a :class:`~family.core.cache.State`.
+            second with ``x`` alone. To decode, a mixer needs ``new_state`` as attention has it, see
+            :class:`~family.core.cache.BlockState`.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,16 +26,6 @@ class Progress:
         return self.filled if torch.compiler.is_compiling() else self.length
 
 
-class State(Protocol):
-    """What a mixer remembers of a row: keys and values, or a state of one size."""
-
-    def branch(self, count: int) -> None:
-        """From here on each row goes on in so many ways."""
-
-    def follow(self, parents: Tensor) -> None:
-        """Branch ``i`` goes on from what branch ``parents[:, i]`` was, ``(batch, branches)``."""
-
-
 class KeyValues:
     """Keys and values of one layer, ``(batch, kv_heads, size, head_dim)``.
 
@@ -46,14 +36,13 @@ class KeyValues:
 
     def __init__(
         self, like: Tensor, shape: tuple[int, int, int], window: int | None, progress: Progress
-    ):
+    ) -> None:
         batch, kv_heads, head_dim = shape
-        size = progress.capacity
+        self.size, self.progress = progress.capacity, progress
         if window is not None:
-            size = min(size, window * progress.branches)
-        self.keys = like.new_zeros(batch, kv_heads, size, head_dim)
+            self.size = min(self.size, window * progress.branches)
+        self.keys = like.new_zeros(batch, kv_heads, self.size, head_dim)
         self.values = torch.zeros_like(self.keys)
-        self.size, self.progress = size, progress
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
@@ -99,22 +88,20 @@ class KeyValues:
         last = start + tokens - 1
         return last - (last - places) % self.size
 
-    def branch(self, count: int) -> None:
-        """Nothing changes: columns are shared."""
-
-    def follow(self, parents: Tensor) -> None:
-        """Nothing changes: columns are shared."""
-
 
 class Projected:
     """Keys and values of cross-attention, projected once; they stay for all branches."""
 
-    def __init__(self) -> None:
-        self.pair: tuple[Tensor, Tensor] | None = None
+    pair: tuple[Tensor, Tensor] | None = None
 
 
 class BlockState(NamedTuple):
-    """What one block remembers: the state of its mixer, and of its cross-attention."""
+    """What one block remembers, of its mixer and of its cross-attention.
+
+    A mixer's own state is any object; where it is not :class:`KeyValues`, ``branch(count)`` tells it
+    that each row goes on in so many ways, and ``follow(parents)``, ``(batch, branches)``, from which of
+    them each does.
+    """
 
     mixer: Any
     context: Projected
@@ -154,11 +141,8 @@ class Cache:
         return self.positions(self.progress.column + columns)
 
     def positions(self, columns: Tensor) -> Tensor:
-        """Positions of columns, left padding not counted.
-
-        Returns:
-            ``(columns)``, or ``(batch, columns)`` where rows are padded.
-        """
+        """Positions of columns, left padding not counted: ``(columns)``, or ``(batch, columns)`` where
+        rows differ."""
         if self.branch_positions is not None:
             return self.branch_positions[:, columns]
         if self.mask is None:
@@ -176,26 +160,19 @@ class Cache:
         A step then reads one token of every branch, in columns side by side. Keys are never copied
         when a branch forks or ends: :meth:`follow` only changes what it sees.
         """
-        length, capacity = self.progress.length, self.progress.capacity
-        device = self.progress.filled.device
-        columns = torch.arange(length, device=device)
-        positions = self.positions(columns)
-        self.seen = torch.zeros(self.rows, count, capacity, dtype=torch.bool, device=device)
+        length, filled = self.progress.length, self.progress.filled
+        shape = self.rows, count, self.progress.capacity
+        positions = self.positions(torch.arange(length, device=filled.device))
+        self.seen = filled.new_zeros(shape, dtype=torch.bool)
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
-        self.branch_positions = torch.zeros(self.rows, capacity, dtype=torch.long, device=device)
+        self.branch_positions = filled.new_zeros(shape[::2])
         self.branch_positions[:, :length] = positions
-        for layer in self.layers:
-            layer.mixer.branch(count)
+        for state in self._others():
+            state.branch(count)
 
     def visible(self, columns: Tensor, branches: int, window: int | None) -> Tensor:
-        """What branches that read one token each, in the columns to come, may attend to.
-
-        Args:
-            columns: ``(keys)``, those that a layer holds.
-
-        Returns:
-            ``(batch, branches, keys)``.
-        """
+        """What branches that read one token each, in the columns to come, may attend to of the
+        ``columns (keys)`` that a layer holds: ``(batch, branches, keys)``."""
         assert self.seen is not None and self.branch_positions is not None
         seen = self.seen[:, :, columns.clamp(min=0)] & (columns >= 0)
         if window is None or len(columns) <= window:
@@ -210,5 +187,8 @@ class Cache:
         self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.progress.capacity))
         self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
         self.branch_positions.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
-        for layer in self.layers:
-            layer.mixer.follow(parents)
+        for state in self._others():
+            state.follow(parents)
+
+    def _others(self) -> list[Any]:
+        return [s.mixer for s in self.layers if not isinstance(s.mixer, KeyValues)]

@@ -8,15 +8,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from family.core.activation import ACTIVATIONS
-from family.core.checks import check_value
-from family.core.norm import NORMS
+from family.checks import check_value
+from family.core.functions import ACTIVATIONS, NORMS
 from family.core.rotary import RotaryScaling
 
 POSITIONS = ("none", "sinusoidal", "timing", "learned", "rotary", "relative", "alibi")
 NORM_ORDERS = ("pre", "post", "sandwich", "branch")
 MIXERS = ("attention",)
 FEEDFORWARDS = ("dense", "experts")
+SCALING = "rotary_scaling"
 WHOLE = (
     *("dim", "depth", "final_norm", "causal", "context_dim", "condition_dim", "max_tokens"),
     *("rotary_axes", "drop_path", "init_std", "activation_checkpointing", "layers"),
@@ -154,13 +154,16 @@ class TransformerConfig:
         """What JSON, YAML and older configs say in other words."""
         if isinstance(self.qk_norm, bool):
             self._set("qk_norm", "rmsnorm" if self.qk_norm else None)
-        scaling: Any = self.rotary_scaling
-        if isinstance(scaling, dict):
-            self._set("rotary_scaling", RotaryScaling(**scaling))
-        elif isinstance(scaling, list | tuple):  # once all that Llama 3.1's could be
-            self._set("rotary_scaling", RotaryScaling.llama3(*scaling))
-        if isinstance(self.layers, list):
-            self._set("layers", tuple(self.layers))
+        self._set(SCALING, as_scaling(self.rotary_scaling))
+        layers: Any = self.layers
+        if isinstance(layers, list | tuple):
+            known = (
+                o
+                if not isinstance(o, dict) or SCALING not in o
+                else {**o, SCALING: as_scaling(o[SCALING])}
+                for o in layers
+            )
+            self._set("layers", tuple(known))
 
     def _customary(self) -> dict[str, Any]:
         """What None stands for, of the fields that may be None until the config fills them in."""
@@ -221,7 +224,7 @@ class TransformerConfig:
         if self.rotary_base == 0:
             raise ValueError(f"rotary_base must be over 0, not {self.rotary_base}.")
         if self.rotary_scaling == 0:
-            raise ValueError("rotary_scaling=0 needs a number over 0.")
+            raise ValueError(f"rotary_scaling={self.rotary_scaling} needs a number over 0.")
         if isinstance(self.rotary_scaling, RotaryScaling):
             self.rotary_scaling.check(self.rotary_dim // self.rotary_axes)
 
@@ -274,3 +277,15 @@ class TransformerConfig:
         """The fields in which two configs differ: name -> (ours, theirs)."""
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+
+
+def as_scaling(value: Any) -> Any:
+    """A scaling from plain values; Llama 3.1's was once the only one, and is four numbers in older files."""
+    if isinstance(value, dict) and "kind" in value:
+        unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(RotaryScaling)})
+        if unknown:
+            raise ValueError(f"rotary_scaling has the unknown field {unknown[0]!r}.")
+        return RotaryScaling(**value)
+    if isinstance(value, list | tuple) and len(value) == 4:
+        return RotaryScaling.llama3(*value)
+    return value

@@ -64,5 +64,5 @@ class Experts(nn.Module):
             for expert, group in zip(self.experts, groups, strict=True)
             if len(group) or self.training
         ]
-        weighted = torch.cat(computed) * weights.flatten()[order, None].to(x.dtype)
+        weighted = torch.cat(computed or [x]) * weights.flatten()[order, None].to(x.dtype)
         return torch.zeros_like(x).index_add(0, tokens, weighted.to(x.dtype))

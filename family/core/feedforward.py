@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
+from family.core.functions import ACTIVATIONS
 from family.core.init import fused
 
 

@@ -1,11 +1,27 @@
-"""How the linear layers of a stack begin, for stacks of one's own too."""
+"""The parts of a block, made and begun; for stacks of one's own too."""
 
 from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from family.core.config import TransformerConfig
+from family.core.functions import NORMS
+
+
+def make_norm(
+    config: TransformerConfig, dim: int | None = None, name: str | None = None, affine: bool = True
+) -> nn.Module:
+    """A norm over the last dimension: ``(..., dim) -> (..., dim)``.
+
+    Args:
+        dim, name: None is the config's.
+        affine: with a learned factor, and for layer norm a bias where the config says so.
+    """
+    norm = NORMS[name or config.norm]
+    options = {"bias": config.norm_bias} if norm is nn.LayerNorm else {}
+    return norm(dim or config.dim, eps=config.norm_eps, elementwise_affine=affine, **options)
 
 
 def fused(dim: int, out_dim: int, bias: bool, parts: int) -> nn.Linear:
@@ -18,12 +34,11 @@ def fused(dim: int, out_dim: int, bias: bool, parts: int) -> nn.Linear:
 
 def init_linear(layer: nn.Linear, std: float | None = 0.02) -> None:
     """Normal as GPT-2, or for None Xavier uniform, part by part, as the 2017 model; biases zero."""
-    if std is None:
-        with torch.no_grad():
-            for part in layer.weight.chunk(getattr(layer, "parts", 1)):
-                nn.init.xavier_uniform_(part)
-    else:
+    if std is not None:
         nn.init.normal_(layer.weight, std=std)
+    else:
+        for part in layer.weight.detach().chunk(getattr(layer, "parts", 1)):
+            nn.init.xavier_uniform_(part)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
@@ -35,25 +50,17 @@ def initialise(module: nn.Module, std: float | None = 0.02, *, scaled: bool = Fa
 
     Args:
         std: None is Xavier uniform.
-        scaled: the last layer of each residual branch is smaller by the root of their number, as in
-            GPT-2 (Radford et al. 2019, section 2.3).
+        scaled: the last layers of each residual branch, ``out`` of attention and ``down`` of a
+            feed-forward, are smaller by the root of their number (GPT-2, section 2.3).
     """
-    branches: list[nn.Module] = []
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            init_linear(part, std)
-        if hasattr(part, "sublayer"):
-            branches.append(part)
+    branches = [part for part in module.modules() if hasattr(part, "sublayer")]
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            init_linear(layer, std)
     for branch in branches:
-        modulation = getattr(branch, "modulation", None)
-        if modulation is not None:
-            init_linear(modulation, 0.0)
+        if isinstance(branch.modulation, nn.Linear):
+            init_linear(branch.modulation, 0.0)
         if scaled and std is not None:
-            for last in last_layers(branch.sublayer):  # type: ignore[arg-type]
-                nn.init.normal_(last, std=std / math.sqrt(len(branches)))
-
-
-def last_layers(sublayer: nn.Module) -> list[Tensor]:
-    """The weights that write what a sublayer adds: ``out`` of attention, ``down`` of a feed-forward."""
-    found = [getattr(m, name, None) for m in sublayer.modules() for name in ("out", "down")]
-    return [layer.weight for layer in found if isinstance(layer, nn.Linear)]
+            for name, layer in branch.sublayer.named_modules():  # type: ignore[union-attr]
+                if name.rpartition(".")[2] in ("out", "down"):
+                    nn.init.normal_(layer.weight, std=std / math.sqrt(len(branches)))

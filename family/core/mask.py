@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache as once
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from family.core.cache import Cache, KeyValues
 from family.core.config import TransformerConfig
-
-BLOCK = 128
-"""Queries and keys of a tile of FlexAttention, under which it has nothing to skip."""
 
 
 class Allowed(NamedTuple):
@@ -25,8 +21,8 @@ class Allowed(NamedTuple):
     """``(batch or 1, heads or 1, queries, 1)``: the queries that may attend to no key."""
     causal: bool = False
     """No query sees a later key, and that is all there is to say: kernels need no mask for it."""
-    blocks: Any = None
-    """A BlockMask of FlexAttention, in place of all of these."""
+    tiles: Any = None
+    """The same in a kernel's own terms, for what was put in the place of :func:`attend`."""
 
 
 class Shared(NamedTuple):
@@ -88,7 +84,7 @@ def allow(
 def allow_context(shared: Shared, dtype: torch.dtype) -> Allowed:
     """What queries may attend to in the context."""
     mask = shared.context_mask
-    return allow(None if mask is None else expand_mask(mask, len(mask)), None, dtype)
+    return allow(None if mask is None else expand_mask(mask, mask.shape[0]), None, dtype)
 
 
 def allow_own(
@@ -97,7 +93,6 @@ def allow_own(
     x: Tensor,
     cache: Cache | None = None,
     state: KeyValues | None = None,
-    tiles: bool = False,
 ) -> Allowed:
     """What the queries of a layer may attend to in their own sequence: padding, documents, causality,
     window and bias brought together.
@@ -105,7 +100,6 @@ def allow_own(
     Args:
         x: ``(batch, queries, dim)``.
         cache, state: that this layer's keys come from, where there is a cache; padding is what it says.
-        tiles: whether FlexAttention may be asked.
     """
     queries, window, mask, bias = x.shape[1], config.window, shared.mask, shared.bias
     columns = None
@@ -119,9 +113,7 @@ def allow_own(
             mask = None if cache.mask is None else cache.mask[:, columns.clamp(min=0)]
     if window is not None and (queries if columns is None else len(columns)) <= window:
         window = None
-    if columns is None and bias is None and tiles and worth_tiles(config, shared, x):
-        return Allowed(blocks=tile(config.causal, window, shared, x))
-    mask = expand_mask(mask, len(x))
+    mask = expand_mask(mask, x.shape[0])
     plain = mask is None and bias is None and shared.documents is None
     if plain and config.causal and columns is None and window is None:
         return Allowed(causal=True)
@@ -155,40 +147,6 @@ def within(
     if causal:
         seen = seen & (distance <= 0)
     return seen if window is None else seen & (distance.abs() < window)
-
-
-def worth_tiles(config: TransformerConfig, shared: Shared, x: Tensor) -> bool:
-    """Whether FlexAttention would leave out tiles of scores that a mask would only forbid."""
-    if not x.is_cuda or x.shape[1] < 2 * BLOCK or (config.head_dim or 0) < 16:
-        return False
-    if shared.mask is not None and shared.mask.shape != x.shape[:2]:
-        return False
-    bounded = config.window is not None or shared.documents is not None
-    return bounded or (config.causal and shared.mask is not None)
-
-
-def tile(causal: bool, window: int | None, shared: Shared, x: Tensor) -> Any:
-    """The BlockMask of what :func:`allow_own` is told; no score is held for it."""
-    padding, documents = shared.mask, shared.documents
-
-    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        result = key <= query if causal else key >= 0
-        if window is not None:
-            result = result & ((query - key).abs() < window)
-        if documents is not None:
-            result = result & (documents[row, query] == documents[row, key])
-        return result if padding is None else result & padding[row, key]
-
-    rows = None if padding is None and documents is None else len(x)
-    return flex()[1](seen, rows, None, x.shape[1], x.shape[1], device=x.device)
-
-
-@once
-def flex() -> tuple[Any, Any]:
-    """FlexAttention and what makes its masks, compiled: as written they hold all scores."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    return torch.compile(flex_attention), torch.compile(create_block_mask)
 
 
 def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:

@@ -58,15 +58,3 @@ def alibi_slopes(heads: int) -> Tensor:
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
     return torch.tensor(slopes)
-
-
-def count_positions(documents: Tensor) -> Tensor:
-    """Positions in packed rows, ``(batch, tokens)``: each document counts from 0.
-
-    Args:
-        documents: ``(batch, tokens)``, a number for each document; its tokens stand side by side.
-    """
-    columns = torch.arange(documents.shape[1], device=documents.device)
-    first = torch.ones_like(documents, dtype=torch.bool)
-    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return columns - (columns * first).cummax(1).values

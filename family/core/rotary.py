@@ -19,8 +19,10 @@ class RotaryScaling:
 
     - "linear": all are divided by ``factor`` (position interpolation, Chen et al. 2023).
     - "llama3": pairs of channels that turn fewer than ``low`` times in ``tokens`` are divided, those
-      that turn more than ``high`` times stay, and those between are mixed (Llama 3.1).
-    - "yarn": the same, mixed by the number of the pair (YaRN, Peng et al. 2023, section 3.2).
+      that turn more than ``high`` times stay, and those between are mixed (Llama 3.1, whose configs
+      call the two low_freq_factor and high_freq_factor).
+    - "yarn": the same, mixed by the number of the pair (YaRN, Peng et al. 2023, section 3.2; beta_slow
+      and beta_fast).
     - "longrope": each pair is divided by its own number, of ``short`` up to ``tokens`` tokens and of
       ``long`` beyond (LongRoPE, Ding et al. 2024).
 
@@ -41,46 +43,29 @@ class RotaryScaling:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
-    def llama3(cls, *numbers: float) -> RotaryScaling:
-        """From (factor, low, high, tokens)."""
-        if len(numbers) != 4:
-            raise ValueError(
-                f"rotary_scaling={numbers} must be (factor, low, high, tokens), a number or an object."
-            )
-        factor, low, high, tokens = numbers
+    def llama3(cls, factor: float, low: float, high: float, tokens: float) -> RotaryScaling:
+        """Llama 3.1's, from its four numbers."""
         return cls("llama3", factor, int(tokens), low, high)
 
     def check(self, dim: int) -> None:
-        """Refuse what scales nothing, for heads of which ``dim`` channels turn.
-
-        Raises:
-            ValueError: one sentence.
-        """
+        """Refuse (ValueError) what scales nothing, for heads of which ``dim`` channels turn."""
         if self.kind not in SCALINGS:
             raise ValueError(
                 f"rotary_scaling: kind={self.kind!r} is unknown; choose one of: {', '.join(SCALINGS)}."
             )
-        if self.kind == "longrope":
-            for name in ("short", "long"):
-                count, positive = len(getattr(self, name)), all(f > 0 for f in getattr(self, name))
-                if count != dim // 2 or not positive:
-                    raise ValueError(
-                        f"rotary_scaling: {name} must be {dim // 2} numbers over 0, one for each pair "
-                        f"of channels, not {count}."
-                    )
-        needed = {"factor": self.factor, "magnitude": self.magnitude}
-        if self.kind != "linear":
-            needed["tokens"] = self.tokens
-        if self.kind in ("llama3", "yarn"):
-            needed |= {"low": self.low, "high": self.high}
-        for name, value in needed.items():
-            if not value > 0:
-                raise ValueError(f"rotary_scaling: {name}={value} must be over 0.")
-        if "low" in needed and self.low >= self.high:
-            raise ValueError(
-                f"rotary_scaling: low={self.low} must be under high={self.high} (llama3's "
-                "low_freq_factor and high_freq_factor, yarn's beta_slow and beta_fast)."
-            )
+        for name in ("short", "long") if self.kind == "longrope" else ():
+            if len(getattr(self, name)) != dim // 2 or min(getattr(self, name)) <= 0:
+                raise ValueError(
+                    f"rotary_scaling: {name} must be {dim // 2} numbers over 0, one for each pair of "
+                    f"channels, not {len(getattr(self, name))}."
+                )
+        numbers = {"linear": [], "longrope": ["tokens"]}.get(self.kind, ["tokens", "low", "high"])
+        for name in ["factor", "magnitude", *numbers]:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"rotary_scaling: {name}={value!r} must be a number over 0.")
+        if "low" in numbers and self.low >= self.high:
+            raise ValueError(f"rotary_scaling: low={self.low} must be under high={self.high}.")
 
 
 Scaling = float | RotaryScaling | None

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from family.core.block import Block
-from family.core.cache import Cache, KeyValues, Progress
+from family.core.cache import Cache, Progress
 from family.core.config import TransformerConfig
-from family.core.init import initialise
-from family.core.mask import Allowed, Shared, allow_context, allow_own
-from family.core.norm import make_norm
-from family.core.position import AlibiBias, RelativeBias, count_positions
+from family.core.init import initialise, make_norm
+from family.core.mask import Shared, allow_context, allow_own
+from family.core.position import AlibiBias, RelativeBias
 from family.core.rotary import Rotary
 
 
@@ -26,6 +25,9 @@ class Transformer(nn.Module):
     Positions that act on queries and keys (rotary) or on scores (relative, ALiBi) are computed here,
     once for all layers that agree; those that are added to embeddings belong to ``family.inputs``.
     """
+
+    allow = staticmethod(allow_own)
+    """What decides which keys are seen; another way to say it may be put in its place."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -37,33 +39,33 @@ class Transformer(nn.Module):
         )
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
-            self.norm = make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
-        self.rotaries = nn.ModuleList()
-        turning: list[tuple[object, ...] | None] = []
-        for layer in self.configs:
-            assert layer.rotary_dim is not None
-            key = (layer.rotary_dim, layer.rotary_base, layer.rotary_axes, layer.rotary_scaling)
-            if layer.position == "rotary" and key not in turning:
-                self.rotaries.append(Rotary(*key))
-            turning.append(key if layer.position == "rotary" else None)
-        tables = list(dict.fromkeys(key for key in turning if key is not None))
-        self.table_of = [None if key is None else tables.index(key) for key in turning]
+            self.norm = make_norm(config)
+        turning = [
+            (c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling)
+            if c.position == "rotary"
+            else None
+            for c in self.configs
+        ]
+        tables = [found for found in dict.fromkeys(turning) if found is not None]
+        self.rotaries = nn.ModuleList(Rotary(*arguments) for arguments in tables)  # type: ignore[arg-type]
         self.bias: nn.Module | None = None
         if config.position == "relative":
-            self.bias = RelativeBias(
-                config.heads,
-                config.relative_buckets,
-                config.relative_max_distance,
-                bidirectional=not config.causal,
-            )
+            sizes = config.heads, config.relative_buckets, config.relative_max_distance
+            self.bias = RelativeBias(*sizes, bidirectional=not config.causal)
         elif config.position == "alibi":
             self.bias = AlibiBias(config.heads)
-        # What a layer is told depends on its window, its rotary table, and whether positions reach it.
+        # Layers that are told the same: of one window, rotary table, mixer, and with or without position.
         kinds = [
-            (layer.window, table, layer.position != "none", layer.attention_dropout > 0)
-            for layer, table in zip(self.configs, self.table_of, strict=True)
+            (
+                layer.window,
+                None if found is None else tables.index(found),
+                layer.mixer,
+                layer.position,
+            )
+            for layer, found in zip(self.configs, turning, strict=True)
         ]
-        self.first_of_kind = [kinds.index(kind) for kind in kinds]
+        self.first_alike = [kinds.index(kind) for kind in kinds]
+        self.table_of = {i: kinds[i][1] for i in self.first_alike}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,8 +93,8 @@ class Transformer(nn.Module):
         Args:
             mask, documents, context, context_mask, query_position, context_position, condition: see
                 :class:`~family.core.mask.Shared`; key padding comes from the cache where there is one.
-            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0 (in each document), or
-                from the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
+            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from
+                the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
                 ``(batch, tokens, axes)``.
             cache: these tokens are appended in place; the caller then advances it.
             layers: a list that receives the output of every block, through the final norm (DETR's
@@ -130,42 +132,42 @@ class Transformer(nn.Module):
             positions, cache: as :meth:`forward`'s.
         """
         told = self._tell(x, shared, positions, cache)
-        saving = self.config.activation_checkpointing and self.training
         for i, block in enumerate(self.blocks):
-            shared = told[self.first_of_kind[i]]
             state = None if cache is None else cache.layers[i]
-            yield partial(run_saving if saving else run, block, shared, state)
+            yield partial(self._step, block, told[self.first_alike[i]], state)
+
+    def _step(self, block: Any, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
+        if changes:
+            shared = shared._replace(**changes)
+        if self.config.activation_checkpointing and self.training:
+            return checkpoint(block, x, shared, state, use_reentrant=False)
+        return block(x, shared, state)
 
     def _tell(
         self, x: Tensor, shared: Shared, positions: Tensor | None, cache: Cache | None
     ) -> dict[int, Shared]:
-        """What the layers of each kind are told, by the first of them."""
+        """What layers are told, by the first of those that are told the same."""
         if cache is not None and shared.documents is not None:
             raise ValueError("documents packed into a row cannot be decoded with a cache.")
         if shared.context is not None or shared.context_mask is not None:
             shared = shared._replace(context_allowed=allow_context(shared, x.dtype))
         positions = self._positions(x, shared, positions, cache)
-        rotary: dict[int | None, tuple[Tensor, Tensor] | None] = {None: None}
-        masks: dict[tuple[int | None, bool, bool], Allowed] = {}
+        rotary = [table(positions, x.dtype) for table in self.rotaries]
         told: dict[int, Shared] = {}
-        for first in dict.fromkeys(self.first_of_kind):
-            config, table = self.configs[first], self.table_of[first]
-            if table not in rotary:
-                assert positions is not None and table is not None
-                rotary[table] = self.rotaries[table](positions, x.dtype)
+        for first, table in self.table_of.items():
+            config = self.configs[first]
             state = None if cache is None else cache.layers[first].mixer
-            allowed = None
+            own = shared
+            if table is not None:
+                own = own._replace(rotary=rotary[table])
+            if self.bias is not None and config.position != "none":
+                keys = positions
+                if cache is not None and state is not None:
+                    keys = cache.positions(state.columns(x.shape[1]))
+                own = own._replace(bias=self.bias(positions, keys).to(x.dtype))
             if config.mixer == "attention":
-                biased = self.bias is not None and config.position != "none"
-                tiles = not (self.training and config.attention_dropout)
-                key = (config.window, biased, tiles)
-                if key not in masks:
-                    bias = self._bias(x, positions, cache, state) if biased else None
-                    masks[key] = allow_own(
-                        config, shared._replace(bias=bias), x, cache, state, tiles
-                    )
-                allowed = masks[key]
-            told[first] = shared._replace(rotary=rotary[table], allowed=allowed)
+                own = own._replace(allowed=self.allow(config, own, x, cache, state))
+            told[first] = own
         return told
 
     def _positions(
@@ -178,19 +180,7 @@ class Transformer(nn.Module):
             raise ValueError(f"rotary_axes={axes} needs positions (tokens, {axes}), not None.")
         if cache is not None:
             return cache.next_positions(x.shape[1])
-        if shared.documents is not None:
-            return count_positions(shared.documents)
         return torch.arange(x.shape[1], device=x.device)
-
-    def _bias(
-        self, x: Tensor, positions: Tensor | None, cache: Cache | None, state: KeyValues | None
-    ) -> Tensor:
-        """The bias of relative positions on scores."""
-        assert self.bias is not None
-        keys = positions
-        if cache is not None and state is not None:
-            keys = cache.positions(state.columns(x.shape[1]))
-        return self.bias(positions, keys).to(x.dtype)
 
     def new_cache(self, batch: int, capacity: int, branches: int = 1) -> Cache:
         """An empty cache in the dtype and on the device of the model.
@@ -203,13 +193,3 @@ class Transformer(nn.Module):
         progress = Progress(capacity, branches, like.device)
         states = [block.new_state(like, batch, progress) for block in self.blocks]  # type: ignore[operator]
         return Cache(states, progress, batch)
-
-
-def run(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
-    """One block, with some of what it shares changed."""
-    return block(x, shared._replace(**changes) if changes else shared, state)
-
-
-def run_saving(block: nn.Module, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
-    """:func:`run`, whose intermediate results are computed again for the gradients."""
-    return checkpoint(partial(run, block, shared, state, **changes), x, use_reentrant=False)

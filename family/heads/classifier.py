@@ -11,9 +11,8 @@ from family.core.attention import Attention
 from family.core.block import Residual
 from family.core.config import TransformerConfig
 from family.core.feedforward import FeedForward
-from family.core.init import init_linear, initialise
+from family.core.init import init_linear, initialise, make_norm
 from family.core.mask import Shared
-from family.core.norm import make_norm
 from family.heads.pooling import pool_mean
 
 POOLS = ("class", "mean", "class+mean", "attention")
@@ -50,11 +49,7 @@ class Pooling(nn.Module):
         self.pool, self.prefix_tokens = pool, prefix_tokens
         self.dim = 2 * config.dim if pool == "class+mean" else config.dim
         self.attention = AttentionPooling(config) if pool == "attention" else None
-        self.norm = (
-            make_norm(config.norm, config.dim, config.norm_eps, config.norm_bias)
-            if norm
-            else nn.Identity()
-        )
+        self.norm = make_norm(config) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, prefix + tokens, dim) -> (batch, dim)``."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from family.core.init import init_linear
 
@@ -25,8 +24,3 @@ def language_model_head(
     if bias:
         nn.init.zeros_(head.bias)
     return head
-
-
-def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
-    """Logits, bent to stay under ``cap`` (Gemma 2, section 2); None leaves them."""
-    return logits if cap is None else cap * torch.tanh(logits / cap)

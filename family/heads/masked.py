@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from family.core.activation import ACTIVATIONS
 from family.core.config import TransformerConfig
-from family.core.init import init_linear
-from family.core.norm import make_norm
+from family.core.functions import ACTIVATIONS
+from family.core.init import init_linear, make_norm
 from family.heads.language_model import language_model_head
 
 
@@ -34,7 +33,7 @@ class MaskedHead(nn.Module):
         dim = tokens.embedding_dim
         self.dense = nn.Linear(config.dim, dim, bias)
         self.activation = ACTIVATIONS[activation or config.activation]
-        self.norm = make_norm(config.norm, dim, config.norm_eps, config.norm_bias)
+        self.norm = make_norm(config, dim)
         self.output = language_model_head(dim, tokens.num_embeddings, bias=True, tied=tokens)
         init_linear(self.dense)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from family.core.checks import check_value
+from family.checks import check_value
 from family.core.config import TransformerConfig
 from family.inputs.position import make_position
 from family.inputs.text import Tokens

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
-from family.core.norm import make_norm
+from family.core.init import make_norm
 from family.inputs.position import LearnedPosition, axial_sinusoidal
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary")
@@ -115,7 +115,7 @@ class PatchEmbedding(nn.Module):
             self.position = LearnedPosition(self.prefix_rows + rows * columns, config.dim)
             nn.init.normal_(self.position.weight, std=std)
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = make_norm(config.norm, config.dim, config.norm_eps) if norm else nn.Identity()
+        self.norm = make_norm(config) if norm else nn.Identity()
 
     def forward(self, pixel_values: Tensor, seen: Tensor | None = None) -> Tensor:
         """``(batch, channels, height, width) -> (batch, prefix + patches, dim)``, row by row.

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
-from family.core.init import init_linear
-from family.core.norm import make_norm
+from family.core.init import init_linear, make_norm
 from family.inputs.position import make_position
 
 
@@ -65,7 +64,7 @@ class TextEmbedding(nn.Module):
             nn.init.normal_(self.token_types.weight, std=std)
         self.norm: nn.Module = nn.Identity()
         if norm:
-            self.norm = make_norm(config.norm, dim, config.norm_eps, config.norm_bias)
+            self.norm = make_norm(config, dim)
         self.projection: nn.Module = nn.Identity()
         if dim != config.dim:
             self.projection = nn.Linear(dim, config.dim)
@@ -125,3 +124,15 @@ def token_positions(
     if mask is None:
         return torch.arange(tokens, device=input_ids.device)
     return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """Positions in packed rows, ``(batch, tokens)``: each document counts from 0.
+
+    Args:
+        documents: ``(batch, tokens)``, a number for each document; its tokens stand side by side.
+    """
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    first = torch.ones_like(documents, dtype=torch.bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return columns - (columns * first).cummax(1).values

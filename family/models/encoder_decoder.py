@@ -49,7 +49,11 @@ class EncoderDecoder(nn.Module):
         self.bos_id, self.forbidden_id = bos_id, forbidden_id
         self.output_factor = output_factor
 
-    def encode(
+    def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Any:
+        """The encoder's view of the source, ``(batch, tokens, dim)``; arguments as :meth:`memory`'s."""
+        return self.memory(source, source_mask)[0]
+
+    def memory(
         self, source: Tensor, source_mask: Tensor | None = None
     ) -> tuple[Any, Tensor | None]:
         """What the decoder attends to, ``(batch, tokens, dim)``, and its mask ``(batch, tokens)``.
@@ -80,11 +84,11 @@ class EncoderDecoder(nn.Module):
         """Logits ``(batch, target tokens, vocab)`` of the token after each of the target.
 
         Args:
-            source, source_mask: as :meth:`encode`'s.
+            source, source_mask: as :meth:`memory`'s.
             target: ``(batch, target tokens)`` as fed to the decoder, beginning with ``bos_id``;
                 padding stands right, where a causal decoder cannot see it.
         """
-        context, mask = self.encode(source, source_mask)
+        context, mask = self.memory(source, source_mask)
         return self.head(self.features(target, context, mask))
 
     def prefill(
@@ -107,7 +111,7 @@ class EncoderDecoder(nn.Module):
         """
         if source_mask is not None and bool(source_mask.all()):
             source_mask = None  # nothing to mask at every step
-        context, mask = self.encode(source, source_mask)
+        context, mask = self.memory(source, source_mask)
         rows = len(source)
         if prompt is None:
             prompt = torch.full((rows, 1), self.bos_id, device=source.device)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
+from family.core.functions import soft_cap
 from family.core.transformer import Transformer
 from family.generation import LogitsHook, search_or_sample, stream
+from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
-from family.heads.language_model import cap_logits, language_model_head
-from family.inputs.text import TextEmbedding, token_positions
+from family.heads.language_model import language_model_head
+from family.inputs.text import TextEmbedding, document_positions, token_positions
 from family.models.member import member
 
 
@@ -49,25 +50,38 @@ class GPT(nn.Module):
         self.logit_cap, self.compiled = logit_cap, False
 
     def features(
-        self, input_ids: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """``(batch, tokens)`` -> ``(batch, tokens, dim)``, what the head turns into logits."""
-        positions = token_positions(input_ids, mask, cache)
+        positions = (
+            token_positions(input_ids, mask, cache)
+            if documents is None
+            else document_positions(documents)
+        )
         x = self.embedding(input_ids, positions)
-        return self.transformer(x, mask=mask, positions=positions, cache=cache)
+        return self.transformer(x, mask=mask, documents=documents, positions=positions, cache=cache)
 
-    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
         """Logits ``(batch, tokens, vocab)`` of the token after each.
 
         Args:
             input_ids: ``(batch, tokens)``.
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
+            documents: ``(batch, tokens)``, a number for each of the texts that are packed into a row:
+                none sees another, and each counts its positions from 0.
         """
-        return self.logits(self.features(input_ids, mask))
+        return self.logits(self.features(input_ids, mask, documents=documents))
 
     def logits(self, features: Tensor) -> Tensor:
         """``(..., dim) -> (..., vocab)``."""
-        return cap_logits(self.head(features), self.logit_cap)
+        logits = self.head(features)
+        return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
 
     def prefill(
         self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int, branches: int = 1
@@ -104,16 +118,10 @@ class GPT(nn.Module):
         """Compile the step of one token: the first call takes long, all later ones less time.
 
         The cache then always has the size of the context, so that only another number of rows
-        compiles anew. Layers that are exchanged later on are not noticed: to look for them would
-        take a tenth of the time.
+        compiles anew. Layers that are exchanged later on are not noticed.
         """
         self.compiled = True
-        unguarded: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        }
-        self._step = torch.compile(  # type: ignore[method-assign]
-            self._step, dynamic=False, options=unguarded
-        )
+        self._step = compile_step(self._step)  # type: ignore[method-assign]
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from family.core.checks import check_value
+from family.checks import check_value
 from family.core.config import TransformerConfig
 from family.heads.pooling import pool_first, pool_max, pool_mean
 from family.models.bert import BERT

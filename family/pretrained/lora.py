@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from family.core.attention import Attention
+from family.core.feedforward import FeedForward
+
 TARGETS = ("*.qkv", "*.out")
 """What is adapted by default: self-attention, and the output of every attention."""
+
+
+class Adapter(NamedTuple):
+    """A correction, of a layer or of some of its rows: ``alpha / rank * B(A(x))``.
+
+    Args:
+        rank: columns of A and B's product that are independent.
+        alpha: strength of the correction.
+        part: the name of its rows; "" is the whole layer.
+        rows: the first of them, and the one after the last; None is the whole layer.
+    """
+
+    rank: int
+    alpha: float
+    part: str = ""
+    rows: tuple[int, int] | None = None
 
 
 class LoRALinear(nn.Module):
@@ -25,32 +44,47 @@ class LoRALinear(nn.Module):
 
     Args:
         base: the layer; A and B are of its dtype and on its device.
-        rank: columns of A and B's product that are independent.
-        alpha: strength of the correction.
-        dropout: of the input of A, in training.
+        adapters: one of the whole layer, or several of rows of their own.
+        dropout: of the input of each A, in training.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
+    def __init__(self, base: nn.Linear, adapters: Sequence[Adapter], dropout: float = 0.0) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
+        self.adapters = tuple(adapters)
         like: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.lora_a = nn.Linear(base.in_features, rank, bias=False, **like)
-        self.lora_b = nn.Linear(rank, base.out_features, bias=False, **like)
-        nn.init.kaiming_uniform_(self.lora_a.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_b.weight)
-        self.scale = alpha / rank
+        into: dict[str, nn.Linear] = {}
+        out: dict[str, nn.Linear] = {}
+        for rank, _, part, rows in self.adapters:
+            first, last = rows or (0, base.out_features)
+            into[part] = nn.Linear(base.in_features, rank, bias=False, **like)
+            out[part] = nn.Linear(rank, last - first, bias=False, **like)
+            nn.init.kaiming_uniform_(into[part].weight, a=math.sqrt(5))
+            nn.init.zeros_(out[part].weight)
+        self.lora_a: Any = into.get("") or nn.ModuleDict(into)
+        self.lora_b: Any = out.get("") or nn.ModuleDict(out)
         self.dropout = nn.Dropout(dropout)
         # Beside the base, which so stays as it is to the bit; a file never holds it.
         self.merged: Tensor | None
         self.register_buffer("merged", None, persistent=False)
         self.train(base.training)
 
+    def pieces(self) -> Iterator[tuple[Adapter, Any, Any]]:
+        """Each adapter with its A and its B."""
+        for adapter in self.adapters:
+            part, a, b = adapter.part, self.lora_a, self.lora_b
+            yield (adapter, a[part], b[part]) if part else (adapter, a, b)
+
     @property
     def weight(self) -> Tensor:
-        """``(out, in)``, the correction included."""
+        """``(out, in)``, the corrections included."""
         if self.merged is not None:
             return self.merged
-        return self.base.weight + self.scale * (self.lora_b.weight @ self.lora_a.weight)
+        weight: Tensor = self.base.weight
+        for adapter, a, b in self.pieces():
+            change = adapter.alpha / adapter.rank * (b.weight @ a.weight)
+            weight = add_rows(weight, change, adapter.rows, dim=0)
+        return weight
 
     @property
     def bias(self) -> Tensor | None:
@@ -61,7 +95,20 @@ class LoRALinear(nn.Module):
         """``(..., in) -> (..., out)``."""
         if self.merged is not None:
             return F.linear(x, self.merged, self.base.bias)
-        return self.base(x) + self.scale * self.lora_b(self.lora_a(self.dropout(x)))
+        out = self.base(x)
+        for adapter, a, b in self.pieces():
+            change = adapter.alpha / adapter.rank * b(a(self.dropout(x)))
+            out = add_rows(out, change, adapter.rows, dim=-1)
+        return out
+
+
+def add_rows(x: Tensor, change: Tensor, rows: tuple[int, int] | None, dim: int) -> Tensor:
+    """``x`` with a change of some rows, which lie along ``dim``; None is of all."""
+    if rows is None:
+        return x + change
+    first, last = rows
+    own = x.narrow(dim, first, last - first) + change
+    return x.slice_scatter(own, dim, first, last)
 
 
 def add_lora(
@@ -73,12 +120,17 @@ def add_lora(
 ) -> list[str]:
     """Put a :class:`LoRALinear` around linear layers of a model, and freeze all else.
 
+    A layer that fuses several projections has one A for all of them, unless targets name them as
+    if they were layers within it: ``*.qkv.q`` and ``*.qkv.v`` adapt queries and values alone, each
+    with an A of its own. So do ``*.key_value.k`` and ``.v`` of cross-attention, and ``*.up.gate``
+    and ``*.up.value`` of a gated feed-forward. A pattern that matches the layer adapts it as one.
+
     Args:
         alpha: None is ``rank``, a factor of 1.
         targets: patterns of the names of layers, as of files: ``*.qkv``, ``encoder.*``.
 
     Returns:
-        the names of the layers.
+        the names of the layers, or of their projections.
 
     Raises:
         ValueError: a value out of range; a pattern that matches no linear layer, with the nearest
@@ -91,19 +143,37 @@ def add_lora(
         raise ValueError(f"alpha={alpha} must be above 0.")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
-    if any(True for _ in adapted(model)):
-        raise ValueError("the model has LoRA layers already: merge_lora(model, remove=True) first.")
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        # One with a forward of its own computes something else from its weight.
-        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-    }
-    chosen = matching(targets, layers, "a linear layer")
+    places: dict[str, tuple[str, Adapter]] = {}
+    for layer in linear_layers(model):
+        places[layer] = layer, Adapter(rank, alpha)
+        for part, rows in projections(model, layer).items():
+            places[f"{layer}.{part}"] = layer, Adapter(rank, alpha, part, rows)
+    matched = matching(targets, places, "a linear layer")
+    chosen = [n for n in matched if places[n][0] == n or places[n][0] not in matched]
+    adapters: dict[str, list[Adapter]] = {}
+    for name in chosen:
+        layer, adapter = places[name]
+        adapters.setdefault(layer, []).append(adapter)
+    put_adapters(model, adapters, dropout)
+    return chosen
+
+
+def put_adapters(
+    model: nn.Module, adapters: Mapping[str, Sequence[Adapter]], dropout: float = 0.0
+) -> None:
+    """Adapt linear layers, and freeze all else.
+
+    Args:
+        adapters: of each layer, by its name.
+
+    Raises:
+        ValueError: a layer that has adapters already, or shares its weight with another module.
+    """
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
-    for name in chosen:
+    layers = linear_layers(model)
+    for name in adapters:
         shared = [o for o in owners[id(layers[name].weight)] if o != f"{name}.weight"]
         if shared:
             raise ValueError(
@@ -111,9 +181,44 @@ def add_lora(
                 "leave it out of targets."
             )
     model.requires_grad_(False)
-    for name in chosen:
-        replace(model, name, LoRALinear(layers[name], rank, alpha, dropout))
-    return chosen
+    for name, given in adapters.items():
+        replace(model, name, LoRALinear(layers[name], given, dropout))
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """What can be adapted, by name.
+
+    Raises:
+        ValueError: something is already.
+    """
+    if any(True for _ in adapted(model)):
+        raise ValueError("the model has LoRA layers already: merge_lora(model, remove=True) first.")
+    return {
+        name: module
+        for name, module in model.named_modules()
+        # One with a forward of its own computes something else from its weight.
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    }
+
+
+def projections(model: nn.Module, layer: str) -> dict[str, tuple[int, int]]:
+    """The projections that a layer fuses: name -> its first row, and the one after the last."""
+    parent, _, name = layer.rpartition(".")
+    owner = model.get_submodule(parent)
+    sizes: dict[str, int] = {}
+    if isinstance(owner, Attention):
+        queries, keys = owner.heads * owner.head_dim, owner.kv_heads * owner.head_dim
+        if name == "qkv":
+            sizes = {"q": queries, "k": keys, "v": keys}
+        elif name == "key_value":
+            sizes = {"k": keys, "v": keys}
+    elif isinstance(owner, FeedForward) and owner.gated and name == "up":
+        sizes = dict.fromkeys(("gate", "value"), owner.down.in_features)
+    found, first = {}, 0
+    for part, count in sizes.items():
+        found[part] = first, first + count
+        first += count
+    return found
 
 
 @torch.no_grad()
@@ -143,9 +248,10 @@ def unmerge_lora(model: nn.Module) -> None:
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
     """The adapters alone: name -> A's or B's weight, for a file of a few megabytes."""
     return {
-        f"{name}.{part}.weight": getattr(layer, part).weight.detach()
+        f"{name}.{place}": parameter.detach()
         for name, layer in adapted(model)
-        for part in ("lora_a", "lora_b")
+        for place, parameter in layer.named_parameters()
+        if not place.startswith("base.")
     }
 
 

@@ -29,6 +29,7 @@ class Published:
         labels: the names of the classes.
         preprocess: of pictures, or of sound.
         tokenizer: where it lies in no file of its own.
+        adapter: the folder of its LoRA adapters, whose tokenizer goes first.
     """
 
     layout: Format
@@ -38,6 +39,7 @@ class Published:
     labels: list[str] | None = None
     preprocess: Preprocess | LogMel | None = None
     tokenizer: Tokenizer | None = None
+    adapter: Path | None = None
 
 
 def from_hub_folder(folder: Path) -> Published:

@@ -19,7 +19,7 @@ from family.models.member import describe, is_member
 from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
-from family.pretrained.formats import FORMATS
+from family.pretrained.formats import named_format
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.lora import adapted
 from family.pretrained.published import Published
@@ -42,13 +42,11 @@ def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = N
         ValueError: a model that is no member or that the format cannot express, an unknown format,
             a folder that holds something.
     """
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty: choose another folder.")
+    target = new_folder(folder)
     if any(adapted(model)):
         raise ValueError(
-            "the model has LoRA layers: merge_lora(model, remove=True) first, or keep "
-            "lora_state(model) alone."
+            "the model has LoRA layers: merge_lora(model, remove=True) first, or save_adapter(model, "
+            "folder, base) alone."
         )
     if format == sentence.NAME:
         write(*sentence.encoder_part(model), target)
@@ -57,16 +55,25 @@ def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = N
         write(model, format, target)
 
 
+def new_folder(folder: str | Path) -> Path:
+    """Where to write.
+
+    Raises:
+        ValueError: it holds something.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty: choose another folder.")
+    return target
+
+
 def write(model: nn.Module, format: str | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
     files, prepared = (CONFIG, SINGLE), None
     if format is None:
         config, state = our_config(model), our_state(model)
     else:
-        if format not in FORMATS:
-            choices = ", ".join((*FORMATS, sentence.NAME))
-            raise ValueError(f"format={format!r} is unknown; choose one of: {choices}.")
-        layout = FORMATS[format]
+        layout = named_format(format, sentence.NAME)
         config, state = to_config(layout, model), published_state(model, layout)
         files, preprocess = layout.files, getattr(model, "preprocess", None)
         if layout.image_processor and isinstance(preprocess, Preprocess):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,18 +16,19 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 
 from family.models.member import build
-from family.pretrained import gguf, libraries, saved, sentence
+from family.pretrained import adapters, gguf, libraries, saved, sentence
 from family.pretrained.configs import flat
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.published import Published, from_hub_folder
 from family.pretrained.resize import class_arguments, fresh_head, resize
 from family.pretrained.text import read_tokenizer
-from family.pretrained.weights import Weights, read_json
+from family.pretrained.weights import INDEX, PICKLED, SINGLE, Weights, read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_FILES = [
     "*.json",
     "model*.safetensors",
+    adapters.WEIGHTS,
     "open_clip_model.safetensors",
     "*_Dense/*.safetensors",
     "*.txt",
@@ -52,7 +54,8 @@ def from_pretrained(
             :func:`save_pretrained` wrote, the id of a repository on the hub, ``timm:NAME``, a model
             of transformers, timm or open_clip, or the weights of DETR, Segmenter or CLIP as their
             authors published them: a file, or a state in memory; a GGUF file of the Llama family, or
-            a folder with one.
+            a folder with one. Or LoRA adapters in peft's layout, a folder or a repository: the base
+            that they name is read, from any of these, and adapted; all else is frozen.
         dtype: of the weights; None keeps that of the file.
         image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
             interpolated.
@@ -97,9 +100,14 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
         origin = weights.origin if folder is None else str(folder / "config.json")
         model = build_unfilled(layout.member, arguments, origin)
     fill(model, layout, weights, dtype, fresh)
+    if fresh:  # what is new is in the dtype of what is not
+        model.to(next(model.parameters()).dtype)
     model.labels = None if fresh else found.labels
     model.preprocess = found.preprocess
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
+    if found.adapter is not None:
+        adapters.read_adapters(model, layout, found.adapter)
+        model.tokenizer = read_tokenizer(found.adapter) or model.tokenizer
     return model
 
 
@@ -135,6 +143,9 @@ def opened(
     source: str | Path | nn.Module | Mapping[str, Tensor], classes: bool
 ) -> Iterator[Published]:
     """What lies at a source, for as long as it is read; ``classes`` as in :func:`read_folder`."""
+    if isinstance(source, str | Path):
+        yield find(str(source), classes)
+        return
     library = type(source).__module__.partition(".")[0]
     if library in ("transformers", "sentence_transformers"):
         # Their own writer knows how the names in memory relate to those of files.
@@ -147,18 +158,32 @@ def opened(
         yield libraries.open_clip_module(source)
     elif isinstance(source, Mapping):
         yield libraries.original_state(source)
-    elif isinstance(source, nn.Module):
+    else:
         raise ValueError(
             f"a {type(source).__module__}.{type(source).__name__} is no model of transformers, timm "
             "or open_clip."
         )
-    elif str(source).startswith(libraries.TIMM):
-        yield libraries.timm_name(str(source).removeprefix(libraries.TIMM))
-    elif Path(source).is_file():
+
+
+def find(source: str, classes: bool, adapted: bool = True) -> Published:
+    """What lies at a source that is not in memory.
+
+    Args:
+        classes: as in :func:`read_folder`.
+        adapted: it may be LoRA adapters.
+
+    Raises:
+        ValueError: it may not, and is.
+    """
+    if source.startswith(libraries.TIMM):
+        return libraries.timm_name(source.removeprefix(libraries.TIMM))
+    if Path(source).is_file():
         file = gguf.find_gguf(Path(source))
-        yield libraries.original_file(Path(source)) if file is None else gguf.published(file)
-    else:
-        yield read_folder(find_folder(str(source)), classes)
+        return libraries.original_file(Path(source)) if file is None else gguf.published(file)
+    folder = find_folder(source)
+    if adapters.is_adapter(folder) and not adapted:
+        raise ValueError(f"{folder} is itself an adapter.")
+    return read_folder(folder, classes)
 
 
 def read_folder(folder: Path, classes: bool) -> Published:
@@ -167,6 +192,11 @@ def read_folder(folder: Path, classes: bool) -> Published:
     Args:
         classes: it is to tell classes apart: of what encodes sentences, take the encoder alone.
     """
+    return (read_adapted if adapters.is_adapter(folder) else read_model)(folder, classes)
+
+
+def read_model(folder: Path, classes: bool) -> Published:
+    """The model of a folder; ``classes`` as in :func:`read_folder`."""
     if sentence.is_sentence_folder(folder):
         encoder = sentence.encoder_folder(folder)
         return from_hub_folder(encoder) if classes else sentence.published(folder)
@@ -183,6 +213,23 @@ def read_folder(folder: Path, classes: bool) -> Published:
     return libraries.timm_folder(folder) if "architecture" in config else from_hub_folder(folder)
 
 
+def read_adapted(folder: Path, classes: bool) -> Published:
+    """What the adapters of a folder adapt: a model that lies there too, or the base that they name.
+
+    Raises:
+        ValueError: a base that is not to be had, or that is adapted itself; a sentence encoder.
+    """
+    base = adapters.base_of(folder)
+    if sentence.is_sentence_folder(folder):
+        raise ValueError(f"{folder} holds adapters of a sentence encoder, which is not supported.")
+    if any((folder / name).is_file() for name in (SINGLE, INDEX, PICKLED)):
+        return replace(read_model(folder, classes), adapter=folder)
+    try:
+        return replace(find(base, classes, adapted=False), adapter=folder)
+    except ValueError as error:
+        raise ValueError(f"{folder / adapters.CONFIG}: its base cannot be had: {error}") from None
+
+
 def find_folder(source: str) -> Path:
     """A local folder, or that of a repository of the hub in the local cache.
 
@@ -197,7 +244,8 @@ def find_folder(source: str) -> Path:
     try:
         path = Path(huggingface_hub.snapshot_download(source, allow_patterns=HUB_FILES))
         if not list(path.rglob("*.safetensors")):
-            huggingface_hub.snapshot_download(source, allow_patterns=["*pytorch_model.bin"])
+            pickled = [f"*{PICKLED}", adapters.PICKLED]
+            huggingface_hub.snapshot_download(source, allow_patterns=pickled)
         return path
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -100,6 +100,8 @@ class Format:
         detect: further arguments, from their config and the names of their weights.
         finish: what a written config has beside the table: given our model and the config so far.
         unread: weights that their loader wants, and nothing reads.
+        modules: rows whose names in their model in memory, which adapters have, are not those of
+            files.
         image_processor: transformers' class for the preprocessing of its pictures.
         files: the names of config and weights; "" is no config.
     """
@@ -119,6 +121,7 @@ class Format:
     detect: Callable[[dict[str, Any], set[str]], dict[str, Any]] = lambda config, names: {}
     finish: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, config: {}
     unread: Callable[[Any], dict[str, Tensor]] = lambda model: {}
+    modules: Callable[[Any], Names] = lambda model: {}
     image_processor: str = ""
     files: tuple[str, str] = ("config.json", "model.safetensors")
 
@@ -129,6 +132,10 @@ class Format:
     def table(self, model: nn.Module) -> Names:
         """The names of a model's weights."""
         return self.names(model) if callable(self.names) else self.names
+
+    def loaded(self, model: nn.Module) -> Names:
+        """The names of a model's weights in their model in memory."""
+        return {**self.table(model), **self.modules(model)}
 
 
 def blocks(ours: str, theirs: str, names: Names) -> dict[str, str | tuple[str, ...] | Row]:

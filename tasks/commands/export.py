@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from family.accelerate import restore
 from family.inputs.preprocess import Preprocess
 from family.pretrained import from_pretrained, save_pretrained
 from family.pretrained.text import save_tokenizer
@@ -73,6 +74,7 @@ def load(source: str) -> Any:
         model = open_published(source)
     else:
         loaded = load_checkpoint(source, *TASKS.values())
+        restore(loaded.model)  # its files hold ordinary layers
         model = equipped(loaded.model, loaded.assets)
     # Attention takes another way where gradients may be asked for.
     return model.eval().requires_grad_(False)

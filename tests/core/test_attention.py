@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from family import Attention, Block, Transformer, TransformerConfig, record_attention
-from family.core import attention as attention_module
-from family.core.attention import attend
-from family.core.mask import Shared, allow
+from family.core.mask import Shared
 from family.core.position import AlibiBias, RelativeBias
 from family.inputs.position import sinusoidal
 
@@ -33,27 +31,6 @@ def test_written_out(kv_heads):
         k, v = key[..., 4 * shared : 4 * shared + 4], value[..., 4 * shared : 4 * shared + 4]
         heads.append((q @ k.mT / 2).softmax(-1) @ v)
     torch.testing.assert_close(attention(x), attention.out(torch.cat(heads, -1)))
-
-
-def test_few_scores_give_what_the_fused_kernel_gives(monkeypatch):
-    """Decoding several tokens a row goes another way on the CPU."""
-    queries, keys, values = (torch.randn(8, 4, n, 16) for n in (3, 9, 9))
-    mask = torch.rand(8, 1, 3, 9) > 0.5
-    mask[0, 0, 1] = False  # nothing to attend to
-    bias = torch.randn(1, 4, 3, 9)
-    for allowed in (allow(None, None, keys.dtype), allow(mask, bias, keys.dtype)):
-        with torch.no_grad():
-            assert attention_module.few_scores(queries, keys)
-            ours = attend(queries, keys, values, allowed)
-            monkeypatch.setattr(attention_module, "few_scores", lambda *_: False)
-            torch.testing.assert_close(ours, attend(queries, keys, values, allowed))
-            monkeypatch.undo()
-
-
-def test_half_precision_stays_with_the_fused_kernel():
-    queries, keys = (torch.randn(8, 4, n, 16, dtype=torch.bfloat16) for n in (3, 9))
-    with torch.no_grad():
-        assert not attention_module.few_scores(queries, keys)
 
 
 def test_an_exported_step_takes_any_number_of_rows():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from family import Transformer, TransformerConfig
+from family.core.rotary import RotaryScaling
 
 ROTARY = {"position": "rotary", "dim": 64, "heads": 4}
 
@@ -27,18 +28,34 @@ ROTARY = {"position": "rotary", "dim": 64, "heads": 4}
         ({"dropout": 1.5}, "dropout must be in \\[0, 1\\), not 1.5"),
         ({"parallel": True, "norm_order": "post"}, "parallel=True needs.*'post'"),
         ({"parallel": True, "cross_attention": True}, "parallel=True needs.*cross_attention"),
-        ({"window": 4}, "window=4 needs causal=True"),
+        ({"mixer": "atention"}, "mixer='atention' is unknown.*Did you mean 'attention'"),
+        ({"feedforward": "expert"}, "feedforward='expert' is unknown.*Did you mean 'experts'"),
+        ({"experts": 2, "experts_per_token": 3}, "experts_per_token=3 is over experts=2"),
+        ({"condition_dim": 4, "norm_order": "post"}, "condition_dim=4 .* not 'post'"),
+        ({"qk_norm": "rms"}, "qk_norm='rms' is unknown.*Did you mean 'rmsnorm'"),
+        ({"depth": 1, "layers": ({}, {})}, "layers has 2 entries, which is over depth=1"),
+        ({"layers": ({"windw": 4},)}, "layers\\[0\\] has the unknown field 'windw'"),
+        ({"layers": ({}, {"dim": 4})}, "layers\\[1\\]: dim=4 is for the whole stack"),
+        ({"layers": ({"position": "rotary"},)}, "layers\\[0\\]: position='rotary' is for the"),
+        ({"layers": ({"window": 0},)}, "layers\\[0\\]: window must be at least 1, not 0"),
+        ({"layers": 3}, "layers=3 must be a list"),
         ({**ROTARY, "rotary_dim": 20}, "rotary_dim=20 is over head_dim=16"),
         ({**ROTARY, "rotary_dim": 5}, "need a rotary_dim that divides by 2, not 5"),
         ({**ROTARY, "rotary_dim": 6, "rotary_axes": 2}, "need a rotary_dim that divides by 4"),
         ({**ROTARY, "head_dim": 15}, "need a head_dim that divides by 2, not 15"),
         ({**ROTARY, "rotary_base": 0}, "rotary_base must be over 0, not 0"),
         ({**ROTARY, "rotary_scaling": 0.0}, "rotary_scaling=0.0 needs"),
-        ({**ROTARY, "rotary_scaling": (8, 4, 1, 8192)}, "its low_freq_factor under"),
-        ({**ROTARY, "rotary_scaling": (8, 1, 4, 0)}, "needs numbers over 0"),
-        ({**ROTARY, "rotary_scaling": (8, 1, 4)}, "must be a number or 4 numbers or None"),
+        ({**ROTARY, "rotary_scaling": (8, 4, 1, 8192)}, "low=4 must be under high=1"),
+        ({**ROTARY, "rotary_scaling": (8, 1, 4, 0)}, "tokens=0 must be a number over 0"),
+        ({**ROTARY, "rotary_scaling": (8, 1, 4)}, "must be a number or a RotaryScaling or None"),
         ({**ROTARY, "rotary_scaling": "llama3"}, "not 'llama3'"),
-        ({**ROTARY, "rotary_scaling": (8, 1, 4, -1)}, "rotary_scaling must be at least 0"),
+        ({**ROTARY, "rotary_scaling": (8, 1, 4, -1)}, "tokens=-1 must be a number over 0"),
+        ({**ROTARY, "rotary_scaling": {"kind": "ntk"}}, "kind='ntk' is unknown"),
+        ({**ROTARY, "rotary_scaling": {"kind": "yarn", "beta": 1}}, "unknown field 'beta'"),
+        (
+            {**ROTARY, "rotary_scaling": {"kind": "longrope", "tokens": 8}},
+            "short must be 8 numbers",
+        ),
     ],
 )
 def test_impossible_configs_are_refused_in_one_sentence(fields, words):
@@ -50,21 +67,25 @@ def test_impossible_configs_are_refused_in_one_sentence(fields, words):
 
 COUNTS = [
     "dim", "depth", "heads", "kv_heads", "head_dim", "ffn_dim", "context_dim", "max_tokens", "window",
-    "rotary_axes", "rotary_dim", "relative_buckets", "relative_max_distance",
+    "rotary_axes", "rotary_dim", "relative_buckets", "relative_max_distance", "experts",
+    "experts_per_token", "shared_experts", "condition_dim",
 ]  # fmt: skip
 NUMBERS = [
     "norm_eps", "rotary_base", "rotary_scaling", "attention_scale", "layer_scale", "init_std",
-    "dropout", "attention_dropout", "ffn_dropout", "drop_path",
+    "dropout", "attention_dropout", "ffn_dropout", "drop_path", "score_cap",
 ]  # fmt: skip
 SWITCHES = [
-    "gated", "bias", "qkv_bias", "final_norm", "parallel", "causal", "cross_attention", "qk_norm",
+    "gated", "bias", "qkv_bias", "final_norm", "parallel", "causal", "cross_attention", "out_bias",
+    "key_bias", "norm_bias", "mixer_norm", "qk_norm_whole", "normalize_routing",
+    "activation_checkpointing",
 ]  # fmt: skip
-NAMES = ["activation", "norm", "norm_order", "position"]
+NAMES = ["activation", "norm", "norm_order", "position", "mixer", "feedforward"]
+OTHERS = ["layers", "qk_norm"]  # tested by themselves
 
 
 def test_every_field_is_of_a_known_kind():
     fields = {field.name for field in dataclasses.fields(TransformerConfig)}
-    assert fields == {*COUNTS, *NUMBERS, *SWITCHES, *NAMES}
+    assert fields == {*COUNTS, *NUMBERS, *SWITCHES, *NAMES, *OTHERS}
 
 
 @pytest.mark.parametrize("name", [*COUNTS, *NUMBERS, *SWITCHES, *NAMES])
@@ -138,8 +159,24 @@ def test_replace_keeps_what_was_chosen_and_derives_the_rest_anew():
 
 
 def test_a_config_survives_json():
-    scaling = (8.0, 1.0, 4.0, 8192)
-    config = TransformerConfig(**ROTARY, causal=True, window=5, rotary_scaling=scaling)
+    scaling = RotaryScaling("longrope", 2.0, 64, magnitude=1.1, short=(1,) * 8, long=(2,) * 8)
+    layers = ({"window": 5, "rotary_base": 1e4}, {"rotary_scaling": scaling}, {"position": "none"})
+    config = TransformerConfig(**ROTARY, causal=True, rotary_scaling=scaling, layers=layers)
     again = TransformerConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
     assert again == config
     assert again.rotary_scaling == scaling and hash(again) == hash(config)
+    assert again.at(1) == config.at(1)
+
+
+def test_older_configs_are_understood():
+    older = TransformerConfig(**ROTARY, qk_norm=True, rotary_scaling=[8.0, 1.0, 4.0, 8192])
+    assert older.qk_norm == "rmsnorm" and TransformerConfig(qk_norm=False).qk_norm is None
+    assert older.rotary_scaling == RotaryScaling.llama3(8.0, 1.0, 4.0, 8192)
+
+
+def test_layers_are_cycled_over_the_depth():
+    window = {"window": 4, "rotary_base": 100.0}
+    config = TransformerConfig(**ROTARY, depth=8, causal=True, layers=(window, window, {}))
+    assert [config.at(i).window for i in range(8)] == [4, 4, None, 4, 4, None, 4, 4]
+    assert config.at(1).rotary_base == 100 and config.at(2) == config.replace(layers=())
+    assert config.at(0).layers == ()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import family
+from family.generation.compiled import row_product, rows_as_sums
 
 
 @pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "relative"])
@@ -44,6 +45,22 @@ def test_compiled_generation_is_the_same_for_every_length():
     with torch._dynamo.config.patch(error_on_recompile=True):
         for prompt, expected in zip(prompts, plain, strict=True):
             assert torch.equal(model.generate(prompt, max_new_tokens=8), expected)
+
+
+@pytest.mark.parametrize(("rows", "sums"), [(1, 2), (3, 0)])
+def test_products_of_one_row_become_sums(rows, sums):
+    torch._dynamo.reset()
+    layers = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 4, bias=False))
+    x, seen = torch.randn(rows, 1, 16), []
+
+    def backend(graph, inputs):
+        rows_as_sums(graph)
+        seen.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(layers, backend=backend)(x), layers(x))
+    assert seen.count(row_product) == sums
 
 
 @pytest.mark.parametrize("name", ["gpt", "seq2seq"])

@@ -167,5 +167,5 @@ def test_built_again_from_its_description():
 
 
 def test_refuses_the_config_of_a_decoder():
-    with pytest.raises(ValueError, match="T5 derives its decoder"):
+    with pytest.raises(ValueError, match="T5: config describes the encoder"):
         small(causal=True)

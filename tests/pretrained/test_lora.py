@@ -14,7 +14,9 @@ import family
 from family import TransformerConfig
 from family.pretrained.lora import (
     LoRALinear,
+    adapted,
     add_lora,
+    linear_layers,
     load_lora,
     lora_state,
     merge_lora,
@@ -156,6 +158,65 @@ def test_generation_with_a_cache_follows_the_adapters(build, merged):
             begun = torch.full((2, 1), model.bos_id)
             logits = model(ids, torch.cat([begun, new[:, :i]], 1))
         assert torch.equal(logits[:, -1].argmax(-1), new[:, i])
+
+
+PARTS = {
+    gpt: ("*.qkv.q", "*.qkv.v", "*.up.gate"),
+    seq2seq: ("*.qkv.k", "*.key_value.v", "*.query"),
+    vit: ("*.qkv.v", "*.out"),
+    detr: ("*.qkv.q", "*.key_value.k", "decoder.*.query"),
+}
+
+FUSED = {"qkv": ("q", "k", "v"), "key_value": ("k", "v"), "up": ("gate", "value")}
+
+
+@pytest.mark.parametrize("build", PARTS, ids=lambda build: build.__name__)
+def test_projections_within_a_layer_are_adapted_apart(build):
+    model = made(build)
+    before = answer(model, build)
+    weights = {name: m.weight.clone() for name, m in linear_layers(model).items()}
+    names = add_lora(model, 4, alpha=8, targets=PARTS[build])
+    assert torch.equal(answer(model, build), before)
+    trained(model)
+    apart = answer(model, build)
+    assert (apart - before).abs().max() > 1e-3
+    for path, layer in adapted(model):
+        fused = FUSED.get(path.rpartition(".")[2], ())
+        assert [f"{path}.{part}" in names for part in fused] == [p in layer.lora_b for p in fused]
+        rows = [16, 8, 8] if build is gpt and "k" in fused else [16, 16, 16]
+        rows = [24, 24] if "gate" in fused else rows[: len(fused)]
+        changes = [
+            2 * layer.lora_b[part].weight @ layer.lora_a[part].weight
+            if part in layer.lora_b
+            else torch.zeros(count, 16, dtype=torch.float64)
+            for part, count in zip(fused, rows, strict=True)
+        ]
+        if fused:
+            torch.testing.assert_close(layer.weight - weights[path], torch.cat(changes))
+    state = lora_state(model)
+    again = made(build)
+    add_lora(again, 4, alpha=8, targets=PARTS[build])
+    load_lora(again, state)
+    assert torch.equal(answer(again, build), apart)
+    merge_lora(model, remove=True)
+    torch.testing.assert_close(answer(model, build), apart, rtol=1e-10, atol=1e-10)
+
+
+def test_a_pattern_that_takes_the_layer_takes_it_whole():
+    model = made(gpt)
+    names = add_lora(model, 2, targets=["*.qkv.q", "*blocks.0*", "*.v"])
+    assert "transformer.blocks.0.self_attention.sublayer.qkv" in names
+    assert [n for n in names if ".qkv." in n] == [
+        f"transformer.blocks.1.self_attention.sublayer.qkv.{part}" for part in "qv"
+    ]
+    assert model.transformer.blocks[0].feedforward.sublayer.up.lora_a.weight.shape == (2, 16)
+
+
+def test_layers_compile_in_one_piece():
+    model = made(gpt)
+    add_lora(model, 2, targets=["*.qkv.q", "*.qkv.v", "*.out"])
+    compiled = torch.compile(trained(model), backend="eager", fullgraph=True)
+    assert torch.equal(compiled(*inputs(gpt)), answer(model, gpt))
 
 
 def test_dropout_is_of_training_alone():

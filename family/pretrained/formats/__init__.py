@@ -63,6 +63,21 @@ NOT_IT = {"siglip2": " (SigLIP 2 for pictures of any shape, NaFlex)"}
 """What a ``model_type`` means that is near to one that we know."""
 
 
+def named_format(name: str, *more: str) -> Format:
+    """The format of a name.
+
+    Args:
+        more: names that the caller knows beside.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in FORMATS:
+        choices = ", ".join((*FORMATS, *more))
+        raise ValueError(f"format={name!r} is unknown; choose one of: {choices}.")
+    return FORMATS[name]
+
+
 def find_format(config: dict[str, Any], origin: str) -> Format:
     """The format of a ``config.json`` of the hub.
 

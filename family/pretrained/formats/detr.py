@@ -41,6 +41,13 @@ ORIGINAL_CROSS: Names = {
     "cross_attention.sublayer.out": "multihead_attn.out_proj",
     "feedforward.norm": "norm3",
 }
+MODULES: Names = {
+    "self_attention.sublayer.out": "self_attn.o_proj",
+    "feedforward.sublayer.up": "mlp.fc1",
+    "feedforward.sublayer.down": "mlp.fc2",
+}
+CROSS_MODULES: Names = {**MODULES, "cross_attention.sublayer.out": "encoder_attn.o_proj"}
+"""What version 5 of transformers calls them in memory."""
 HEADS: Names = {
     "queries": "query_embed",
     "project": "input_proj",
@@ -63,6 +70,11 @@ def backbone_names(model: DETR, theirs: str) -> dict[str, str]:
     """Those of the network itself, whatever it is."""
     names = [unnumbered(name) for name in model.backbone.state_dict()]
     return {f"backbone.{name}": theirs + name.removeprefix("net.") for name in names}
+
+
+def modules(model: DETR) -> Names:
+    encoder = blocks("encoder", "model.encoder.layers.{}", MODULES)
+    return {**encoder, **blocks("decoder", "model.decoder.layers.{}", CROSS_MODULES)}
 
 
 def names(model: DETR) -> Names:
@@ -249,6 +261,7 @@ FORMAT = Format(
     fixed={"num_channels": 3, "position_embedding_type": "sine"},
     renamed=timm_name,
     names=names,
+    modules=modules,
     detect=arguments,
     finish=written,
     image_processor="DetrImageProcessor",

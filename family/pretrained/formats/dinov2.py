@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from family.models.vit import ViT
-from family.pretrained.formats.vit import ATTENTION, FIELDS, stack
-from family.pretrained.table import Field, Format, Names
+from family.pretrained.formats.vit import ATTENTION, ATTENTION_MODULES, FIELDS, stack
+from family.pretrained.table import Field, Format, Names, blocks
 from family.pretrained.words import count_labels, label_fields, rest
 
 BLOCK: Names = {
@@ -26,12 +26,22 @@ GATED: Names = {
     "feedforward.sublayer.up": "mlp.weights_in",
     "feedforward.sublayer.down": "mlp.weights_out",
 }
+GATED_MODULES: Names = {
+    "feedforward.sublayer.up": ("mlp.gate_proj", "mlp.up_proj"),
+    "feedforward.sublayer.down": "mlp.down_proj",
+}
+"""What version 5 of transformers calls them in memory."""
 
 
 def names(beginning: str, vit: ViT) -> Names:
     block = {**BLOCK, **(GATED if vit.config.gated else PLAIN)}
     tokens = ("cls_token", "", "register_tokens")
     return {**stack(vit, f"{beginning}.", tokens, block), "head": "classifier"}
+
+
+def modules(beginning: str, vit: ViT) -> Names:
+    block = {**ATTENTION_MODULES, **(GATED_MODULES if vit.config.gated else PLAIN)}
+    return blocks("transformer", f"{beginning}.encoder.layer.{{}}", block)
 
 
 def ffn_dim(dim: int, ratio: float, gated: bool) -> int:
@@ -92,6 +102,7 @@ FORMAT = Format(
     prefix="dinov2.",
     ignored=(r"embeddings\.mask_token$",),
     names=partial(names, "dinov2"),
+    modules=partial(modules, "dinov2"),
     detect=arguments,
     finish=written,
     image_processor="BitImageProcessor",
@@ -113,5 +124,6 @@ REGISTERS = dataclasses.replace(
     },
     prefix="dinov2_with_registers.",
     names=partial(names, "dinov2_with_registers"),
+    modules=partial(modules, "dinov2_with_registers"),
     unread=mask_token,
 )

@@ -89,6 +89,7 @@ FORMAT = Format(
             },
         ),
     },
+    modules=lambda model: {"head": "lm_head"},  # since version 5 of transformers
     detect=rotary,
     finish=written,
 )

@@ -25,6 +25,16 @@ BLOCK: Names = {
     "feedforward.sublayer.up": "intermediate.dense",
     "feedforward.sublayer.down": "output.dense",
 }
+ATTENTION_MODULES: Names = {
+    "self_attention.sublayer.qkv": tuple(f"attention.{part}_proj" for part in "qkv"),
+    "self_attention.sublayer.out": "attention.o_proj",
+}
+MODULES: Names = {
+    **ATTENTION_MODULES,
+    "feedforward.sublayer.up": "mlp.fc1",
+    "feedforward.sublayer.down": "mlp.fc2",
+}
+"""What version 5 of transformers calls them in memory."""
 FIELDS = (
     Field("config.dim", "hidden_size"),
     Field("config.depth", "num_hidden_layers"),
@@ -133,6 +143,7 @@ FORMAT = Format(
     constants={"config.position": "learned", "pool_norm": False, "interpolation": "bicubic"},
     prefix="vit.",
     names=names,
+    modules=lambda vit: blocks("transformer", "vit.layers.{}", MODULES),
     new_classes={"pooler": None},
     detect=heads,
     finish=written,
@@ -149,6 +160,7 @@ DEIT = dataclasses.replace(
     ),
     prefix="deit.",
     names=deit_names,
+    modules=lambda vit: blocks("transformer", "deit.layers.{}", MODULES),
     new_classes={"pooler": None},
     detect=deit_heads,
     image_processor="DeiTImageProcessor",

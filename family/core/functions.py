@@ -1,4 +1,4 @@
-"""The norms, by name."""
+"""Activations and norms, by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU that CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def soft_cap(x: Tensor, cap: float) -> Tensor:
+    """Scores or logits, bent to stay under ``cap`` (Gemma 2, section 2)."""
+    return cap * torch.tanh(x / cap)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+}
 
 
 class OffsetRMSNorm(nn.RMSNorm):
@@ -28,16 +47,3 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "rmsnorm": nn.RMSNorm,
     "offset_rmsnorm": OffsetRMSNorm,
 }
-
-
-def make_norm(name: str, dim: int, eps: float, bias: bool = True, affine: bool = True) -> nn.Module:
-    """A norm over the last dimension: ``(..., dim) -> (..., dim)``.
-
-    Args:
-        bias: of layer norm; the others have none.
-        affine: with a learned factor (and bias).
-    """
-    make = NORMS[name]
-    if make is nn.LayerNorm:
-        make = partial(make, bias=bias)
-    return make(dim, eps=eps, elementwise_affine=affine)

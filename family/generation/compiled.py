@@ -1,0 +1,54 @@
+"""The compiled step of decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+
+def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A step of one token, compiled for each number of rows; its shapes must be the same at each call.
+
+    Layers that are exchanged later on are not noticed: to look for them would take a tenth of the time.
+    """
+    unguarded: dict[str, Any] = {
+        "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
+    }
+    return torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
+
+
+def inductor(graph: fx.GraphModule, inputs: Any) -> Any:
+    """PyTorch's compiler, after :func:`rows_as_sums`."""
+    from torch._inductor.compile_fx import compile_fx  # slow to import
+
+    rows_as_sums(graph)
+    return compile_fx(graph, inputs)
+
+
+def rows_as_sums(graph: fx.GraphModule) -> None:
+    """Write the products of one row with a matrix as sums of products, in place.
+
+    On the CPU these are compiled to code that reads the weights at the full speed of the memory; the
+    products of its libraries do not, for one row.
+    """
+    for node in graph.graph.find_nodes(op="call_function", target=F.linear):
+        values = [n.meta["example_value"] for n in node.args if isinstance(n, fx.Node)]
+        one_row = values[0].numel() == values[0].shape[-1]
+        if not one_row or not all(v.is_cpu and v.dtype == torch.float32 for v in values):
+            continue
+        with graph.graph.inserting_before(node):
+            row = graph.graph.call_function(row_product, node.args, node.kwargs)
+        row.meta = dict(node.meta)
+        node.replace_all_uses_with(row)
+        graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def row_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """:func:`torch.nn.functional.linear` of one row ``(1, ..., in)``."""
+    row = (x.reshape(-1) * weight).sum(-1)
+    return (row if bias is None else row + bias).view(*x.shape[:-1], -1)

@@ -1,0 +1,453 @@
+"""Layers that differ, norm orders, conditions, and sublayers by name or class path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import family
+from family import Attention, Block, RotaryScaling, Shared, Transformer, TransformerConfig
+from family.core.init import init_linear, initialise
+
+SMALL = {"dim": 16, "depth": 4, "heads": 4, "causal": True}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomised(module):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module.eval()
+
+
+class DecayingMean(nn.Module):
+    """A mixer with a state of one size: ``y_t = 0.9 y_(t-1) + W x_t``."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.value = nn.Linear(config.dim, config.dim)
+        self.dim = config.dim
+
+    def forward(self, x, shared=Shared(), state=None):
+        x = self.value(x)
+        if state is not None and state.branches:  # one token each, side by side
+            state.sum = 0.9 * state.sum + x
+            return state.sum
+        total = x.new_zeros(len(x), self.dim) if state is None else state.sum
+        outputs = []
+        for token in x.unbind(1):
+            total = 0.9 * total + token
+            outputs.append(total)
+        if state is not None:
+            state.sum = total
+        return torch.stack(outputs, 1)
+
+    def new_state(self, like, rows, progress):
+        return Decayed(like.new_zeros(rows, self.dim))
+
+
+class Decayed:
+    def __init__(self, start):
+        self.sum, self.branches = start, 0
+
+    def branch(self, count):
+        self.branches = count
+        self.sum = self.sum[:, None].expand(-1, count, -1).contiguous()
+
+    def follow(self, parents):
+        self.sum = self.sum.gather(1, parents[..., None].expand_as(self.sum))
+
+
+class Doubled(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.down = nn.Linear(config.dim, config.dim)
+
+    def forward(self, x):
+        return 2 * self.down(x)
+
+
+HERE = f"{__name__}."
+HYBRID = TransformerConfig(
+    **SMALL, position="rotary", layers=({"mixer": f"{HERE}DecayingMean"}, {"window": 3})
+)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    """A user's module, as it would lie on the path."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or FakeModule)
+
+
+class FakeModule:
+    DecayingMean, Doubled, NoModule = DecayingMean, Doubled, dict
+
+
+LAYERS = {
+    "windows": ({"window": 3}, {}),
+    "bases": ({"rotary_base": 50.0, "window": 2}, {"rotary_base": 500.0}),
+    "no position": ({}, {"position": "none"}),
+    "heads": ({"kv_heads": 2}, {"heads": 2, "head_dim": 8, "qk_norm": "layernorm"}),
+    "scaled": ({"rotary_scaling": RotaryScaling("yarn", 2.0, 4, 1.0, 2.0)}, {}),
+    "feed-forward": ({"ffn_dim": 24, "gated": True}, {"feedforward": "experts", "experts": 3}),
+}
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_a_stack_is_its_layers_one_after_the_other(name):
+    """Each layer as a stack of its own, with its own config."""
+    config = TransformerConfig(**SMALL, position="rotary", layers=LAYERS[name], final_norm=False)
+    stack = randomised(Transformer(config))
+    x = expected = torch.randn(2, 9, 16)
+    for i, block in enumerate(stack.blocks):
+        alone = Transformer(config.at(i).replace(depth=1)).eval()
+        alone.blocks[0].load_state_dict(block.state_dict())
+        expected = alone(expected)
+    torch.testing.assert_close(stack(x), expected)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "hybrid"])
+@pytest.mark.parametrize("chunks", [[1] * 11, [6, 1, 1, 3], [3, 8]])
+def test_cached_equals_uncached(name, chunks):
+    config = TransformerConfig(**SMALL, position="rotary", layers=LAYERS.get(name, ()))
+    stack = randomised(Transformer(HYBRID if name == "hybrid" else config))
+    x = torch.randn(2, 11, 16)
+    cache, parts = stack.new_cache(2, 12), []
+    for chunk in x.split(chunks, dim=1):
+        parts.append(stack(chunk, cache=cache))
+        cache.advance(chunk.shape[1])
+    torch.testing.assert_close(torch.cat(parts, 1), stack(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_with_a_window_keeps_no_more_than_it():
+    stack = Transformer(TransformerConfig(**SMALL, layers=({"window": 3}, {})))
+    cache = stack.new_cache(2, 100)
+    assert [layer.mixer.keys.shape[2] for layer in cache.layers] == [3, 100, 3, 100]
+    cache = stack.new_cache(2, 100, branches=4)
+    assert [layer.mixer.keys.shape[2] for layer in cache.layers] == [12, 100, 12, 100]
+
+
+@pytest.mark.parametrize("layers", [LAYERS["windows"], LAYERS["bases"], HYBRID.layers])
+@torch.no_grad()
+def test_beams_score_what_their_tokens_score_read_anew(layers):
+    """Past the window, so that rings turn under branches; recurrent states fork and follow."""
+    config = TransformerConfig(**SMALL, position="rotary", max_tokens=64, layers=layers)
+    model = family.GPT(31, config).eval()
+    for parameter in model.parameters():
+        parameter.mul_(4)
+    ids, mask = torch.randint(0, 31, (3, 6)), torch.ones(3, 6, dtype=torch.bool)
+    if layers is not HYBRID.layers:  # whose mean would count padding
+        mask[1, :2] = mask[2, :4] = False
+    tokens, scores = family.generation.beam_search(model, (ids, mask), beams=4, max_new_tokens=12)
+    for row in range(3):
+        prompt = ids[row, mask[row]]
+        chances = model(torch.cat([prompt, tokens[row]])[None])[0, len(prompt) - 1 : -1]
+        total = chances.log_softmax(-1).gather(1, tokens[row][:, None]).sum()
+        torch.testing.assert_close(scores[row], total / tokens.shape[1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_one_step_of_rings_compiles_once_and_without_breaks():
+    torch._dynamo.reset()
+    config = TransformerConfig(**SMALL, position="rotary", max_tokens=32, layers=LAYERS["bases"])
+    model, graphs = family.GPT(31, config).eval(), []
+    ids, mask = torch.randint(0, 31, (2, 6)), torch.ones(2, 6, dtype=torch.bool)
+    mask[1, :3] = False
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(model._step, fullgraph=True, backend=backend)
+    plain, cache = model.prefill(ids, mask, capacity=12)
+    compiled, static = model.prefill(ids, mask, capacity=12)
+    for _ in range(10):
+        torch.testing.assert_close(compiled, plain)
+        tokens = plain.argmax(-1)
+        plain, compiled = model.decode(tokens, cache), step(tokens, static)
+        static.advance(1)
+    assert len(graphs) == 1
+
+
+def test_windows_see_both_ways():
+    windowed = randomised(Transformer(TransformerConfig(**{**SMALL, "causal": False}, window=3)))
+    plain = Transformer(TransformerConfig(**{**SMALL, "causal": False})).eval()
+    plain.load_state_dict(windowed.state_dict())
+    x, places = torch.randn(2, 9, 16), torch.arange(9)
+    near = (places[:, None] - places).abs() < 3
+    torch.testing.assert_close(windowed(x), plain(x, mask=near[None]))
+    mask = torch.tensor([[True] * 9, [False] * 3 + [True] * 6])
+    torch.testing.assert_close(windowed(x, mask=mask)[1, 3:], windowed(x[1:, 3:])[0])
+
+
+# --- Norm orders and conditions ---
+
+
+@pytest.mark.parametrize("order", ["pre", "post", "sandwich", "branch"])
+def test_norm_orders_written_out(order):
+    block = randomised(Block(TransformerConfig(dim=16, heads=4, norm_order=order)))
+    x = expected = torch.randn(2, 5, 16)
+    for part in (block.self_attention, block.feedforward):
+        if order == "pre":
+            expected = expected + part.sublayer(part.norm(expected))
+        elif order == "post":
+            expected = part.norm(expected + part.sublayer(expected))
+        elif order == "sandwich":
+            expected = expected + part.branch_norm(part.sublayer(part.norm(expected)))
+        else:
+            expected = expected + part.norm(part.sublayer(expected))
+    torch.testing.assert_close(block(x), expected)
+    assert Transformer(TransformerConfig(**SMALL, norm_order=order)).config.final_norm == (
+        order != "post"
+    )
+
+
+def test_the_first_norm_may_be_left_out():
+    block = randomised(Block(TransformerConfig(dim=16, heads=4, mixer_norm=False)))
+    x = torch.randn(2, 5, 16)
+    middle = x + block.self_attention.sublayer(x)
+    torch.testing.assert_close(block(x), block.feedforward(middle))
+    assert not list(block.self_attention.norm.parameters())
+
+
+class DiTBlock(nn.Module):
+    """Peebles & Xie 2023, figure 3, written anew from PyTorch's own parts."""
+
+    def __init__(self, dim, heads, ffn_dim):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.up, self.down = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.modulation = nn.Linear(dim, 6 * dim)
+
+    def forward(self, x, condition):
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[
+            :, None
+        ].chunk(6, -1)
+        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1
+        x = x + gate1 * self.attention(h, h, h, need_weights=False)[0]
+        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2
+        return x + gate2 * self.down(F.gelu(self.up(h)))
+
+
+def test_a_conditioned_block_is_that_of_dit():
+    config = TransformerConfig(dim=16, heads=4, norm_eps=1e-6, condition_dim=16)
+    ours, theirs = randomised(Block(config).double()), randomised(DiTBlock(16, 4, 64).double())
+    attention, mlp = ours.self_attention, ours.feedforward
+    pairs = {
+        "attention.in_proj": attention.sublayer.qkv,
+        "attention.out_proj": attention.sublayer.out,
+        "up": mlp.sublayer.up,
+        "down": mlp.sublayer.down,
+    }
+    state = {}
+    for name, layer in pairs.items():
+        dot = "_" if name.endswith("in_proj") else "."
+        state |= {f"{name}{dot}{kind}": getattr(layer, kind) for kind in ("weight", "bias")}
+    for kind in ("weight", "bias"):
+        both = [getattr(part.modulation, kind) for part in (attention, mlp)]
+        state[f"modulation.{kind}"] = torch.cat(both)
+    theirs.load_state_dict(state)
+    x, condition = torch.randn(3, 5, 16).double(), torch.randn(3, 16).double()
+    results = []
+    for block, arguments in ((ours, (Shared(condition=condition),)), (theirs, (condition,))):
+        leaf = x.clone().requires_grad_()
+        output = block(leaf, *arguments)
+        output.square().sum().backward()
+        results.append((output, leaf.grad))
+    torch.testing.assert_close(*results)
+    each = Shared(condition=condition[:, None].expand(-1, 5, -1))
+    torch.testing.assert_close(ours(x, each), results[0][0])
+
+
+def test_a_conditioned_stack_begins_as_nothing_and_learns():
+    stack = Transformer(TransformerConfig(**SMALL, condition_dim=8, final_norm=False))
+    x, condition = torch.randn(2, 5, 16), torch.randn(2, 8)
+    output = stack(x, condition=condition)
+    assert torch.equal(output, x)  # gates of zero
+    output.square().sum().backward()
+    assert stack.blocks[0].self_attention.modulation.weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match=r"condition_dim=8 needs a condition \(batch, 8\)"):
+        stack(x)
+
+
+# --- Norms of queries and keys, caps ---
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm", "offset_rmsnorm"])
+@pytest.mark.parametrize("cross", [False, True])
+def test_norms_of_queries_and_keys(norm, whole, cross):
+    config = TransformerConfig(dim=16, heads=4, kv_heads=2, qk_norm=norm, qk_norm_whole=whole)
+    attention = randomised(Attention(config, cross=cross))
+    plain = Attention(config.replace(qk_norm=None), cross=cross)
+    x, context = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
+    source = context if cross else x
+    if cross:
+        query = attention.query(x)
+        key, value = attention.key_value(source).split([8, 8], -1)
+    else:
+        query, key, value = attention.qkv(x).split([16, 8, 8], -1)
+
+    def heads(tensor, norm=None):
+        if norm is not None and whole:
+            tensor = norm(tensor)
+        split = tensor.unflatten(-1, (-1, 4)).transpose(1, 2)
+        return norm(split) if norm is not None and not whole else split
+
+    query, key = heads(query, attention.query_norm), heads(key, attention.key_norm)
+    key, value = key.repeat_interleave(2, 1), heads(value).repeat_interleave(2, 1)
+    read = (query @ key.mT / 2).softmax(-1) @ value
+    expected = attention.out(read.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, Shared(context=context)), expected)
+    assert len(plain.state_dict()) < len(attention.state_dict())
+
+
+def test_a_cap_on_scores():
+    attention = randomised(Attention(TransformerConfig(dim=16, heads=4, score_cap=0.5)))
+    x = torch.randn(2, 5, 16)
+    query, key, value = (
+        part.unflatten(-1, (4, 4)).transpose(1, 2) for part in attention.qkv(x).chunk(3, -1)
+    )
+    scores = 0.5 * torch.tanh(query @ key.mT / 2 / 0.5)
+    expected = attention.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_keys_without_biases():
+    for cross in (False, True):
+        config = TransformerConfig(dim=16, heads=4, key_bias=False)
+        attention = randomised(Attention(config, cross=cross))
+        full = Attention(config.replace(key_bias=True), cross=cross).eval()
+        state = attention.state_dict()
+        value = state.pop("value_bias")
+        if cross:
+            state["key_value.bias"] = torch.cat([torch.zeros(16), value])
+        else:
+            query = state.pop("query_bias")
+            state["qkv.bias"] = torch.cat([query, torch.zeros(16), value])
+        full.load_state_dict(state)
+        x, position = torch.randn(2, 2, 5, 16)
+        for shared in (Shared(context=x), Shared(context=x, query_position=position)):
+            torch.testing.assert_close(attention(x, shared), full(x, shared))
+
+
+# --- By name and by class path ---
+
+
+def test_sublayers_by_class_path():
+    config = TransformerConfig(**SMALL, mixer=f"{HERE}DecayingMean", feedforward=f"{HERE}Doubled")
+    stack = Transformer(config)
+    kinds = {type(b.self_attention.sublayer) for b in stack.blocks}
+    assert {k.__name__ for k in kinds} == {"DecayingMean"}
+    assert type(stack.blocks[0].feedforward.sublayer).__name__ == "Doubled"
+    assert stack(torch.randn(2, 3, 16)).shape == (2, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("no.such.Mixer", "mixer='no.such.Mixer' cannot be imported"),
+        ("torch.nn.Nothing", "mixer='torch.nn.Nothing' cannot be imported"),
+        ("os.system", "mixer='os.system' is no class of modules"),
+        ("subprocess.Popen", "is no class of modules"),
+    ],
+)
+def test_a_class_path_must_lead_to_a_module(path, words):
+    with pytest.raises(ValueError, match=words):
+        Transformer(TransformerConfig(**SMALL, mixer=path))
+
+
+# --- Packed rows, checkpointing, walking, beginnings ---
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary", "relative", "none"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_documents_in_a_row_do_not_see_each_other(position, window):
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, position=position, window=window).eval()
+    first, second = torch.randint(0, 31, (1, 5)), torch.randint(0, 31, (1, 8))
+    documents = torch.tensor([[3] * 5 + [7] * 8])
+    packed = model(torch.cat([first, second], 1), documents=documents)
+    torch.testing.assert_close(packed, torch.cat([model(first), model(second)], 1))
+    with pytest.raises(ValueError, match="documents packed into a row cannot be decoded"):
+        model.features(first, cache=model.transformer.new_cache(1, 9), documents=documents[:, :5])
+
+
+def test_packed_gradients_are_those_of_the_texts_apart():
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, position="rotary")
+    texts = [torch.randint(0, 31, (1, count)) for count in (5, 8)]
+    documents = torch.tensor([[0] * 5 + [1] * 8])
+    model(torch.cat(texts, 1), documents=documents).square().sum().backward()
+    packed = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    for text in texts:
+        model(text).square().sum().backward()
+    for ours, expected in zip(packed, (p.grad for p in model.parameters()), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "hybrid"])
+def test_checkpointing_from_the_config_changes_no_gradient(name):
+    config = TransformerConfig(**SMALL, position="rotary", layers=LAYERS.get(name, ()), dropout=0.2)
+    config = HYBRID if name == "hybrid" else config
+    plain, saving = Transformer(config), Transformer(config.replace(activation_checkpointing=True))
+    saving.load_state_dict(plain.state_dict())
+    x, calls = torch.randn(2, 7, 16), []
+    saving.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    gradients = []
+    for stack in (plain, saving):
+        torch.manual_seed(1)
+        stack(x).square().sum().backward()
+        gradients.append([p.grad for p in stack.parameters()])
+    torch.testing.assert_close(*gradients)
+    assert len(calls) == 2  # once more for the gradients
+
+
+def test_walking_a_stack_is_running_it():
+    config = TransformerConfig(
+        **SMALL, cross_attention=True, position="rotary", layers=LAYERS["windows"]
+    )
+    config = config.replace(activation_checkpointing=True)
+    stack = randomised(Transformer(config)).train()
+    x, context = torch.randn(2, 9, 16), torch.randn(2, 3, 16)
+    walked = x
+    for step in stack.walk(x, Shared(context=context)):
+        walked = step(walked)
+    torch.testing.assert_close(stack.norm(walked), stack(x, context=context))
+    # What changes between the layers reaches the next one alone.
+    moved = x
+    for i, step in enumerate(stack.walk(x, Shared(context=context))):
+        position = torch.full_like(x, float(i))
+        moved = step(moved, query_position=position)
+    expected = x
+    for i, block in enumerate(stack.blocks):
+        told = stack._tell(x, Shared(context=context), None, None)[stack.first_alike[i]]
+        expected = block(expected, told._replace(query_position=torch.full_like(x, float(i))))
+    torch.testing.assert_close(moved, expected)
+
+
+def test_rotary_must_be_given_to_a_block_by_itself():
+    block = Block(TransformerConfig(dim=16, heads=4, position="rotary"))
+    with pytest.raises(ValueError, match="position='rotary'"):
+        block(torch.randn(2, 3, 16))
+
+
+def test_initialise_serves_a_stack_of_ones_own():
+    config = TransformerConfig(dim=256, heads=4, condition_dim=8)
+    blocks = nn.ModuleList(Block(config) for _ in range(8))
+    initialise(blocks, 0.05, scaled=True)
+    for block in blocks:
+        assert block.self_attention.sublayer.qkv.weight.std().item() == pytest.approx(0.05, rel=0.1)
+        down = block.feedforward.sublayer.down
+        assert down.weight.std().item() == pytest.approx(0.05 / 4, rel=0.1)  # 16 branches
+        assert not down.bias.any() and not block.feedforward.modulation.weight.any()
+    layer = nn.Linear(300, 900)
+    layer.parts = 3
+    init_linear(layer, None)
+    assert layer.weight.abs().max() <= (6 / 600) ** 0.5 + 1e-6  # a square matrix each
