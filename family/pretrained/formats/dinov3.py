@@ -28,15 +28,19 @@ BLOCK: Names = {
 }
 
 
+def stack(vit: ViT, theirs: str) -> Names:
+    up = ("mlp.gate_proj", "mlp.up_proj") if vit.config.gated else "mlp.up_proj"
+    return blocks("transformer", theirs, {**BLOCK, "feedforward.sublayer.up": up})
+
+
 def names(vit: ViT) -> Names:
     # Without registers, files hold a table of none.
     tokens = ("embeddings.cls_token", "embeddings.register_tokens")
-    up = ("mlp.gate_proj", "mlp.up_proj") if vit.config.gated else "mlp.up_proj"
     return {
         "embedding.projection": "embeddings.patch_embeddings",
         "embedding.prefix.weight": Row(tokens, FIRST, (1, vit.num_prefix_tokens - 1)),
         "transformer.norm": "norm",
-        **blocks("transformer", "layer.{}", {**BLOCK, "feedforward.sublayer.up": up}),
+        **stack(vit, "layer.{}"),
     }
 
 
@@ -95,6 +99,7 @@ FORMAT = Format(
     ignored=(r"embeddings\.mask_token$",),
     renamed=lambda name: name.removeprefix("model."),
     names=names,
+    modules=lambda vit: stack(vit, "model.layer.{}"),  # since version 5 of transformers
     detect=arguments,
     finish=written,
     unread=mask_token,
