@@ -69,6 +69,13 @@ def test_other_sizes(size):
     close(ours.forward_features(x), theirs(x).last_hidden_state)
 
 
+def test_classes_are_added(tmp_path):
+    theirs = write(MODEL(), tmp_path)
+    ours, x = family.from_pretrained(tmp_path, num_classes=4), vision.pictures()["pixel_values"]
+    assert torch.equal(ours(x), torch.zeros(3, 4))
+    close(ours.forward_head(ours.forward_features(x), True), theirs(x).pooler_output)
+
+
 def test_in_half_precision(tmp_path):
     """Angles stay exact."""
     theirs = write(MODEL(), tmp_path).bfloat16()
@@ -120,7 +127,7 @@ def test_what_a_config_cannot_say(fields, words, tmp_path):
 def test_a_model_of_another_kind_is_not_written(tmp_path):
     small = {"dim": 24, "depth": 1, "heads": 2, "image_size": 32}
     for model, words in (
-        (family.dinov3_vit_small(5, **small), "head.weight"),
+        (family.dinov3_vit_small(5, **small), "num_classes=5"),
         (family.dinov3_vit_small(coordinates="index", **small), "coordinates='index'"),
         (family.dinov3_vit_small(rotary_scaling=2.0, **small), "rotary_scaling=2.0"),
         (family.vit_tiny(0, **small, layer_scale=1.0), "position"),

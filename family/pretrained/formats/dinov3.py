@@ -40,6 +40,7 @@ def names(vit: ViT) -> Names:
         "embedding.projection": "embeddings.patch_embeddings",
         "embedding.prefix.weight": Row(tokens, FIRST, (1, vit.num_prefix_tokens - 1)),
         "transformer.norm": "norm",
+        "head": "classifier",  # for classes of one's own: theirs have none
         **stack(vit, "layer.{}"),
     }
 
