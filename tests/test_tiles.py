@@ -46,14 +46,14 @@ def test_equal_to_masks(name: str, what: str) -> None:
     x = torch.randn(2, 300, 64, device=DEVICE)
     fields = {name: value.to(DEVICE) for name, value in told(what).items()}
     real = fields.get("mask", torch.ones(2, 300, dtype=torch.bool, device=DEVICE))
-    results = []
+    results, weights = [], torch.randn_like(x)
     for stack in (plain, tiled):
         leaf = x.clone().requires_grad_(ON_GPU)  # on the CPU the kernel has no gradients
         with torch.set_grad_enabled(ON_GPU):
             output = stack(leaf, **fields)
         results.append([output[real]])
         if ON_GPU:
-            (output.square() * real[..., None]).sum().backward()
+            (output * weights * real[..., None]).sum().backward()
             results[-1] += [leaf.grad[real], *(p.grad for p in stack.parameters())]
     scale = 1e-5 if not ON_GPU else 5e-3  # whose products are of lower precision in either kernel
     for ours, theirs in zip(*results, strict=True):

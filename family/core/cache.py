@@ -124,6 +124,8 @@ class Cache:
         """``(batch, branches, capacity)``: the columns that each branch may attend to."""
         self.branch_positions: Tensor | None = None
         """``(batch, capacity)``: the position of each column, where there are branches."""
+        self.ids: Tensor | None = None
+        """``(batch, columns)``: what was read, for a member that may have to read it anew."""
 
     @property
     def fresh(self) -> bool:
@@ -153,6 +155,11 @@ class Cache:
         """Count tokens as written, after all layers have appended them."""
         self.progress.length += tokens
         self.progress.filled += tokens
+
+    def rewind(self) -> None:
+        """Back to the first column; what is padding stays known."""
+        self.progress.length = 0
+        self.progress.filled.zero_()
 
     def branch(self, count: int) -> None:
         """From here on each row goes on in ``count`` ways (beams), which share what was read so far.

@@ -22,7 +22,7 @@ class RotaryScaling:
       that turn more than ``high`` times stay, and those between are mixed (Llama 3.1, whose configs
       call the two low_freq_factor and high_freq_factor).
     - "yarn": the same, mixed by the number of the pair (YaRN, Peng et al. 2023, section 3.2; beta_slow
-      and beta_fast).
+      and beta_fast), between whole ones unless ``truncate`` is False.
     - "longrope": each pair is divided by its own number, of ``short`` up to ``tokens`` tokens and of
       ``long`` beyond (LongRoPE, Ding et al. 2024).
 
@@ -37,6 +37,7 @@ class RotaryScaling:
     magnitude: float = 1.0
     short: tuple[float, ...] = ()
     long: tuple[float, ...] = ()
+    truncate: bool = True
 
     def __post_init__(self) -> None:
         for name in ("short", "long"):  # lists from JSON or YAML
@@ -158,26 +159,28 @@ def rotary_frequency(dim: int, base: float = 10_000.0, scaling: Scaling = None) 
     Args:
         scaling: see :class:`RotaryScaling`; a number is "linear".
     """
-    frequency = 1.0 / float(base) ** (torch.arange(0, dim, 2).float() / dim)
+    # Each kind in the order of the published code, to round as it does.
+    exponents = float(base) ** (torch.arange(0, dim, 2).float() / dim)
+    frequency = 1.0 / exponents
     if not isinstance(scaling, RotaryScaling):
         return frequency if scaling is None else frequency / scaling
     if scaling.kind == "linear":
         return frequency / scaling.factor
     if scaling.kind == "longrope":
-        # In this order, to round as the published code does.
-        exponents = float(base) ** (torch.arange(0, dim, 2).float() / dim)
-        return torch.stack(
-            [1.0 / (torch.tensor(f) * exponents) for f in (scaling.short, scaling.long)]
-        )
+        return 1.0 / (torch.tensor([scaling.short, scaling.long], dtype=torch.float32) * exponents)
     if scaling.kind == "llama3":
         turns = scaling.tokens / (2 * math.pi / frequency)
         kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
-    else:
-        # The pairs that turn exactly `high` and `low` times in the context of pre-training.
-        first, last = (
-            dim * math.log(scaling.tokens / (turns * 2 * math.pi)) / (2 * math.log(base))
-            for turns in (scaling.high, scaling.low)
-        )
-        low, high = max(math.floor(first), 0), min(math.ceil(last), dim - 1)
-        kept = 1 - ((torch.arange(dim // 2) - low) / max(high - low, 0.001)).clamp(0, 1)
-    return (1 - kept) * frequency / scaling.factor + kept * frequency
+        return (1 - kept) * frequency / scaling.factor + kept * frequency
+    # The pairs that turn exactly `high` and `low` times in the context of pre-training.
+    first, last = (
+        dim * math.log(scaling.tokens / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in (scaling.high, scaling.low)
+    )
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    if first == last:
+        last += 0.001
+    kept = 1 - ((torch.arange(dim // 2).float() - first) / (last - first)).clamp(0, 1)
+    return 1.0 / (scaling.factor * exponents) * (1 - kept) + frequency * kept

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.functions import soft_cap
+from family.core.rotary import Rotary
 from family.core.transformer import Transformer
 from family.generation import LogitsHook, search_or_sample, stream
 from family.generation.compiled import compile_step
@@ -48,6 +50,9 @@ class GPT(nn.Module):
         tied = self.embedding.tokens if tie_embeddings else None
         self.head = language_model_head(config.dim, vocab_size, tied=tied)
         self.logit_cap, self.compiled = logit_cap, False
+        # Texts that reach such a position turn by other frequencies (longrope), from their start on.
+        limits = [table.limit for table in self.transformer.rotaries if isinstance(table, Rotary)]
+        self.borders = {limit for limit in limits if limit is not None}
 
     def features(
         self,
@@ -92,7 +97,8 @@ class GPT(nn.Module):
             capacity: how many further tokens the cache has room for, in each of so many branches.
 
         Raises:
-            ValueError: the prompt is empty, or longer than ``max_tokens`` together with them.
+            ValueError: the prompt is empty, or longer than ``max_tokens`` together with them; branches
+                that could reach where rotary positions change.
         """
         batch, tokens = input_ids.shape
         if tokens == 0:
@@ -110,9 +116,23 @@ class GPT(nn.Module):
             order = mask.long().argsort(dim=1, stable=True)
             input_ids, mask = input_ids.gather(1, order), mask.gather(1, order)
             cache.pad(mask)
+        if self._will_change(cache, tokens, capacity):
+            if branches > 1:
+                raise ValueError(
+                    f"beams cannot go on past {min(self.borders)} tokens, where the rotary positions "
+                    "of this model change (longrope): take one beam, or fewer new tokens."
+                )
+            cache.ids = input_ids
         hidden = self.features(input_ids, cache=cache)
         cache.advance(tokens)
         return self.logits(hidden[:, -1]), cache
+
+    def _will_change(self, cache: Cache, tokens: int, capacity: int) -> bool:
+        """Whether some row reaches a border within so many tokens after the prompt."""
+        if not self.borders:
+            return False
+        first = cache.positions(torch.tensor([tokens], device=cache.progress.filled.device))
+        return any(bool(((first <= n) & (n < first + capacity)).any()) for n in self.borders)
 
     def compile_decoding(self) -> None:
         """Compile the step of one token: the first call takes long, all later ones less time.
@@ -128,12 +148,24 @@ class GPT(nn.Module):
 
         Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
         """
+        if cache.ids is not None:
+            cache.ids = torch.cat([cache.ids, tokens.unsqueeze(1)], dim=1)
+            position = cache.next_positions(1)
+            if any(bool((position == border).any()) for border in self.borders):
+                return self._read_anew(cache.ids, cache)
         if tokens.dim() == 2:
             logits = self.logits(self.features(tokens, cache=cache))
         else:
             logits = self._step(tokens, cache)
         cache.advance(tokens[0].numel())
         return logits
+
+    def _read_anew(self, input_ids: Tensor, cache: Cache) -> Tensor:
+        """All that was read so far, by frequencies that have changed for some row."""
+        cache.rewind()
+        hidden = self.features(input_ids, cache=cache)
+        cache.advance(input_ids.shape[1])
+        return self.logits(hidden[:, -1])
 
     def _step(self, tokens: Tensor, cache: Cache) -> Tensor:
         return self.logits(self.features(tokens.unsqueeze(1), cache=cache)[:, -1])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from family.models.member import complete, plain
+from family.pretrained.layers import spread
 from family.pretrained.table import REQUIRED, Field, Format, place
 
 TRAINING = {
@@ -96,7 +97,8 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
     Raises:
         ValueError: the model has an option that the format has no place for.
     """
-    ours = settled(model)
+    settled = all_arguments(model)
+    ours = flat(settled)
     config: dict[str, Any] = {}
     if layout.model_types:
         config["model_type"] = layout.model_types[0]
@@ -112,16 +114,14 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
             )
         put(config, field.theirs, write_field(field, ours[field.ours], layout))
     config |= layout.finish(model, config)
-    check_carried(layout, model, config, ours)
+    check_carried(layout, model, config, settled)
     return config
 
 
-def settled(model: Any) -> dict[str, Any]:
-    """All arguments of a model by dotted names; None is what the model has made of it."""
+def all_arguments(model: Any) -> dict[str, Any]:
+    """Those of a model as plain values; None is what the model has made of it."""
     arguments = complete(type(model), model.arguments)
-    return flat(
-        {n: plain(getattr(model, n, None)) if v is None else v for n, v in arguments.items()}
-    )
+    return {n: plain(getattr(model, n, None)) if v is None else v for n, v in arguments.items()}
 
 
 def write_field(field: Field, value: Any, layout: Format) -> Any:
@@ -142,13 +142,23 @@ def check_carried(
     """Read a written config again: what comes out otherwise has no place in the format."""
     names = written_names(layout, model)
     again = to_arguments(layout, config, names, f"format {layout.name!r}")
-    theirs = flat(complete(layout.member, again))
-    for name, value in ours.items():
+    theirs = layer_by_layer(complete(layout.member, again))
+    for name, value in layer_by_layer(ours).items():
         if name.rpartition(".")[2] not in TRAINING and square(theirs.get(name)) != square(value):
             raise ValueError(
                 f"format={layout.name!r} cannot express {name}={value!r}: such a model has "
                 f"{theirs.get(name)!r}."
             )
+
+
+def layer_by_layer(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by dotted names, such that two lists of ``layers`` that say the same are equal."""
+    return flat(
+        {
+            name: spread(value) if isinstance(value, dict) and value.get("layers") else value
+            for name, value in arguments.items()
+        }
+    )
 
 
 def written_names(layout: Format, model: nn.Module) -> set[str]:

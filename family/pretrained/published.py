@@ -46,7 +46,8 @@ def from_hub_folder(folder: Path) -> Published:
     """A folder with transformers' ``config.json``."""
     file = folder / "config.json"
     config = read_json(file)
-    layout, weights = find_format(config, str(file)), open_folder(folder)
+    layout = find_format(config, str(file))
+    weights = layout.opened(open_folder(folder))
     names = {layout.renamed(name) for name in weights.places}
     arguments = to_arguments(layout, config, names, str(file))
     labels = read_labels(config, arguments.get("num_classes", 0))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from family.core.attention import Attention
+from family.pretrained.weights import Weights
 
 REQUIRED = object()
 """The default of a field that every config of a format must have."""
@@ -96,6 +97,7 @@ class Format:
         ignored: patterns of names in their files that hold no weight (buffers, copies), or weights
             that their model never reads; a function of all names where these decide.
         renamed: the current name of a weight that older files call otherwise.
+        opened: their weights with those apart that some files pack together.
         new_classes: arguments that go with a fresh head of classes.
         detect: further arguments, from their config and the names of their weights.
         finish: what a written config has beside the table: given our model and the config so far.
@@ -117,6 +119,7 @@ class Format:
     prefix: str = ""
     ignored: tuple[str, ...] | Callable[[set[str]], tuple[str, ...]] = ()
     renamed: Callable[[str], str] = str
+    opened: Callable[[Weights], Weights] = lambda weights: weights
     new_classes: Mapping[str, Any] = attribute(default_factory=dict)
     detect: Callable[[dict[str, Any], set[str]], dict[str, Any]] = lambda config, names: {}
     finish: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, config: {}

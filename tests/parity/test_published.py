@@ -11,11 +11,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, fusion, seq2seq, video, vision
+from cases import causal, contrast, encoders, fusion, llamas, seq2seq, video, vision
 
 CASES = [
-    *(*causal.CASES, *encoders.CASES, *seq2seq.CASES, *vision.CASES, *video.CASES),
-    *(*contrast.CASES, *fusion.CASES),
+    *causal.CASES,
+    *llamas.CASES,
+    *encoders.CASES,
+    *seq2seq.CASES,
+    *vision.CASES,
+    *video.CASES,
+    *contrast.CASES,
+    *fusion.CASES,
 ]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import family
 from family.inputs.preprocess import Preprocess
-from family.pretrained.configs import settled
+from family.pretrained.configs import all_arguments
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
@@ -37,7 +37,7 @@ def test_published_size():
     """As facebook/dinov3-vits16, but for the token that only training reads."""
     theirs = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(num_register_tokens=4))
     ours = family.dinov3_vit_small()
-    assert settled(family.from_pretrained(theirs)) == settled(ours)
+    assert all_arguments(family.from_pretrained(theirs)) == all_arguments(ours)
     counts = [sum(p.numel() for p in model.parameters()) for model in (theirs, ours)]
     assert counts[0] - counts[1] == 384
 

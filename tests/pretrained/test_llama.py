@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import family
+from family.pretrained.layers import by_layer
+from family.pretrained.rope import read_rope
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
-from cases import causal
+import transformers
+from cases import causal, llamas
 from folders import REMOVED, change, config_of, refuses, rewrite, same, weights_of, write
 
 OLD = {"rope_parameters": REMOVED, "rope_theta": 500.0}
@@ -49,7 +52,7 @@ def test_llama3_scaling_of_the_whole_context(tmp_path):
     rope = {n: v for n, v in causal.LLAMA3.items() if n != "original_max_position_embeddings"}
     theirs = write(causal.llama(rope_parameters=rope)(), tmp_path)
     ours = same(causal, tmp_path, theirs)
-    assert ours.config.rotary_scaling[-1] == causal.CONTEXT
+    assert ours.config.rotary_scaling.tokens == causal.CONTEXT
 
 
 def test_bare_stack(tmp_path):
@@ -82,16 +85,95 @@ def test_mistral_without_a_window(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({"max_window_layers": 1}, [None, 5, 5]),  # the first layers see all
+        ({"max_window_layers": REMOVED}, [None] * 3),  # 28 of them
+        ({"max_window_layers": 0, "use_sliding_window": False}, [None] * 3),
+        ({"max_window_layers": 0, "sliding_window": None}, [None] * 3),
+        ({"max_window_layers": 0, "sliding_window": REMOVED}, [4096] * 3),
+        ({"layer_types": llamas.KINDS}, [None, 5, None]),
+    ],
+    ids=str,
+)
+def test_windows_of_qwen2(tmp_path, fields, windows):
+    """As version 4 has them, without ``layer_types``."""
+    write(llamas.of("Qwen2", causal.LLAMA, **llamas.NEAR)(), tmp_path)
+    change(tmp_path, **{"layer_types": REMOVED, "use_sliding_window": True, **fields})
+    change(tmp_path, **{"sliding_window": 5} if "sliding_window" not in fields else {})
+    theirs = transformers.Qwen2ForCausalLM.from_pretrained(tmp_path)
+    assert by_layer(same(causal, tmp_path, theirs).config, "window") == windows
+
+
+def test_all_that_say_the_same_of_windows_are_written(tmp_path):
+    """Whether a window is that of the stack or of its layers."""
+    every = {"window": 4, "layers": [{"window": None}, {}]}
+    for i, options in enumerate(({"window": 4}, {"layers": [{"window": 4}]}, every)):
+        model = small(qkv_bias=True, **options)
+        family.save_pretrained(model, tmp_path / f"{i}", format="qwen2")
+        again = family.from_pretrained(tmp_path / f"{i}")
+        assert by_layer(again.config, "window") == by_layer(model.config, "window")
+    assert config_of(tmp_path / "2")["max_window_layers"] == 1
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0}
+
+
+def test_yarn_in_the_layout_of_version_4(tmp_path):
+    """Qwen2.5 has the context of pre-training inside, and another kind's name for the kind."""
+    rope = {**YARN, "original_max_position_embeddings": 32}
+    theirs = write(causal.llama(rope_parameters=rope)(), tmp_path)
+    old = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    change(tmp_path, **OLD, rope_scaling=old)
+    scaling = same(causal, tmp_path, theirs).config.rotary_scaling
+    assert (scaling.kind, scaling.low, scaling.high, scaling.tokens) == ("yarn", 1, 32, 32)
+
+
+@pytest.mark.parametrize("factor", [REMOVED, None])
+def test_a_factor_that_is_left_out_is_the_share_of_the_contexts(tmp_path, factor):
+    rope = {**YARN, "original_max_position_embeddings": 32}
+    theirs = write(causal.llama(rope_parameters=rope)(), tmp_path)
+    rope = {n: v for n, v in {**rope, "factor": factor}.items() if v is not REMOVED}
+    change(tmp_path, rope_parameters=rope)
+    assert same(causal, tmp_path, theirs).config.rotary_scaling.factor == 4
+
+
+def test_context_beside_the_scaling_has_the_last_word(tmp_path):
+    rope = {**YARN, "original_max_position_embeddings": 32}
+    theirs = write(causal.llama(rope_parameters=rope)(), tmp_path)
+    rope["original_max_position_embeddings"] = 64
+    change(tmp_path, rope_parameters=rope, original_max_position_embeddings=32)
+    assert same(causal, tmp_path, theirs).config.rotary_scaling.tokens == 32
+
+
+def test_rope_parameters_of_one_kind_of_layers():
+    """As Gemma 3 has them in version 5: each is read by itself."""
+    near = {"rope_type": "default", "rope_theta": 10_000.0}
+    far = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
+    arguments, fraction = read_rope({"rope_parameters": near})
+    assert arguments["config.rotary_scaling"] is None and fraction == 1
+    arguments, _ = read_rope({"rope_parameters": far, "max_position_embeddings": 128})
+    assert arguments["config.rotary_base"] == 1e6 and arguments["config.rotary_scaling"] == 8
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"rope_scaling": {"type": "yarn", "factor": 2}}, ["yarn", "default, linear, llama3"]),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2}},
+            ["dynamic", "default, linear, llama3"],
+        ),
+        ({"rope_scaling": {"type": "yarn"}}, ["rope_scaling", "factor"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1}}, ["low=1.0", "high=1"]),
+        ({"rope_scaling": {"type": "longrope", "factor": 2}}, ["rope_scaling", "short_factor"]),
+        ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor=0.5"]),
         ({"rope_scaling": {"type": "linear"}}, ["rope_scaling", "factor"]),
         ({"rope_scaling": {"type": "linear", "factor": "x"}}, ["rotary_scaling", "'x'"]),
         ({"rope_scaling": {"rope_type": ["a"]}}, ["config.json"]),
         ({"rope_scaling": "linear"}, ["rope_scaling='linear'"]),
         ({"rope_parameters": {"full_attention": {}}}, ["rope_parameters", "full_attention"]),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, ["partial_rotary_factor=0.5"]),
-        ({"attention_bias": True}, ["attention_bias=True", "mlp_bias=False"]),
+        ({"attention_bias": True}, ["self_attn.q_proj.bias"]),
         ({"hidden_act": "mish"}, ["hidden_act='mish'"]),
         ({"hidden_size": REMOVED}, ["hidden_size"]),
         ({"num_attention_heads": "4"}, ["heads", "'4'"]),
@@ -116,9 +198,13 @@ def test_refused_llama(tmp_path, fields, words):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"use_sliding_window": True}, ["use_sliding_window=True"]),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, ["sliding_attention"]),
-        ({"layer_types": 3}, ["config.json"]),
+        ({"layer_types": ["full_attention"] * 2}, ["layer_types", "3"]),
+        ({"layer_types": ["full_attention"] * 2 + ["chunked_attention"]}, ["chunked_attention"]),
+        ({"layer_types": 3}, ["config.json", "layer_types=3"]),
+        (
+            {"layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+            ["sliding_attention", "use_sliding_window=False"],
+        ),
     ],
     ids=str,
 )
@@ -136,7 +222,9 @@ def small(**options):
 @pytest.mark.parametrize(
     ("options", "format", "words"),
     [
-        ({"qkv_bias": True}, "llama", ["attention_bias=True"]),
+        ({"qkv_bias": True}, "llama", ["qkv_bias=True"]),
+        ({"layers": [{}, {"window": 8}]}, "llama", ["window=[None, 8]"]),
+        ({"layers": [{"window": 8}, {"window": 9}], "qkv_bias": True}, "qwen2", ["window=[8, 9]"]),
         ({"window": 8}, "llama", ["window=8"]),
         ({"rotary_dim": 4}, "mistral", ["rotary_dim=4"]),
         ({"parallel": True}, "llama", ["parallel=True"]),

@@ -1,5 +1,6 @@
 """Llama (Touvron et al. 2023), Mistral (Jiang et al. 2023) and Qwen2 (Yang et al. 2024), as
-transformers and the hub store them: one table of weights, three of configs."""
+transformers and the hub store them: one table of weights, three of configs. Their relatives, in files
+of their own, build on this one."""
 
 from __future__ import annotations
 
@@ -7,31 +8,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from family.models.gpt import GPT
+from family.pretrained.layers import SLIDING, read_windows, to_layers, used_window, write_windows
 from family.pretrained.rope import read_rope, write_rope
 from family.pretrained.table import Field, Format, Names, blocks
 from family.pretrained.words import ACTIVATIONS, token_ids
 
-NAMES: Names = {
-    "embedding.tokens": "model.embed_tokens",
-    "transformer.norm": "model.norm",
-    "head": "lm_head",
-    **blocks(
-        "transformer",
-        "model.layers.{}",
-        {
-            "self_attention.norm": "input_layernorm",
-            "self_attention.sublayer.qkv": (
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-            ),
-            "self_attention.sublayer.out": "self_attn.o_proj",
-            "feedforward.norm": "post_attention_layernorm",
-            "feedforward.sublayer.up": ("mlp.gate_proj", "mlp.up_proj"),
-            "feedforward.sublayer.down": "mlp.down_proj",
-        },
-    ),
+BLOCK: Names = {
+    "self_attention.norm": "input_layernorm",
+    "self_attention.sublayer.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention.sublayer.out": "self_attn.o_proj",
+    "feedforward.norm": "post_attention_layernorm",
+    "feedforward.sublayer.up": ("mlp.gate_proj", "mlp.up_proj"),
+    "feedforward.sublayer.down": "mlp.down_proj",
 }
+
+
+def names_of(block: Names) -> Names:
+    """Of a stack of such blocks, with its embedding and head."""
+    return {
+        "embedding.tokens": "model.embed_tokens",
+        "transformer.norm": "model.norm",
+        "head": "lm_head",
+        **blocks("transformer", "model.layers.{}", block),
+    }
+
+
+NAMES = names_of(BLOCK)
 FIELDS = (
     Field("vocab_size", "vocab_size"),
     Field("config.dim", "hidden_size"),
@@ -52,33 +54,48 @@ CONSTANTS: Mapping[str, Any] = {
 }
 
 
-def rotary(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    arguments, fraction = read_rope(config)
+BIASES = (
+    Field("config.qkv_bias", "attention_bias", False),
+    Field("config.out_bias", "attention_bias", False),
+)
+INVERSE_FREQUENCIES = r"rotary_emb\.inv_freq$"
+"""A buffer in older files."""
+
+
+def whole_rotary(config: Mapping[str, Any], theta: float = 10_000.0) -> dict[str, Any]:
+    """Arguments of ours for heads that turn as a whole.
+
+    Args:
+        theta: the base of rotary positions, where the config has none.
+    """
+    arguments, fraction = read_rope(
+        config, fraction=config.get("partial_rotary_factor", 1.0), theta=theta
+    )
     if fraction != 1:
         raise ValueError(f"partial_rotary_factor={fraction!r} is not supported; only 1.0 is.")
     return arguments
 
 
-def llama_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """Our ``bias`` is that of the output projection too, which ``attention_bias`` decides."""
-    biases = [bool(config.get(name)) for name in ("attention_bias", "mlp_bias")]
-    if biases[0] != biases[1]:
-        raise ValueError(
-            "attention_bias={} with mlp_bias={} is not supported; both or none is.".format(*biases)
-        )
-    return rotary(config, names)
+def rotary(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return whole_rotary(config)
 
 
-def qwen2_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    kinds = config.get("layer_types") or []
-    other = [kind for kind in kinds if kind != "full_attention"]
-    if other:
-        raise ValueError(f"layer_types has {other[0]!r}, which is not supported.")
-    return rotary(config, names)
+def qwen_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The first ``max_window_layers`` layers see all, unless ``layer_types`` has it otherwise."""
+    window, first = used_window(config, 4096), config.get("max_window_layers", 28)
+    sliding = [window is not None and i >= first for i in range(config["num_hidden_layers"])]
+    layers = to_layers(read_windows(config, window, sliding))
+    return {**whole_rotary(config), "config.layers": layers}
 
 
 def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
     return {**write_rope(model.config), **token_ids(model)}
+
+
+def qwen_written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
+    windows = write_windows(model.config)
+    kinds = [*windows["layer_types"], SLIDING]
+    return {**written(model, config), **windows, "max_window_layers": kinds.index(SLIDING)}
 
 
 FORMAT = Format(
@@ -91,13 +108,13 @@ FORMAT = Format(
         Field("config.kv_heads", "num_key_value_heads", None),
         Field("config.max_tokens", "max_position_embeddings", 2048),
         Field("config.bias", "mlp_bias", False),
-        Field("config.qkv_bias", "attention_bias", False),
+        *BIASES,
     ),
     constants=CONSTANTS,
     prefix="model.",
-    ignored=(r"rotary_emb\.inv_freq$",),
+    ignored=(INVERSE_FREQUENCIES,),
     names=NAMES,
-    detect=llama_arguments,
+    detect=rotary,
     finish=written,
 )
 MISTRAL = Format(
@@ -113,7 +130,7 @@ MISTRAL = Format(
     ),
     constants=CONSTANTS,
     prefix="model.",
-    ignored=(r"rotary_emb\.inv_freq$",),
+    ignored=(INVERSE_FREQUENCIES,),
     names=NAMES,
     detect=rotary,
     finish=written,
@@ -129,10 +146,9 @@ QWEN2 = Format(
         Field("config.max_tokens", "max_position_embeddings", 32_768),
     ),
     constants={**CONSTANTS, "config.qkv_bias": True},
-    fixed={"use_sliding_window": False},
     prefix="model.",
-    ignored=(r"rotary_emb\.inv_freq$",),
+    ignored=(INVERSE_FREQUENCIES,),
     names=NAMES,
-    detect=qwen2_arguments,
-    finish=written,
+    detect=qwen_arguments,
+    finish=qwen_written,
 )

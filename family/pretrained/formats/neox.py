@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from family.core.attention import Attention
 from family.models.gpt import GPT
-from family.pretrained.rope import read_rope, write_rope
+from family.pretrained.rope import read_rope, rotary_dim, turning_fraction, write_rope
 from family.pretrained.table import Field, Format, Reshape, Row, blocks
 from family.pretrained.words import ACTIVATIONS, token_ids
 
@@ -31,15 +31,12 @@ INTERLEAVED = Reshape(by_kind, by_head)
 
 def rotary(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     arguments, fraction = read_rope(config, "rotary_emb_base", config.get("rotary_pct", 0.25))
-    head_dim = config["hidden_size"] // config["num_attention_heads"]
-    return {**arguments, "config.rotary_dim": int(head_dim * fraction)}
+    return {**arguments, "config.rotary_dim": rotary_dim(config, fraction)}
 
 
 def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
-    stack = model.config
-    assert stack.rotary_dim is not None and stack.head_dim is not None
-    fraction = stack.rotary_dim / stack.head_dim
-    fields = write_rope(stack, "rotary_emb_base")
+    fraction = turning_fraction(model.config)
+    fields = write_rope(model.config, "rotary_emb_base")
     fields["rope_parameters"]["partial_rotary_factor"] = fraction
     return {**fields, "rotary_pct": fraction, **token_ids(model)}
 

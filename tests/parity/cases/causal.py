@@ -80,13 +80,14 @@ def following(model: Any, batch: Batch, tokens: Tensor) -> Tensor:
 
 def case(member: str, format: str, build: Any, **more: Any) -> Case:
     usual: dict[str, Any] = {
+        "batch": batch,
         "ours": ours,
         "theirs": widened(theirs),
         "losses": (our_loss, their_loss),
         "generate": widened(generate),
         "next": following,
     }
-    return Case(member, format, build, batch, **{**usual, **more})
+    return Case(member, format, build, **{**usual, **more})
 
 
 def gpt2() -> nn.Module:
