@@ -33,6 +33,7 @@ from family.models.bert import (
 from family.models.clip import CLIP, clip_small, clip_vit_b16, clip_vit_b32, clip_vit_l14
 from family.models.detr import DETR, detr_resnet50, detr_small
 from family.models.encoder_decoder import EncoderDecoder
+from family.models.fusion import Fusion, vilt_base
 from family.models.gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, gpt_nano, llama
 from family.models.segmenter import Segmenter, segmenter_small, segmenter_tiny
 from family.models.sentence import SentenceEncoder
@@ -43,7 +44,8 @@ from family.models.seq2seq import (
     transformer_tiny,
 )
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
-from family.models.vit import ViT, vit_base, vit_small, vit_tiny
+from family.models.video import VideoViT, videomae_base
+from family.models.vit import ViT, dinov3_vit_small, vit_base, vit_small, vit_tiny
 from family.pretrained import from_pretrained, save_adapter, save_pretrained
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "EncoderDecoder",
     "FasterRCNN",
     "FeedForward",
+    "Fusion",
     "LSTMClassifier",
     "LSTMLanguageModel",
     "LSTMSeq2Seq",
@@ -73,6 +76,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "ViT",
+    "VideoViT",
     "bert_base",
     "bert_large",
     "bert_mini",
@@ -84,6 +88,7 @@ __all__ = [
     "clip_vit_l14",
     "detr_resnet50",
     "detr_small",
+    "dinov3_vit_small",
     "distilbert_base",
     "electra_small",
     "from_pretrained",
@@ -110,6 +115,8 @@ __all__ = [
     "transformer_base",
     "transformer_small",
     "transformer_tiny",
+    "videomae_base",
+    "vilt_base",
     "vit_base",
     "vit_small",
     "vit_tiny",

@@ -122,3 +122,10 @@ def class_head(dim: int, num_classes: int, bias: bool = True) -> nn.Linear:
     head = nn.Linear(dim, num_classes, bias)
     init_linear(head, 0.0)
     return head
+
+
+def wide_class_head(dim: int, num_classes: int) -> nn.Sequential:
+    """Classes behind a hidden layer twice as wide, with a norm (ViLT's answers to questions)."""
+    hidden = nn.Linear(dim, 2 * dim)
+    init_linear(hidden)
+    return nn.Sequential(hidden, nn.LayerNorm(2 * dim), nn.GELU(), class_head(2 * dim, num_classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "antialiased": {"mode": "bicubic", "antialias": True},
     "bicubic": {"mode": "bicubic"},
     "bilinear": {"mode": "bilinear"},
+    "aligned": {"mode": "bilinear", "align_corners": True},
 }
+COORDINATES = ("index", "centre")
 
 
 class PatchEmbedding(nn.Module):
@@ -41,7 +44,11 @@ class PatchEmbedding(nn.Module):
             original; False is timm's ``no_embed_class``; "class" gives one to the class token
             alone (DINOv2 with registers).
         interpolation: how a learned table follows another size: "antialiased" (bicubic with
-            antialiasing, as timm), "bicubic" (as transformers) or "bilinear" (as Segmenter).
+            antialiasing, as timm), "bicubic" (as transformers), "bilinear" (as Segmenter) or "aligned"
+            (bilinear between the middles of the outermost patches, as ViLT).
+        coordinates: where rotary positions stand: "index" counts rows and columns; "centre" measures
+            the middle of each patch on a scale of -1..1 over the picture, times 2 pi (DINOv3, Siméoni
+            et al. 2025), whatever its size.
         drop_rest: pixels right and below that fill no patch are left out, not refused (SigLIP's 384
             pixels in patches of 14); for the stem "patch".
         stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
@@ -50,8 +57,8 @@ class PatchEmbedding(nn.Module):
         norm: a norm after all (CLIP's ``ln_pre``).
 
     Raises:
-        ValueError: an unknown stem, interpolation or ``prefix_positions``, a position that has no
-            meaning on a grid, or sizes that do not fit each other, in one sentence.
+        ValueError: an unknown stem, interpolation, ``coordinates`` or ``prefix_positions``, a position
+            that has no meaning on a grid, or sizes that do not fit each other, in one sentence.
     """
 
     def __init__(
@@ -68,11 +75,12 @@ class PatchEmbedding(nn.Module):
         bias: bool = True,
         norm: bool = False,
         interpolation: str = "antialiased",
+        coordinates: str = "index",
         drop_rest: bool = False,
     ) -> None:
         super().__init__()
         check_config(config, stem)
-        check_positions(prefix_positions, interpolation)
+        check_positions(prefix_positions, interpolation, coordinates)
         if channels < 1:
             raise ValueError(f"channels must be at least 1, not {channels}.")
         if drop_rest and stem != "patch":
@@ -81,6 +89,7 @@ class PatchEmbedding(nn.Module):
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
         self.num_prefix_tokens = int(class_token) + register_tokens
         self.interpolation, self.drop_rest = interpolation, drop_rest
+        self.place = centre_coordinates if coordinates == "centre" else grid_coordinates
         std = 0.02 if config.init_std is None else config.init_std
         self.stem: nn.Module = nn.Identity()
         if stem == "conv":
@@ -108,11 +117,16 @@ class PatchEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = make_norm(config) if norm else nn.Identity()
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, seen: Tensor | None = None) -> Tensor:
         """``(batch, channels, height, width) -> (batch, prefix + patches, dim)``, row by row.
 
+        Args:
+            seen: what :meth:`seen` made of the mask of padded pictures: each then gets the positions
+                that it would have alone.
+
         Raises:
-            ValueError: another number of channels, or sides that do not divide into patches.
+            ValueError: another number of channels, sides that do not divide into patches, or padded
+                pictures where a learned table is not interpolated as "aligned".
         """
         batch, channels, height, width = pixel_values.shape
         if channels != self.channels:
@@ -124,7 +138,7 @@ class PatchEmbedding(nn.Module):
         x = x.to(self.projection.weight.dtype)  # under autocast, as embeddings of text
         prefix = None if self.prefix is None else self.prefix.weight
         if self.position is not None:
-            first, table = self._learned(self.position.weight, rows, columns)
+            first, table = self._learned(self.position.weight, rows, columns, seen)
             x = x + table
             if prefix is not None and len(first):
                 prefix = prefix + F.pad(first, (0, 0, 0, len(prefix) - len(first)))
@@ -157,8 +171,17 @@ class PatchEmbedding(nn.Module):
         """
         if self.config.position != "rotary":
             return None
-        grid = grid_coordinates(*self.grid(height, width), self.projection.weight.device)
+        grid = self.place(*self.grid(height, width), self.projection.weight.device)
         return F.pad(grid, (0, 0, self.num_prefix_tokens, 0))
+
+    def seen(self, pixel_mask: Tensor) -> Tensor:
+        """The patches that begin in their picture, ``(batch, rows, columns)``.
+
+        Args:
+            pixel_mask: ``(batch, height, width)``, True = picture, which stands at the top left.
+        """
+        size = self.grid(*pixel_mask.shape[-2:])
+        return F.interpolate(pixel_mask[:, None].float(), size)[:, 0] > 0
 
     def resize(self, image_size: int | Sequence[int]) -> None:
         """Make the table of learned positions anew for another size of pictures, by interpolation.
@@ -174,13 +197,23 @@ class PatchEmbedding(nn.Module):
             self.position = LearnedPosition(len(table), self.config.dim, _weight=table)
         self.image_size, self.table_grid = size, grid
 
-    def _learned(self, table: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Positions ``(prefix or 0, dim)`` and ``(rows * columns, dim)``."""
+    def _learned(
+        self, table: Tensor, rows: int, columns: int, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Positions ``(prefix or 0, dim)`` and ``(rows * columns, dim)``, or of padded pictures
+        ``(batch, rows * columns, dim)``."""
         first, body = table[: self.prefix_rows], table[self.prefix_rows :]
-        if (rows, columns) == self.table_grid:
+        if seen is None and (rows, columns) == self.table_grid:
             return first, body
         # At least float32, as bicubic weights in half precision would blur the table.
         working = body.to(torch.promote_types(body.dtype, torch.float32))
+        if seen is not None:
+            if self.interpolation != "aligned":
+                raise ValueError(
+                    "learned positions of padded pictures need interpolation='aligned', not "
+                    f"{self.interpolation!r}."
+                )
+            return first, aligned(working.unflatten(0, self.table_grid), seen).to(body.dtype)
         picture = working.T.unflatten(1, self.table_grid)[None]
         resized = F.interpolate(picture, (rows, columns), **INTERPOLATIONS[self.interpolation])
         return first, resized[0].flatten(1).T.to(body.dtype)
@@ -223,6 +256,38 @@ def grid_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
 
 
+def centre_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
+    """``(rows * columns, 2)``: the middle of each patch, in -1..1 down and across, times 2 pi."""
+    axes = [
+        2 * math.pi * (2 * (torch.arange(side, device=device).float() + 0.5) / side - 1)
+        for side in (rows, columns)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def aligned(table: Tensor, seen: Tensor) -> Tensor:
+    """A table of positions, stretched over each of several padded pictures: what bilinear
+    interpolation with ``align_corners`` gives for them one by one.
+
+    Args:
+        table: ``(height, width, dim)``.
+        seen: ``(batch, rows, columns)``, True = picture, which stands at the top left.
+
+    Returns:
+        ``(batch, rows * columns, dim)``; what it says of padding means nothing.
+    """
+    weights = []
+    for count, side, cells in (
+        (seen[:, :, 0].sum(1), table.shape[0], seen.shape[1]),
+        (seen[:, 0].sum(1), table.shape[1], seen.shape[2]),
+    ):
+        step = (side - 1) / (count - 1).clamp(min=1).to(table.dtype)
+        places = step[:, None] * torch.arange(cells, device=seen.device)
+        distance = places[..., None] - torch.arange(side, device=seen.device)
+        weights.append((1 - distance.abs()).clamp(min=0))
+    return torch.einsum("brh,bcw,hwd->brcd", *weights, table).flatten(1, 2)
+
+
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """``(height, width)`` from itself or from the side of a square.
 
@@ -250,14 +315,15 @@ def check_config(config: TransformerConfig, stem: str) -> None:
         )
 
 
-def check_positions(prefix_positions: bool | str, interpolation: str) -> None:
-    """What a table of learned positions refuses, see :class:`PatchEmbedding`."""
+def check_positions(prefix_positions: bool | str, interpolation: str, coordinates: str) -> None:
+    """What positions refuse, see :class:`PatchEmbedding`."""
     if prefix_positions not in (True, False, "class"):
         raise ValueError(
             f"prefix_positions={prefix_positions!r} is unknown; choose one of: True, False, class."
         )
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation={interpolation!r} is unknown; choose one of: "
-            f"{', '.join(INTERPOLATIONS)}."
-        )
+    for name, value, known in (
+        ("interpolation", interpolation, INTERPOLATIONS),
+        ("coordinates", coordinates, COORDINATES),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}.")

@@ -36,6 +36,7 @@ class Preprocess:
             None just covers ``size``.
         floor: a centre between two pixels is cut at the first (transformers), not at the even one
             (torchvision).
+        multiple: for "edges", both sides are rounded down to multiples of so many pixels (ViLT).
     """
 
     size: tuple[int, int]
@@ -45,12 +46,18 @@ class Preprocess:
     interpolation: str = "bilinear"
     resized: int | tuple[int, int] | None = None
     floor: bool = False
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode={self.mode!r} is unknown; choose one of: {', '.join(MODES)}.")
         if self.resized is not None and self.mode != "crop":
             raise ValueError(f"resized={self.resized} is for mode='crop', not {self.mode!r}.")
+        if self.multiple < 1 or (self.multiple > 1 and self.mode != "edges"):
+            raise ValueError(
+                f"multiple={self.multiple} must be over 0, and 1 but for mode='edges' (this is "
+                f"{self.mode!r})."
+            )
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
@@ -78,6 +85,8 @@ class Preprocess:
         """``(height, width)`` of a picture after resizing, before any crop."""
         if self.mode == "squash":
             return self.size
+        if self.mode == "edges" and self.multiple > 1:
+            return in_multiples(height, width, *self.size, self.multiple)
         if self.mode == "edges":
             return within_edges(height, width, *self.size)
         if isinstance(self.resized, int):
@@ -135,6 +144,19 @@ def within_edges(height: int, width: int, shorter: int, longer: int) -> tuple[in
     if round(side) == least:
         return height, width
     return shorter_side(height, width, side)
+
+
+def in_multiples(
+    height: int, width: int, shorter: int, longer: int, multiple: int
+) -> tuple[int, int]:
+    """The same, rounded to pixels and then down to multiples of so many, one at least."""
+    scale = shorter / min(height, width)
+    sides = [shorter if side == min(height, width) else side * scale for side in (height, width)]
+    if max(sides) > longer:
+        scale = longer / max(sides)
+        sides = [side * scale for side in sides]
+    down, across = (max(1, int(side + 0.5) // multiple) * multiple for side in sides)
+    return down, across
 
 
 def as_preprocess(fields: dict[str, Any]) -> Preprocess | LogMel:

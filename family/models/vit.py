@@ -28,7 +28,7 @@ class ViT(nn.Module):
         pool: "class" takes the class token, "mean" the mean over patches, "class+mean" both side by
             side, "attention" a learned query that attends to patches.
         class_token, register_tokens, prefix_positions, stem, patch_bias, embedding_norm, channels,
-            interpolation, drop_rest: see :class:`~family.inputs.patches.PatchEmbedding`.
+            interpolation, coordinates, drop_rest: see :class:`~family.inputs.patches.PatchEmbedding`.
         pool_norm: the final norm stands after pooling instead of before; None is so for "mean", as
             timm has it.
         pooler: a dense layer with this activation before the classes: "tanh" (the representation
@@ -57,6 +57,7 @@ class ViT(nn.Module):
         patch_bias: bool = True,
         embedding_norm: bool = False,
         interpolation: str = "antialiased",
+        coordinates: str = "index",
         drop_rest: bool = False,
         pool_norm: bool | None = None,
         pooler: str | None = None,
@@ -83,6 +84,7 @@ class ViT(nn.Module):
             bias=patch_bias,
             norm=embedding_norm,
             interpolation=interpolation,
+            coordinates=coordinates,
             drop_rest=drop_rest,
         )
         self.image_size, self.patch_size = self.embedding.image_size, self.embedding.patch_size
@@ -167,3 +169,23 @@ def vit_tiny(
     """ViT-Ti (Touvron et al. 2021), 5.7 M parameters; overrides as :func:`vit_base`."""
     tiny = {"dim": 192, "heads": 3}
     return vit_base(num_classes, patch_size, image_size, **{**tiny, **overrides})
+
+
+def dinov3_vit_small(
+    num_classes: int = 0,
+    patch_size: int | Sequence[int] = 16,
+    image_size: int | Sequence[int] = 224,
+    **overrides: Any,
+) -> ViT:
+    """DINOv3 ViT-S (Siméoni et al. 2025), 22 M parameters, as published without classes; overrides as
+    :func:`vit_base`."""
+    small = {
+        "norm_eps": 1e-5,
+        "position": "rotary",
+        "rotary_base": 100.0,
+        "coordinates": "centre",
+        "key_bias": False,
+        "layer_scale": 1.0,
+        "register_tokens": 4,
+    }
+    return vit_small(num_classes, patch_size, image_size, **{**small, **overrides})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -13,20 +14,23 @@ from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from family.pretrained.weights import read_json
 
 LOG = logging.getLogger(__name__)
-PICTURES = "preprocessor_config.json"
+PICTURES, VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers -> torchvision's names."""
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-SHORTER = ("CLIP", "Bit", "Detr", "Siglip")
+SHORTER = ("CLIP", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
 """Beginnings of classes of transformers for which a single number is the shorter side."""
+VILT = "Vilt"
+"""The beginning of the class that says of its longer side nothing: it is 1333 to 800 at most."""
 
 
 def read_preprocess(folder: Path) -> Preprocess | None:
     """What a folder of transformers says; None where it says nothing of pictures."""
-    for fields, origin in described(folder, "image_processor"):
-        if "image_mean" in fields:
-            return understood(from_transformers, fields, origin)
+    for part in ("image_processor", "video_processor"):
+        for fields, origin in described(folder, part):
+            if "image_mean" in fields:
+                return understood(from_transformers, fields, origin)
     return None
 
 
@@ -36,7 +40,8 @@ def described(folder: Path, part: str) -> Iterator[tuple[dict[str, Any], str]]:
     Args:
         part: what a processor of several kinds of inputs calls it.
     """
-    for file in (folder / PICTURES, folder / "processor_config.json"):
+    for name in (PICTURES, VIDEOS, "processor_config.json"):
+        file = folder / name
         if file.is_file():
             fields = read_json(file)
             fields = fields.get(part, fields)
@@ -75,6 +80,11 @@ def from_transformers(fields: Mapping[str, Any]) -> Preprocess:
         cut = fields["crop_size"]
         cut = pair(cut) if isinstance(cut, int) else exact(cut)
         return Preprocess(cut, "crop", resized=resized, floor=True, **common)
+    if class_name(fields).startswith(VILT):
+        edges, multiple = size["shortest_edge"], fields.get("size_divisor", 32)
+        if not isinstance(multiple, int) or multiple < 2:
+            raise ValueError(f"size_divisor={multiple!r} is not supported; a number over 1 is.")
+        return Preprocess((edges, longer_edge(edges)), "edges", multiple=multiple, **common)
     if "shortest_edge" in size:
         return Preprocess((size["shortest_edge"], size["longest_edge"]), "edges", **common)
     return Preprocess(exact(size), "squash", **common)
@@ -85,10 +95,21 @@ def sides(fields: Mapping[str, Any]) -> dict[str, int]:
     size = fields["size"]
     if not isinstance(size, int):
         return dict(size)
-    kind = str(fields.get("image_processor_type") or fields.get("feature_extractor_type"))
     if "max_size" in fields:
         return {"shortest_edge": size, "longest_edge": fields["max_size"]}
-    return {"shortest_edge": size} if kind.startswith(SHORTER) else {"height": size, "width": size}
+    shorter = class_name(fields).startswith(SHORTER)
+    return {"shortest_edge": size} if shorter else {"height": size, "width": size}
+
+
+def class_name(fields: Mapping[str, Any]) -> str:
+    """The class of transformers that a file is of."""
+    kinds = ("image_processor_type", "feature_extractor_type", "video_processor_type")
+    return next((str(fields[kind]) for kind in kinds if fields.get(kind)), "")
+
+
+def longer_edge(shorter: int) -> int:
+    """The most that ViLT's pictures measure beside a shorter side."""
+    return int(1333 / 800 * shorter)
 
 
 def exact(size: Mapping[str, int]) -> tuple[int, int]:
@@ -109,12 +130,20 @@ def to_transformers(preprocess: Preprocess, kind: str) -> dict[str, Any]:
         kind: a class of transformers, ``ViTImageProcessor``.
 
     Raises:
-        ValueError: a way of resizing that transformers does not have.
+        ValueError: a way of resizing that transformers, or this class, does not have.
     """
     height, width = preprocess.size
     size: dict[str, Any] = {"height": height, "width": width}
     more: dict[str, Any] = {}
-    if preprocess.mode == "edges":
+    if kind.startswith(VILT) or preprocess.multiple > 1:
+        wanted = dataclasses.replace(preprocess, size=(height, longer_edge(height)), mode="edges")
+        if not kind.startswith(VILT) or preprocess != wanted or preprocess.multiple == 1:
+            raise ValueError(
+                f"{kind} cannot express a preprocess of mode={preprocess.mode!r}, size="
+                f"{preprocess.size} and multiple={preprocess.multiple}."
+            )
+        size, more = {"shortest_edge": height}, {"size_divisor": preprocess.multiple}
+    elif preprocess.mode == "edges":
         size = {"shortest_edge": height, "longest_edge": width}
     elif preprocess.mode == "crop":
         more = {"do_center_crop": True, "crop_size": size}

@@ -15,6 +15,8 @@ LOG = logging.getLogger(__name__)
 CLASS_HEADS = {
     "ViT": ("head.", "distilled_head."),
     "BERT": ("class_head.", "masked_head.", "replaced_head."),
+    "VideoViT": ("head.",),
+    "Fusion": ("head.",),
     "DETR": ("head.classes.", "proposals.classes.", "denoising."),
     "Segmenter": ("decoder.head.", "decoder.classes.", "decoder.norm."),
 }

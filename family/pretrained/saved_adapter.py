@@ -238,6 +238,7 @@ def targets(found: Collection[str], known: Collection[str]) -> list[str]:
     name, where it tells, or the whole name."""
     last = {name: name.rpartition(".")[2] for name in (*known, *found)}
     elsewhere = {last[name] for name in known if name not in found}
+    elsewhere |= {word for name in last for word in name.split(".")[:-1]}  # what holds them
     return sorted({name if last[name] in elsewhere else last[name] for name in found})
 
 

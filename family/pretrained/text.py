@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 from torch import nn
 
 from family.inputs.tokenizer import SPECIALS, Tokenizer
@@ -31,6 +31,8 @@ TEMPLATE = "chat_template.jinja"
 TARGET_VOCABULARY = "target_vocab.json"
 SIDES = ("source.spm", "target.spm")
 """The SentencePiece models of Marian."""
+LOWERED = "Siglip2Tokenizer"
+"""The class that writes in small letters, whatever its file says."""
 UNLIMITED = int(1e30)
 """What ``model_max_length`` says where there is no limit."""
 CLASSES = {
@@ -50,6 +52,7 @@ CLASSES = {
     "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
+    "vilt": "BertTokenizer",
 }
 """``model_type`` -> the class of its tokenizer, where no file names it."""
 END = "<|endoftext|>"
@@ -112,7 +115,11 @@ def read_inner(
 ) -> tokenizers.Tokenizer | None:
     """What does the work, from whichever files there are."""
     if (folder / WHOLE).is_file():
-        return guarded(folder / WHOLE, tokenizers.Tokenizer.from_file, str(folder / WHOLE))
+        inner = guarded(folder / WHOLE, tokenizers.Tokenizer.from_file, str(folder / WHOLE))
+        if kind == LOWERED:
+            parts = [part for part in (normalizers.Lowercase(), inner.normalizer) if part]
+            inner.normalizer = normalizers.Sequence(parts)
+        return inner
     file = next((folder / name for name in PIECES if (folder / name).is_file()), None)
     if file is not None:
         kind = PIECES[file.name]

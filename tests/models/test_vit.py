@@ -116,6 +116,19 @@ def test_prefix_tokens_stand_at_coordinates_zero():
     assert coordinates.tolist() == expected
 
 
+def test_centres_of_patches_on_one_scale_for_all_sizes():
+    embedding = small(position="rotary", coordinates="centre").embedding
+    coordinates = embedding.coordinates(16, 32)
+    assert coordinates[0].tolist() == [0, 0]  # the class token does not turn
+    expected = [[y, x] for y in (-0.5, 0.5) for x in (-0.75, -0.25, 0.25, 0.75)]
+    torch.testing.assert_close(coordinates[1:], 2 * torch.pi * torch.tensor(expected))
+    torch.testing.assert_close(embedding.coordinates(32, 16)[1:], coordinates[1:].flip(1)[ORDER])
+
+
+ORDER = [0, 4, 1, 5, 2, 6, 3, 7]
+"""A grid of 2 x 4 read column by column."""
+
+
 def rotary_scores(coordinates: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)
     queries, keys = torch.randn(
@@ -189,6 +202,7 @@ def config(**fields) -> TransformerConfig:
         (lambda: ViT(5, config(), 32, 8, class_token=False), "pool='class' needs class_token"),
         (lambda: ViT(5, config(), 32, 8, pool="max"), "pool='max' is unknown"),
         (lambda: ViT(5, config(), 32, 8, stem="cnn"), "stem='cnn' is unknown"),
+        (lambda: small(coordinates="pixel"), "coordinates='pixel' is unknown; choose .* centre"),
         (lambda: ViT(5, config(), 36, 12, stem="conv"), "patch_size must be 2, 4, 8"),
         (lambda: ViT(5, config(), (32, 32, 3), 8), r"positive number or \(height, width\)"),
         (lambda: ViT(5, config(position="alibi"), 32, 8), "position='alibi' is for sequences"),

@@ -72,7 +72,7 @@ def randomise(model: nn.Module, keep: tuple[str, ...] = (), seed: int = 0) -> No
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 0 or any(part in name for part in keep):
+            if not parameter.shape.numel() or not parameter.dim() or any(p in name for p in keep):
                 continue
             spread = 0.3 if parameter.dim() == 1 else 0.5 * parameter[0].numel() ** -0.5
             noise = torch.randn(parameter.shape, generator=generator)

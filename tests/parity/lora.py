@@ -8,7 +8,7 @@ import warnings
 import peft
 import pytest
 import torch
-from cases import causal, contrast, encoders, seq2seq, vision
+from cases import causal, contrast, encoders, fusion, seq2seq, video, vision
 from harness import cast, randomise
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +16,7 @@ import family
 
 CASES = {
     case.member: case
-    for cases in (causal, contrast, encoders, seq2seq, vision)
+    for cases in (causal, contrast, encoders, fusion, seq2seq, video, vision)
     for case in cases.CASES
 }
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -68,6 +68,7 @@ def saved_by_peft(model, folder):
 
 def loaded_by_peft(name, folder, adapter="adapter"):
     base = type(CASES[name].build()).from_pretrained(folder / "base", dtype=torch.float64)
+    base = base.double()  # its buffers, too
     return peft.PeftModel.from_pretrained(base, folder / adapter, is_trainable=True).eval()
 
 

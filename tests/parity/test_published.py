@@ -11,9 +11,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, llamas, seq2seq, text_encoders, vision
+from cases import (
+    causal,
+    contrast,
+    encoders,
+    fusion,
+    llamas,
+    seq2seq,
+    text_encoders,
+    video,
+    vision,
+)
 
-MODULES = (causal, llamas, encoders, text_encoders, seq2seq, vision, contrast)
+MODULES = (causal, llamas, encoders, text_encoders, seq2seq, vision, video, contrast, fusion)
 CASES = [case for module in MODULES for case in module.CASES]
 
 

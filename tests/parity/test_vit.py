@@ -43,8 +43,9 @@ TIMM = {
     "layer scale": ({"init_values": 0.1}, {"config.layer_scale": 0.1}),
     "query and key norm": (
         {"qk_norm": True, "norm_layer": "rmsnorm"},
-        {"config.qk_norm": True, "config.norm": "rmsnorm"},
+        {"config.qk_norm": "rmsnorm", "config.norm": "rmsnorm"},
     ),
+    "query and key layer norm": ({"qk_norm": True}, {"config.qk_norm": "layernorm"}),
     "norm before": ({"pre_norm": True}, {"embedding_norm": True, "patch_bias": False}),
     "no positions": ({"pos_embed": "none"}, {"config.position": "none"}),
 }

@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
 pytest.importorskip("open_clip")
 import open_clip
+import tokenizers
 import transformers
 from cases import contrast
 from cases.contrast import EOS, PAD, TOKENS
 from folders import change, close, config_of, message_of, refuses, rewrite, same, write
 from harness import randomise
+from tokenizers.models import BPE
 
 CLIP = partial(contrast.clip, eos_token_id=EOS)
 PAIRS = SimpleNamespace(batch=contrast.batch, ours=contrast.ours, theirs=contrast.theirs)
@@ -125,22 +127,71 @@ def test_siglip_reads_the_same_however_it_is_padded(tmp_path):
     close(ours.encode_text(padded, mask), expected[2:3])
     with pytest.raises(ValueError, match=f"max_tokens={TOKENS}"):
         ours.encode_text(torch.ones(1, TOKENS + 1, dtype=torch.long))
-
-
-def test_padding_of_siglip_2(tmp_path):
-    """Gemma's vocabulary is padded with 0, which configs on the hub do not say."""
-    write(contrast.siglip(), tmp_path)
-    config = config_of(tmp_path)
-    text = {n: v for n, v in config["text_config"].items() if n != "pad_token_id"}
+    text = {n: v for n, v in config_of(tmp_path)["text_config"].items() if n != "pad_token_id"}
     change(tmp_path, text_config=text)
-    assert family.from_pretrained(tmp_path).text.fill_id == PAD
-    rows = {"text_model.embeddings.token_embedding.weight": torch.zeros(256_000, 2)}
-    change(tmp_path, text_config={**text, "vocab_size": 256_000})
-    rewrite(tmp_path, **rows)
-    refuses(tmp_path, "token_embedding", "(256000, 2)")
-    from family.pretrained.formats.clip import siglip_arguments
+    assert family.from_pretrained(tmp_path).text.fill_id == PAD  # which is theirs by default
 
-    assert siglip_arguments(config_of(tmp_path), set())["fill_id"] == 0
+
+def siglip_2():
+    text = {"vocab_size": 256_000, "hidden_size": 8, "num_attention_heads": 2}
+    return contrast.siglip(**text, pad_token_id=transformers.SiglipTextConfig().pad_token_id)
+
+
+def test_siglip_2(tmp_path):
+    """Gemma's vocabulary is padded with 0; configs say nothing of it, or SigLIP's 1."""
+    theirs = write(siglip_2(), tmp_path)
+    config = config_of(tmp_path)
+    assert config["text_config"]["pad_token_id"] == 1
+    batch = contrast.batch()
+    filled = {**batch, "input_ids": batch["input_ids"].masked_fill(~batch["mask"], 0)}
+    cases = SimpleNamespace(batch=lambda: filled, ours=contrast.ours, theirs=contrast.unmasked)
+    ours = same(cases, tmp_path, theirs)
+    close(contrast.ours(ours, batch), contrast.ours(ours, filled))  # however it came padded
+    for wanted, given in ((0, {}), (0, {"pad_token_id": None}), (7, {"pad_token_id": 7})):
+        text = {n: v for n, v in config["text_config"].items() if n != "pad_token_id"}
+        change(tmp_path, text_config={**text, **given})
+        assert family.from_pretrained(tmp_path).text.fill_id == wanted
+    family.save_pretrained(ours, tmp_path / "b", format="siglip")
+    assert config_of(tmp_path / "b")["text_config"]["pad_token_id"] == 0
+    close(
+        contrast.ours(family.from_pretrained(tmp_path / "b"), filled), contrast.ours(ours, filled)
+    )
+
+
+def test_siglip_2_of_any_shape_is_refused(tmp_path):
+    transformers.Siglip2Config().save_pretrained(tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    refuses(
+        tmp_path, "model_type='siglip2' (SigLIP 2 for pictures of any shape, NaFlex)", "siglip,"
+    )
+
+
+@pytest.mark.parametrize("kind", ["GemmaTokenizer", "Siglip2Tokenizer"])
+def test_letters_of_siglip_2(kind, tmp_path):
+    """As transformers reads such a folder: small ones, where it names SigLIP 2's own class."""
+    vocabulary = ["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", "A", "a", "B", "b"]
+    inner = tokenizers.Tokenizer(
+        BPE({token: i for i, token in enumerate(vocabulary)}, [], unk_token="<unk>", fuse_unk=True)
+    )
+    inner.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    end = tokenizers.processors.TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 1)])
+    inner.post_processor = end
+    write(siglip_2(), tmp_path)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    specials = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
+    fields = {"tokenizer_class": kind, "model_max_length": 64, "padding_side": "right", **specials}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(theirs).__name__ == kind
+    ours = family.from_pretrained(tmp_path)
+    ids, mask = ours.tokenizer.batch(["A b B", "a"])
+    expected = theirs(["A b B", "a"], padding=True, return_tensors="pt")
+    assert torch.equal(ids, expected["input_ids"])
+    assert torch.equal(mask, expected["attention_mask"].bool())
+    assert ours.text.fill_id == ours.tokenizer.pad_id == 0
+    family.save_pretrained(ours, tmp_path / "b", format="siglip")
+    again = family.from_pretrained(tmp_path / "b").tokenizer
+    assert torch.equal(again.batch(["A b B", "a"])[0], ids)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ KINDS = {
     "CLIP": {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
     "Siglip": {"size": {"height": 32, "width": 32}},
     "Detr": {"size": {"shortest_edge": 30, "longest_edge": 55}},
+    "VideoMAE": {"size": {"shortest_edge": 37}, "crop_size": {"height": 32, "width": 32}},
+    "Vilt": {"size": {"shortest_edge": 38}, "size_divisor": 4},
 }
 
 
@@ -57,6 +59,7 @@ def test_transformers(kind, shape):
         processor = getattr(transformers, kind + backend)(**KINDS[kind])
         ours = from_transformers(processor.to_dict())
         theirs = processor(image, return_tensors="pt").pixel_values[0]
+        theirs = theirs[0] if kind == "VideoMAE" else theirs  # a frame of a clip
         assert_levels(ours(image), theirs, ours.std, levels)
 
 
@@ -98,6 +101,15 @@ def test_transformers_reads_what_we_write(kind, tmp_path):
         (
             {"feature_extractor_type": "DetrFeatureExtractor", "size": 800, "max_size": 1333},
             Preprocess((800, 1333), "edges", (0.1,) * 3, (0.2,) * 3),
+        ),
+        (
+            {"feature_extractor_type": "VideoMAEFeatureExtractor", "size": 32, "crop_size": 32}
+            | {"do_center_crop": True},
+            Preprocess((32, 32), "crop", (0.1,) * 3, (0.2,) * 3, resized=32, floor=True),
+        ),
+        (
+            {"feature_extractor_type": "ViltFeatureExtractor", "size": 384, "size_divisor": 32},
+            Preprocess((384, 639), "edges", (0.1,) * 3, (0.2,) * 3, multiple=32),
         ),
         (
             {"size": {"height": 32, "width": 32}, "do_normalize": False},

@@ -27,6 +27,12 @@ MEMBERS = {
     "T5": lambda: family.t5_small(61, dim=16, depth=1, heads=2, head_dim=4),
     "BERT": lambda: family.bert_tiny(61, dim=16, depth=1, num_classes=3),
     "ViT": lambda: family.vit_tiny(5, 8, (16, 24), dim=24, depth=1, stem="conv"),
+    "VideoViT": lambda: family.videomae_base(
+        5, 4, dim=24, depth=1, heads=2, image_size=16, patch_size=8
+    ),
+    "Fusion": lambda: family.vilt_base(
+        61, 5, dim=16, depth=1, heads=2, image_size=32, patch_size=8
+    ),
     "DETR": lambda: family.detr_small(4, dim=32, heads=4, depth=1, backbone="patch"),
     "Segmenter": lambda: family.segmenter_tiny(4, 8, 32, dim=24, depth=1),
     "CLIP": lambda: family.clip_small(61, dim=16, depth=1, heads=2, logit_bias=True),

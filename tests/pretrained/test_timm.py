@@ -113,13 +113,26 @@ def test_timm_name_unknown():
     assert "'vit_tiny_patch16_224" in message_of("timm:vit_tiny_patch16_225")
 
 
+def test_norms_of_queries_are_those_of_the_blocks(tmp_path):
+    theirs = tiny_timm(qk_norm=True)
+    assert family.from_pretrained(theirs).config.qk_norm == "layernorm"
+    for other in (timm.layers.RmsNorm(16), timm.layers.LayerNorm(16, eps=1e-3)):
+        theirs.blocks[1].attn.k_norm = other
+        assert "qk_norm by another norm" in message_of(theirs)
+    ours = family.vit_tiny(5, 8, 32, dim=24, depth=1, qk_norm="rmsnorm")
+    with pytest.raises(ValueError, match="qk_norm='rmsnorm'.*'layernorm'"):
+        family.save_pretrained(ours, tmp_path / "a", format="timm")
+    ours = family.vit_tiny(5, 8, 32, dim=24, depth=1, norm="offset_rmsnorm")
+    with pytest.raises(ValueError, match="norm='offset_rmsnorm'"):
+        family.save_pretrained(ours, tmp_path / "a", format="timm")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"depth": 0}, "depth=0"),
         ({"global_pool": "max"}, "global_pool='max'"),
         ({"global_pool": "avg", "pool_include_prefix": True}, "pool_include_prefix"),
-        ({"qk_norm": True}, "qk_norm"),
         ({"scale_attn_norm": True}, "scale_attn_norm"),
         ({"scale_mlp_norm": True}, "scale_mlp_norm"),
         ({"act_layer": "mish"}, "act_layer=Mish"),

@@ -9,6 +9,7 @@ from family.pretrained.formats import (
     clip,
     detr,
     dinov2,
+    dinov3,
     distilbert,
     electra,
     gpt2,
@@ -27,6 +28,8 @@ from family.pretrained.formats import (
     smollm3,
     t5,
     timm_vit,
+    videomae,
+    vilt,
     vit,
 )
 from family.pretrained.table import Format
@@ -58,7 +61,10 @@ FORMATS: dict[str, Format] = {
         vit.DEIT,
         dinov2.FORMAT,
         dinov2.REGISTERS,
+        dinov3.FORMAT,
         timm_vit.FORMAT,
+        videomae.FORMAT,
+        vilt.FORMAT,
         detr.FORMAT,
         detr.ORIGINAL,
         segmenter.FORMAT,
@@ -69,6 +75,8 @@ FORMATS: dict[str, Format] = {
     )
 }
 """By the names that ``save_pretrained(format=...)`` takes."""
+NOT_IT = {"siglip2": " (SigLIP 2 for pictures of any shape, NaFlex)"}
+"""What a ``model_type`` means that is near to one that we know."""
 
 
 def named_format(name: str, *more: str) -> Format:
@@ -99,7 +107,8 @@ def find_format(config: dict[str, Any], origin: str) -> Format:
     else:
         known = sorted({name for layout in FORMATS.values() for name in layout.model_types})
         raise ValueError(
-            f"{origin}: model_type={model_type!r} is not supported; known are {', '.join(known)}."
+            f"{origin}: model_type={model_type!r}{NOT_IT.get(str(model_type), '')} is not supported; "
+            f"known are {', '.join(known)}."
         )
     named = architectures if isinstance(architectures, list) else []
     if named and not set(map(str, named)) & set(layout.architectures):

@@ -1,4 +1,5 @@
-"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023), as transformers and the hub store them."""
+"""CLIP (Radford et al. 2021), SigLIP (Zhai et al. 2023) and SigLIP 2 for pictures of one size, as
+transformers and the hub store them."""
 
 from __future__ import annotations
 
@@ -32,6 +33,8 @@ POSITION_IDS = r"embeddings\.position_ids$"
 PROBE = Reshape(lambda x, _: x[0, 0], lambda x, _: x[None, None])
 EOS_ID = 49_407
 """The end of a text in OpenAI's vocabulary."""
+GEMMA = 256_000
+"""The size of Gemma's vocabulary, which SigLIP 2 has (Tschannen et al. 2025)."""
 
 
 def tower(ours: str, theirs: str, dims: tuple[int, int, int], activation: str, eps: float) -> Any:
@@ -116,10 +119,11 @@ FORMAT = Format(
 
 def siglip_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     text = config.get("text_config") or {}
-    # SigLIP 2 has Gemma's vocabulary, which is padded with 0; its configs do not say so.
-    padding = 0 if text.get("vocab_size") == 256_000 else 1
     width = text.get("projection_size") or text.get("hidden_size", 768)
-    padding = text.get("pad_token_id", padding)
+    padding = text.get("pad_token_id", 1)
+    if text.get("vocab_size") == GEMMA and padding in (1, None):
+        # Padded with 0: its 1 ends a text, and is in configs as what SigLIP's say by default.
+        padding = 0
     return {"fill_id": padding, "embed_dim": width, **patch_rest(config, 16)}
 
 

@@ -134,8 +134,9 @@ def unsupported(module: Any) -> Iterator[str]:
             yield "another feed-forward (mlp_layer)"
         if present(attention.norm) or present(mlp.norm) or attention.gate is not None:
             yield "scale_attn_norm, scale_mlp_norm or gated attention"
-        if present(attention.q_norm) and not isinstance(attention.q_norm, RmsNorm):
-            yield "qk_norm by a layer norm"
+        for norm in (attention.q_norm, attention.k_norm):
+            if present(norm) and (type(norm), norm.eps) != (type(block.norm1), block.norm1.eps):
+                yield f"qk_norm by another norm than the block's ({type(norm).__name__})"
         if not isinstance(block.norm1, nn.LayerNorm | RmsNorm):
             yield f"norm_layer={type(block.norm1).__name__}"
         if not activation(mlp.act):
@@ -158,6 +159,7 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     hidden = int(options["embed_dim"] * options["mlp_ratio"])
     return {
         "config.ffn_dim": hidden // 2 if config["gated"] else hidden,
+        "config.qk_norm": config["norm"] if options["qk_norm"] else None,
         **rest(options["img_size"], options["patch_size"]),
     }
 
@@ -168,6 +170,7 @@ def written(vit: ViT, config: dict[str, Any]) -> dict[str, Any]:
     assert stack.ffn_dim is not None
     hidden = 2 * stack.ffn_dim if stack.gated else stack.ffn_dim
     options = {**options, "mlp_ratio": ratio(hidden, stack.dim), "img_size": list(vit.image_size)}
+    options["qk_norm"] = stack.qk_norm is not None  # of the kind that all norms are
     if stack.norm == "rmsnorm":
         options["norm_layer"] = "rmsnorm"
     pretrained = {
@@ -230,7 +233,6 @@ FORMAT = Format(
         Field("config.heads", "model_args.num_heads"),
         Field("config.qkv_bias", "model_args.qkv_bias"),
         Field("config.bias", "model_args.proj_bias"),
-        Field("config.qk_norm", "model_args.qk_norm"),
         Field("config.layer_scale", "model_args.init_values"),
         Field("class_token", "model_args.class_token"),
         Field("register_tokens", "model_args.reg_tokens"),
@@ -245,7 +247,7 @@ FORMAT = Format(
         Field(
             "config.activation", "model_args.act_layer", values={n: n for n in ACTIVATIONS.values()}
         ),
-        Field("config.norm", "norm"),
+        Field("config.norm", "norm", values={n: n for n in ("layernorm", "rmsnorm")}),
         Field("config.norm_eps", "norm_eps"),
         Field("config.gated", "gated"),
         Field("distilled", "distilled"),

@@ -69,9 +69,9 @@ def legacy_clip() -> nn.Module:
     return clip(eos_token_id=2)
 
 
-def siglip() -> nn.Module:
+def siglip(**text: Any) -> nn.Module:
     config = transformers.SiglipConfig(
-        vision_config=IMAGE, text_config={**TEXT, "projection_size": 48}
+        vision_config=IMAGE, text_config={**TEXT, "projection_size": 48, **text}
     )
     return transformers.SiglipModel(config)
 

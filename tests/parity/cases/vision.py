@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,27 @@ CASES = [
         "DINOv2 with registers", "dinov2_with_registers", "Dinov2WithRegisters",
         "Dinov2WithRegistersForImageClassification",
     ),
+    replace(
+        transformers_case(
+            "DINOv3", "dinov3_vit", "DINOv3ViT", "DINOv3ViTModel", num_register_tokens=3,
+        ),
+        batch=partial(pictures, 40, 24),
+    ),
+    transformers_case(
+        "DINOv3, gated, without biases", "dinov3_vit", "DINOv3ViT", "DINOv3ViTModel",
+        use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False,
+        proj_bias=False, patch_size=[8, 16],
+    ),
+    transformers_case(
+        "DINOv3, biases of keys", "dinov3_vit", "DINOv3ViT", "DINOv3ViTModel", key_bias=True,
+        mlp_bias=False,
+    ),
     timm_case("ViT", "vit_tiny_patch16_224"),
     timm_case("ViT, mean", "vit_base_patch16_gap_224", qkv_bias=False, fc_norm=True),
-    timm_case("ViT, norms of queries", "vit_tiny_patch16_224", qk_norm=True, norm_layer="rmsnorm"),
+    timm_case("ViT, norms of queries", "vit_tiny_patch16_224", qk_norm=True),
+    timm_case(
+        "ViT, RMS norms of queries", "vit_tiny_patch16_224", qk_norm=True, norm_layer="rmsnorm"
+    ),
     timm_case("DeiT, distilled", "deit_tiny_distilled_patch16_224"),
     timm_case("DeiT III", "deit3_small_patch16_224"),
     timm_case("DINOv2 with registers, gated", "vit_giant_patch14_reg4_dinov2"),
