@@ -11,11 +11,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, llamas, seq2seq, vision
+from cases import causal, contrast, encoders, gemmas, llamas, seq2seq, vision
 
 CASES = [
     *causal.CASES,
     *llamas.CASES,
+    *gemmas.CASES,
     *encoders.CASES,
     *seq2seq.CASES,
     *vision.CASES,
