@@ -16,7 +16,9 @@ from folders import REMOVED, change, config_of, refuses, rewrite, same, write
 
 
 def test_as_published(tmp_path):
-    theirs = write(cases.olmo2(rope_parameters={"rope_type": "default", "rope_theta": 500.0})(), tmp_path)
+    theirs = write(
+        cases.olmo2(rope_parameters={"rope_type": "default", "rope_theta": 500.0})(), tmp_path
+    )
     change(tmp_path, rope_parameters=REMOVED, rope_scaling=None, rope_theta=500)
     assert same(cases, tmp_path, theirs).config.rotary_base == 500
 

@@ -8,28 +8,29 @@ from typing import Any
 
 from family.core.config import TransformerConfig
 from family.models.gpt import GPT
-from family.pretrained.formats.llama import NAMES
-from family.pretrained.layers import by_layer, one_window, stack_arguments
-from family.pretrained.rope import read_rope, write_rope
-from family.pretrained.table import Field, Format, Names, blocks
+from family.pretrained.formats.llama import (
+    BIASES,
+    BLOCK,
+    INVERSE_FREQUENCIES,
+    NAMES,
+    names_of,
+    whole_rotary,
+    written,
+)
+from family.pretrained.layers import FULL, SLIDING, read_windows, to_layers, write_windows
+from family.pretrained.rope import write_rope
+from family.pretrained.table import Field, Format, Names
 from family.pretrained.words import ACTIVATIONS, token_ids
 
-FULL, SLIDING = "full_attention", "sliding_attention"
 BASES = {FULL: 1_000_000.0, SLIDING: 10_000.0}
 """Of Gemma 3's rotary positions, where its config says nothing."""
 NORMED: Names = {
-    **NAMES,
-    **blocks(
-        "transformer",
-        "model.layers.{}",
-        {
-            "self_attention.branch_norm": "post_attention_layernorm",
-            "self_attention.sublayer.query_norm": "self_attn.q_norm",
-            "self_attention.sublayer.key_norm": "self_attn.k_norm",
-            "feedforward.norm": "pre_feedforward_layernorm",
-            "feedforward.branch_norm": "post_feedforward_layernorm",
-        },
-    ),
+    **BLOCK,
+    "self_attention.branch_norm": "post_attention_layernorm",
+    "self_attention.sublayer.query_norm": "self_attn.q_norm",
+    "self_attention.sublayer.key_norm": "self_attn.k_norm",
+    "feedforward.norm": "pre_feedforward_layernorm",
+    "feedforward.branch_norm": "post_feedforward_layernorm",
 }
 """Gemma 2 and 3 norm the results of sublayers too, and 3 also queries and keys."""
 FIELDS = (
@@ -40,8 +41,7 @@ FIELDS = (
     Field("config.head_dim", "head_dim", 256),
     Field("config.ffn_dim", "intermediate_size"),
     Field("config.norm_eps", "rms_norm_eps", 1e-6),
-    Field("config.qkv_bias", "attention_bias", False),
-    Field("config.out_bias", "attention_bias", False),
+    *BIASES,
     Field("config.attention_dropout", "attention_dropout", 0.0),
     Field("tie_embeddings", "tie_word_embeddings", True),
 )
@@ -61,16 +61,7 @@ def both_ways(config: Mapping[str, Any]) -> None:
     """Refuses encoders of Gemma's kind."""
     value = config.get("use_bidirectional_attention")
     if value:
-        raise ValueError(
-            f"use_bidirectional_attention={value!r} is not supported; only false is."
-        )
-
-
-def rotary(config: Mapping[str, Any]) -> dict[str, Any]:
-    arguments, fraction = read_rope(config)
-    if fraction != 1:
-        raise ValueError(f"partial_rotary_factor={fraction!r} is not supported; only 1.0 is.")
-    return arguments
+        raise ValueError(f"use_bidirectional_attention={value!r} is not supported; only false is.")
 
 
 def kind_rotary(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -85,35 +76,26 @@ def kind_rotary(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     base, scaling = "rope_local_base_freq", None
     if kind == FULL:
         base, scaling = "rope_theta", config.get("rope_scaling")
-    given = {
-        "rope_theta": config.get(base, BASES[kind]),
-        "rope_scaling": scaling or kinds.get(kind),
-        "max_position_embeddings": config.get("max_position_embeddings"),
+    own = kinds.get(kind) or {}
+    theta = own.get("rope_theta", config.get(base, BASES[kind]))
+    longest = config.get("max_position_embeddings")
+    given = {"rope_theta": theta, **(scaling or own)}
+    return whole_rotary({"rope_parameters": given, "max_position_embeddings": longest})
+
+
+def windows(config: Mapping[str, Any], pattern: int) -> list[dict[str, Any]]:
+    """What each layer overrides; in older configs, every so many-th sees all."""
+    sliding = [bool((i + 1) % pattern) for i in range(config["num_hidden_layers"])]
+    return read_windows(config, config.get("sliding_window", 4096), sliding)
+
+
+def written_windows(config: TransformerConfig) -> dict[str, Any]:
+    """Theirs has a width even where no layer has a window."""
+    fields = write_windows(config)
+    return {
+        "layer_types": fields["layer_types"],
+        "sliding_window": fields["sliding_window"] or 4096,
     }
-    if scaling and kinds.get(kind):
-        given["rope_scaling"] = {**kinds[kind], **scaling}
-    return rotary(given)
-
-
-def layer_kinds(config: Mapping[str, Any], pattern: int) -> list[str]:
-    """The kind of each layer; in older configs, every so many-th sees all.
-
-    Raises:
-        ValueError: an unknown kind, another number of them than of layers, or a window that is missing.
-    """
-    depth, kinds = config["num_hidden_layers"], config.get("layer_types")
-    if kinds is None:
-        kinds = [SLIDING if (i + 1) % pattern else FULL for i in range(depth)]
-    for kind in kinds:
-        if kind not in BASES:
-            raise ValueError(
-                f"layer_types has {kind!r}, which is not supported; known are {', '.join(BASES)}."
-            )
-    if len(kinds) != depth:
-        raise ValueError(f"layer_types has {len(kinds)} entries, but num_hidden_layers={depth}.")
-    if SLIDING in kinds and config.get("sliding_window", 4096) is None:
-        raise ValueError(f"sliding_window=None, but layer_types has {SLIDING!r}.")
-    return list(kinds)
 
 
 def scale(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,59 +123,44 @@ def written_scale(config: TransformerConfig, name: str) -> dict[str, Any]:
     return {"query_pre_attn_scalar": scalar}
 
 
-def written_layers(config: TransformerConfig) -> dict[str, Any]:
-    windows = by_layer(config, "window")
-    return {
-        "layer_types": [FULL if window is None else SLIDING for window in windows],
-        "sliding_window": one_window(config, 4096),
-    }
-
-
 def gemma(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     both_ways(config)
-    return rotary(config)
+    return whole_rotary(config)
 
 
 def gemma2(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    both_ways(config)
-    window = config.get("sliding_window", 4096)
-    layers = [{"window": window} if kind == SLIDING else {} for kind in layer_kinds(config, 2)]
-    return {**rotary(config), **scale(config), **stack_arguments(layers)}
+    layers = to_layers(windows(config, 2))
+    return {**gemma(config, names), **scale(config), "config.layers": layers}
 
 
 def gemma3(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     both_ways(config)
     full, sliding = kind_rotary(config, FULL), kind_rotary(config, SLIDING)
     near = {n.removeprefix("config."): v for n, v in sliding.items() if v != full[n]}
-    near["window"] = config.get("sliding_window", 4096)
-    kinds = layer_kinds(config, config.get("sliding_window_pattern", 6))
-    layers = [near if kind == SLIDING else {} for kind in kinds]
-    return {**full, **scale(config), **stack_arguments(layers)}
-
-
-def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
-    return {**write_rope(model.config), **token_ids(model)}
+    kinds = windows(config, config.get("sliding_window_pattern", 6))
+    layers = to_layers([{**window, **near} if window else {} for window in kinds])
+    return {**full, **scale(config), "config.layers": layers}
 
 
 def written2(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
     stack = model.config
     scalar = written_scale(stack, "gemma2")
-    return {**written(model, config), **written_layers(stack), **scalar}
+    return {**written(model, config), **written_windows(stack), **scalar}
 
 
 def written3(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
     """In both layouts, so that either version reads it."""
     stack = model.config
-    fields = {**written_layers(stack), **written_scale(stack, "gemma3_text"), **token_ids(model)}
+    fields = {**written_windows(stack), **written_scale(stack, "gemma3_text"), **token_ids(model)}
     parameters = {kind: {"rope_type": "default", "rope_theta": b} for kind, b in BASES.items()}
     for i, kind in enumerate(fields["layer_types"]):
         parameters[kind] = write_rope(stack.at(i))["rope_parameters"]
-    full = dict(parameters[FULL])
+    scaling = {name: v for name, v in parameters[FULL].items() if name != "rope_theta"}
     return {
         **fields,
-        "rope_theta": full.pop("rope_theta"),
+        "rope_theta": parameters[FULL]["rope_theta"],
         "rope_local_base_freq": parameters[SLIDING]["rope_theta"],
-        "rope_scaling": None if full["rope_type"] == "default" else full,
+        "rope_scaling": scaling if len(scaling) > 1 else None,
         "rope_parameters": parameters,
     }
 
@@ -212,7 +179,7 @@ FORMAT = Format(
     ),
     constants=CONSTANTS,
     prefix="model.",
-    ignored=(r"rotary_emb\.inv_freq$",),
+    ignored=(INVERSE_FREQUENCIES,),
     names=NAMES,
     detect=gemma,
     finish=written,
@@ -232,7 +199,7 @@ GEMMA2 = Format(
     ),
     constants={**CONSTANTS, "config.norm_order": "sandwich"},
     prefix="model.",
-    names=NORMED,
+    names=names_of(NORMED),
     detect=gemma2,
     finish=written2,
 )
@@ -255,7 +222,7 @@ GEMMA3 = Format(
     },
     fixed={"attn_logit_softcapping": None},
     prefix="model.",
-    names=NORMED,
+    names=names_of(NORMED),
     detect=gemma3,
     finish=written3,
 )

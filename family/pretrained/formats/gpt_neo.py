@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.gpt import GPT
-from family.pretrained.layers import by_layer, one_window, stack_arguments
+from family.pretrained.layers import by_layer, to_layers
 from family.pretrained.table import Field, Format, blocks
 from family.pretrained.words import ACTIVATIONS, token_ids
 
@@ -25,7 +25,8 @@ def layers(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     if len(kinds) != depth:
         raise ValueError(f"attention_types is for {len(kinds)} layers, but num_layers={depth}.")
     window = {"window": config.get("window_size", 256)}
-    return stack_arguments([window if kind == "local" else {} for kind in kinds])
+    found = to_layers([window if kind == "local" else {} for kind in kinds])
+    return {"config.layers": found}
 
 
 def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
     kinds = ["global" if window is None else "local" for window in windows]
     return {
         "attention_types": [[kinds, 1]],
-        "window_size": one_window(model.config, 256),
+        "window_size": next((w for w in windows if w is not None), 256),
         **token_ids(model),
     }
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from family.models.gpt import GPT
-from family.pretrained.formats.llama import FIELDS, NAMES
-from family.pretrained.rope import read_rope, write_rope
-from family.pretrained.table import Field, Format, blocks
-from family.pretrained.words import token_ids
-
-
-def rotary(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    arguments, fraction = read_rope(config)
-    if fraction != 1:
-        raise ValueError(f"partial_rotary_factor={fraction!r} is not supported; only 1.0 is.")
-    return arguments
-
-
-def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:
-    return {**write_rope(model.config), **token_ids(model)}
-
+from family.pretrained.formats.llama import (
+    BIASES,
+    BLOCK,
+    CONSTANTS,
+    FIELDS,
+    names_of,
+    rotary,
+    written,
+)
+from family.pretrained.table import Field, Format
 
 FORMAT = Format(
     name="olmo2",
@@ -32,32 +24,24 @@ FORMAT = Format(
         Field("config.norm_eps", "rms_norm_eps", 1e-5),
         Field("config.kv_heads", "num_key_value_heads", None),
         Field("config.max_tokens", "max_position_embeddings", 2048),
-        Field("config.qkv_bias", "attention_bias", False),
-        Field("config.out_bias", "attention_bias", False),
+        *BIASES,
     ),
     constants={
-        "config.causal": True,
-        "config.gated": True,
-        "config.norm": "rmsnorm",
+        **CONSTANTS,
         "config.norm_order": "branch",
-        "config.bias": False,
         "config.qk_norm": "rmsnorm",
         "config.qk_norm_whole": True,
     },
     prefix="model.",
-    names={
-        **NAMES,
-        **blocks(
-            "transformer",
-            "model.layers.{}",
-            {
-                "self_attention.norm": "post_attention_layernorm",
-                "self_attention.sublayer.query_norm": "self_attn.q_norm",
-                "self_attention.sublayer.key_norm": "self_attn.k_norm",
-                "feedforward.norm": "post_feedforward_layernorm",
-            },
-        ),
-    },
+    names=names_of(
+        {
+            **BLOCK,
+            "self_attention.norm": "post_attention_layernorm",
+            "self_attention.sublayer.query_norm": "self_attn.q_norm",
+            "self_attention.sublayer.key_norm": "self_attn.k_norm",
+            "feedforward.norm": "post_feedforward_layernorm",
+        }
+    ),
     detect=rotary,
     finish=written,
 )
