@@ -11,12 +11,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 import harness
-from cases import causal, contrast, encoders, gemmas, llamas, seq2seq, vision
+from cases import causal, contrast, encoders, gemmas, llamas, own, seq2seq, vision
 
 CASES = [
     *causal.CASES,
     *llamas.CASES,
     *gemmas.CASES,
+    *own.CASES,
     *encoders.CASES,
     *seq2seq.CASES,
     *vision.CASES,

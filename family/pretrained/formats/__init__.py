@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from family.models.member import is_member
 from family.pretrained.formats import (
     bert,
     clip,
@@ -70,6 +71,30 @@ FORMATS: dict[str, Format] = {
     )
 }
 """By the names that ``save_pretrained(format=...)`` takes."""
+
+
+def as_format(format: Any, *others: str) -> Format:
+    """A format by its name, or one of the caller's own as it is.
+
+    Args:
+        others: names that would do as well, for an error.
+
+    Raises:
+        ValueError: neither, or one whose member is none.
+    """
+    if not isinstance(format, Format):
+        if not isinstance(format, str) or format not in FORMATS:
+            choices = ", ".join((*FORMATS, *others))
+            raise ValueError(
+                f"format={format!r} is unknown; choose one of: {choices}, or give a Format."
+            )
+        return FORMATS[format]
+    if not is_member(format.member):
+        raise ValueError(
+            f"format={format.name!r} is for {format.member!r}, which is no class decorated with "
+            "family.models.member.member."
+        )
+    return format
 
 
 def find_format(config: dict[str, Any], origin: str) -> Format:

@@ -53,7 +53,7 @@ CONSTANTS: Mapping[str, Any] = {
     "config.bias": False,
 }
 KNOWN = {"gelu_pytorch_tanh": "gelu_tanh", **ACTIVATIONS}
-FIRST_KNOWN = {**KNOWN, "gelu": "gelu_tanh", None: "gelu_tanh"}
+FIRST_KNOWN: dict[Any, str] = {**KNOWN, "gelu": "gelu_tanh", None: "gelu_tanh"}
 """The first release says "gelu" and means its approximation, and so does null."""
 
 
