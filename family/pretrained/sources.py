@@ -181,7 +181,7 @@ def opened_as(
     """What lies at a source, by a format that is named."""
     if config is not None and not isinstance(config, Mapping):
         raise ValueError(f"config= must be an object of fields, not {config!r}.")
-    if type(source).__module__.partition(".")[0] in WRITERS:
+    if hasattr(source, "save_pretrained"):  # of transformers, or of a class built on it
         with written(source) as folder:
             yield named.read_folder(folder, layout, config)
     elif isinstance(source, nn.Module):
