@@ -37,6 +37,8 @@ class TextEmbedding(nn.Module):
         embedding_dim: width of the tables; where it is not the stack's, a linear layer leads to that
             (ELECTRA). None is ``config.dim``.
         first_position: the number of the first position, of waves (M2M100 counts from 2).
+        rounded: the factor of ``scaled`` takes the precision of the table first (Gemma: 55.4 is 55.5 in
+            bfloat16).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TextEmbedding(nn.Module):
         norm: bool = False,
         embedding_dim: int | None = None,
         first_position: int = 0,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
         dim = embedding_dim or config.dim
@@ -55,7 +58,7 @@ class TextEmbedding(nn.Module):
         # Scaled tables are drawn so that the product has unit variance, the size of a sinusoid.
         std = dim**-0.5 if scaled or config.init_std is None else config.init_std
         nn.init.normal_(self.tokens.weight, std=std)
-        self.factor = math.sqrt(dim) if scaled else 1.0
+        self.factor, self.rounded = math.sqrt(dim) if scaled else 1.0, rounded
         self.max_tokens = config.max_tokens
         self.position = make_position(config, dim, first_position, std)
         self.token_types = None
@@ -90,7 +93,7 @@ class TextEmbedding(nn.Module):
             )
         x = self.tokens(input_ids)
         if self.factor != 1:
-            x = x * self.factor
+            x = x * (x.new_full((), self.factor) if self.rounded else self.factor)
         if self.position is not None:
             x = x + self.position(positions).to(x.dtype)
         if self.token_types is not None:

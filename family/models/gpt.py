@@ -29,7 +29,7 @@ class GPT(nn.Module):
         vocab_size: tokens in the vocabulary.
         config: the stack; must be causal.
         tie_embeddings: the head shares the table of the embedding.
-        scale_embeddings: multiply token embeddings by sqrt(dim) (Gemma).
+        scale_embeddings: multiply token embeddings by sqrt(dim), rounded to their dtype (Gemma).
         logit_cap: logits are bent to stay under it (Gemma 2).
     """
 
@@ -45,7 +45,7 @@ class GPT(nn.Module):
         if not config.causal:
             raise ValueError("GPT predicts the next token: its config needs causal=True.")
         self.config, self.vocab_size, self.tie_embeddings = config, vocab_size, tie_embeddings
-        self.embedding = TextEmbedding(vocab_size, config, scale_embeddings)
+        self.embedding = TextEmbedding(vocab_size, config, scale_embeddings, rounded=True)
         self.transformer = Transformer(config)
         tied = self.embedding.tokens if tie_embeddings else None
         self.head = language_model_head(config.dim, vocab_size, tied=tied)

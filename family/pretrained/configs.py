@@ -71,6 +71,8 @@ def detect(
         return layout.detect(dict(config), weight_names)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
+    except KeyError as error:
+        raise ValueError(f"{origin} has no field {error}.") from None
     except (TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{origin} has a field of a wrong type or value: {error}.") from None
 
@@ -97,11 +99,17 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
     Raises:
         ValueError: the model has an option that the format has no place for.
     """
+    if not isinstance(model, layout.member):
+        raise ValueError(
+            f"format={layout.name!r} is for {layout.member.__name__}, and this is a "
+            f"{type(model).__name__}."
+        )
     settled = all_arguments(model)
     ours = flat(settled)
     config: dict[str, Any] = {}
     if layout.model_types:
         config["model_type"] = layout.model_types[0]
+    if layout.architectures:
         config["architectures"] = [layout.architectures[0]]
     for name, value in layout.fixed.items():
         if value is not None:  # which absence says as well
@@ -109,8 +117,8 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
     for field in layout.fields:
         if field.ours not in ours:
             raise ValueError(
-                f"format={layout.name!r} is for {layout.member.__name__}, and this "
-                f"{type(model).__name__} has no {field.ours}."
+                f"format={layout.name!r} has a field for {field.ours}, which this "
+                f"{type(model).__name__} has not."
             )
         put(config, field.theirs, write_field(field, ours[field.ours], layout))
     config |= layout.finish(model, config)

@@ -64,7 +64,7 @@ def fill(
     """
     table, theirs = layout.table(model), file_names(layout, weights)
     parameters = stored(model)
-    rows = {name: place(table, name) for name in parameters}
+    rows = {name: row_of(layout, table, name) for name in parameters}
     sources = {name: find(row, layout.prefix, theirs) for name, row in rows.items()}
     whole = {id(ours) for name, ours in parameters.items() if all(sources[name])}
     used: set[str] = set()
@@ -83,7 +83,14 @@ def fill(
         if absent:
             raise ValueError(f"{weights.origin} has no weight {absent[0]} for {name}.")
         parts = [read_one(weights, names) for names in sources[name]]
-        value = join(parts, row, owner_of(model, name))
+        try:
+            value = join(parts, row, owner_of(model, name))
+        except RuntimeError as error:  # of a reshape, or of parts that do not fit
+            reason = str(error).splitlines()[-1]
+            raise ValueError(
+                f"{weights.origin}: {row.theirs[0]} of the shape {tuple(parts[0].shape)} makes no "
+                f"{name}: {reason}"
+            ) from None
         if value.shape != ours.shape:
             raise ValueError(
                 f"{weights.origin}: {row.theirs[0]} has the shape {tuple(value.shape)}, but "
@@ -100,6 +107,18 @@ def fill(
         copy(ours, value, dtype)
     used |= replaced(table, fresh, theirs, layout.prefix)
     check_used(layout, theirs, used, weights.origin)
+
+
+def row_of(layout: Format, table: Names, name: str) -> Row:
+    """Where one of our weights stands in a format.
+
+    Raises:
+        ValueError: nowhere.
+    """
+    try:
+        return place(table, name)
+    except KeyError:
+        raise ValueError(f"format={layout.name!r} has no place for the weight {name}.") from None
 
 
 def replaced(table: Names, fresh: tuple[str, ...], theirs: dict[str, str], prefix: str) -> set[str]:
@@ -189,17 +208,17 @@ def published_state(model: nn.Module, layout: Format) -> dict[str, Tensor]:
         if id(ours) in done:
             continue
         done.add(id(ours))
-        try:
-            row = place(table, name)
-        except KeyError:
-            raise ValueError(
-                f"format={layout.name!r} has no place for the weight {name}."
-            ) from None
+        row = row_of(layout, table, name)
         parts = split(ours.detach(), row, owner_of(model, name), name)
         for theirs, part in zip(row.theirs, parts, strict=True):
-            if row.share is None:
-                state[theirs] = part.contiguous()
-            else:
+            if row.share is not None:
                 shares.setdefault(theirs, {})[row.share[0]] = part
+            elif theirs in state and not torch.equal(state[theirs], part):
+                raise ValueError(
+                    f"format={layout.name!r} has the one weight {theirs} for {name} and another of "
+                    "ours, which differ."
+                )
+            else:
+                state[theirs] = part.contiguous()
     joined = {name: torch.cat([parts[i] for i in sorted(parts)]) for name, parts in shares.items()}
     return {**state, **joined, **layout.unread(model)}

@@ -10,23 +10,15 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from family.pretrained.configs import to_arguments
 from family.pretrained.formats import detr, open_clip, segmenter, timm_vit
 from family.pretrained.images import from_open_clip, from_timm, understood
-from family.pretrained.published import Published
-from family.pretrained.table import Format
+from family.pretrained.published import Published, described
 from family.pretrained.weights import Weights, open_file, open_folder, read_json, read_pickled
 
 TIMM = "timm:"
 OPEN_CLIP = "open_clip_config.json"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights alone."""
-
-
-def described(layout: Format, config: dict[str, Any], weights: Weights) -> Published:
-    """What a config, however it was had, makes of weights."""
-    names = {layout.renamed(name) for name in weights.places}
-    return Published(layout, to_arguments(layout, config, names, weights.origin), weights)
 
 
 def timm_module(module: Any) -> Published:
@@ -149,7 +141,12 @@ def original_file(file: Path) -> Published:
 
 
 def original_state(state: Mapping[str, Any]) -> Published:
-    """The same in memory.
+    """The same in memory."""
+    return original(in_memory(state))
+
+
+def in_memory(state: Mapping[str, Any]) -> Weights:
+    """Named tensors.
 
     Raises:
         ValueError: something else than tensors.
@@ -157,7 +154,7 @@ def original_state(state: Mapping[str, Any]) -> Published:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"a state of weights has a {type(value).__name__} as {name}.")
-    return original(Weights(state, "the state of weights"))
+    return Weights(state, "the state of weights")
 
 
 def original(weights: Weights, variant: Path | None = None) -> Published:

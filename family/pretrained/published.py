@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Published:
         preprocess: of pictures, or of sound.
         tokenizer: where it lies in no file of its own.
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
+        origin: what to call the config in an error; None is the weights'.
     """
 
     layout: Format
@@ -40,6 +42,28 @@ class Published:
     preprocess: Preprocess | LogMel | None = None
     tokenizer: Tokenizer | None = None
     adapter: Path | None = None
+    origin: str | None = None
+
+
+def described(
+    layout: Format, config: Mapping[str, Any], weights: Weights, origin: str | None = None
+) -> Published:
+    """What a config, however it was had, makes of weights.
+
+    Args:
+        origin: what to call the config in an error; None is the weights'.
+    """
+    weights = layout.opened(weights)
+    names = {layout.renamed(name) for name in weights.places}
+    arguments = to_arguments(layout, config, names, origin or weights.origin)
+    return Published(layout, arguments, weights, origin=origin)
+
+
+def beside(found: Published, config: Mapping[str, Any], folder: Path) -> Published:
+    """The same with what else lies in the folder: names of classes, preprocessing, tokenizer."""
+    found.folder, found.labels = folder, read_labels(config, found.arguments.get("num_classes", 0))
+    found.preprocess = read_preprocess(folder) or read_sound(folder)
+    return found
 
 
 def from_hub_folder(folder: Path) -> Published:
@@ -47,15 +71,10 @@ def from_hub_folder(folder: Path) -> Published:
     file = folder / "config.json"
     config = read_json(file)
     layout = find_format(config, str(file))
-    weights = layout.opened(open_folder(folder))
-    names = {layout.renamed(name) for name in weights.places}
-    arguments = to_arguments(layout, config, names, str(file))
-    labels = read_labels(config, arguments.get("num_classes", 0))
-    preprocess = read_preprocess(folder) or read_sound(folder)
-    return Published(layout, arguments, weights, folder, labels, preprocess)
+    return beside(described(layout, config, open_folder(folder), str(file)), config, folder)
 
 
-def read_labels(config: dict[str, Any], count: int) -> list[str] | None:
+def read_labels(config: Mapping[str, Any], count: int) -> list[str] | None:
     """The names of so many classes from ``id2label``; None where it names no one."""
     found = config.get("id2label")
     if not isinstance(found, dict):

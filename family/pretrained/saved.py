@@ -19,7 +19,7 @@ from family.models.member import describe, is_member
 from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
-from family.pretrained.formats import named_format
+from family.pretrained.formats import as_format
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.lora import adapted
 from family.pretrained.published import Published
@@ -31,12 +31,15 @@ MODEL_TYPE = "transformer-family"
 CONFIG = "config.json"
 
 
-def save_pretrained(model: nn.Module, folder: str | Path, format: str | None = None) -> None:
+def save_pretrained(
+    model: nn.Module, folder: str | Path, format: str | Format | None = None
+) -> None:
     """Write a folder that :func:`from_pretrained` loads, bit-equal.
 
     Args:
         folder: must not exist, or be empty.
-        format: a published format, which the peer's own ``from_pretrained`` loads; None is ours.
+        format: a published format, which the peer's own ``from_pretrained`` loads, by its name, or a
+            :class:`~family.pretrained.Format` of your own; None is ours.
 
     Raises:
         ValueError: a model that is no member or that the format cannot express, an unknown format,
@@ -67,13 +70,13 @@ def new_folder(folder: str | Path) -> Path:
     return target
 
 
-def write(model: nn.Module, format: str | None, target: Path) -> None:
+def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
     files, prepared = (CONFIG, SINGLE), None
     if format is None:
         config, state = our_config(model), our_state(model)
     else:
-        layout = named_format(format, sentence.NAME)
+        layout = as_format(format, sentence.NAME)
         config, state = to_config(layout, model), published_state(model, layout)
         files, preprocess = layout.files, getattr(model, "preprocess", None)
         if layout.image_processor and isinstance(preprocess, Preprocess):
@@ -150,7 +153,7 @@ def published(folder: Path) -> Published:
         raise ValueError(
             f"{folder / 'config.json'}: class={name!r} with its arguments is no member of ours."
         )
-    layout = Format(MODEL_TYPE, member, (), (), (), names=same_names)
+    layout = Format(MODEL_TYPE, member, fields=(), names=same_names)
     fields, labels = config.get("preprocess"), config.get("labels")
     try:
         preprocess = None if fields is None else as_preprocess(fields)
@@ -158,4 +161,6 @@ def published(folder: Path) -> Published:
         raise ValueError(f"{folder / 'config.json'}: preprocess: {error}.") from None
     if not isinstance(labels, list | None):
         raise ValueError(f"{folder / 'config.json'}: labels={labels!r} is no list of names.")
-    return Published(layout, arguments, open_folder(folder), folder, labels, preprocess)
+    origin = str(folder / CONFIG)
+    weights = open_folder(folder)
+    return Published(layout, arguments, weights, folder, labels, preprocess, origin=origin)

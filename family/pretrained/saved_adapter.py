@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from family.models.member import build, describe
 from family.pretrained.adapters import BEGINNING, CONFIG, WEIGHTS, modules, uncounted
 from family.pretrained.configs import to_config, written_names
-from family.pretrained.formats import FORMATS, named_format
+from family.pretrained.formats import FORMATS, as_format
 from family.pretrained.lora import LoRALinear, adapted
 from family.pretrained.saved import new_folder, write_fields
 from family.pretrained.table import Format, Names, as_row, owner_of, place, split
@@ -152,7 +152,7 @@ def format_of(plain: nn.Module, base: str | Path, format: str | None) -> Format:
         ValueError: an unknown format; none that can express the model, or several.
     """
     if format is not None:
-        return named_format(format)
+        return as_format(format)
     config = base_config(base)
     if "architecture" in config:  # as timm's, see sources.read_model
         return FORMATS["timm"]

@@ -101,7 +101,7 @@ def published(folder: Path) -> Published:
         dense = open_folder(folders["Dense"])
         weights = Weights({**weights.places, **dense.places}, weights.origin)
     layout = wrapped(found.layout)
-    return Published(layout, arguments, weights, folders["Transformer"])
+    return Published(layout, arguments, weights, folders["Transformer"], origin=str(origin))
 
 
 def wrapped(layout: Format) -> Format:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 
 from family.models.member import build
-from family.pretrained import adapters, gguf, libraries, saved, sentence
+from family.pretrained import adapters, gguf, libraries, named, saved, sentence
 from family.pretrained.configs import flat
 from family.pretrained.convert import build_unfilled, fill
+from family.pretrained.formats import as_format
 from family.pretrained.published import Published, from_hub_folder
 from family.pretrained.resize import class_arguments, fresh_head, resize
+from family.pretrained.table import Format
 from family.pretrained.text import read_tokenizer
 from family.pretrained.weights import INDEX, PICKLED, SINGLE, Weights, read_json
 
@@ -39,6 +41,8 @@ HUB_FILES = [
     "*_Dense/*.bin",
 ]
 """What is fetched from a repository; pickled weights only where there are no others."""
+WRITERS = ("transformers", "sentence_transformers")
+"""Libraries whose models write themselves."""
 
 
 def from_pretrained(
@@ -47,6 +51,8 @@ def from_pretrained(
     dtype: torch.dtype | None = None,
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    format: str | Format | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Any:
     """A published model as a member of the family, in eval mode, with the same weights.
 
@@ -61,6 +67,9 @@ def from_pretrained(
         image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
             interpolated.
         num_classes: another number of classes: the head starts afresh.
+        format: read a folder, a file or a state in memory by this format, whatever the config calls
+            itself: a name, or a :class:`~family.pretrained.Format` of your own.
+        config: the fields of that format, where they lie in no file, or in place of those of the file.
 
     Returns:
         the model; ``tokenizer``, ``preprocess`` and ``labels`` are attached where the source has
@@ -71,7 +80,13 @@ def from_pretrained(
             another shape, an architecture or option that we do not support.
     """
     check_arguments(dtype, num_classes)
-    with opened(source, num_classes is not None) as found:
+    if format is None and config is not None:
+        raise ValueError("config= holds the fields of a format: give that one too, format=.")
+    if format is None:
+        place = opened(source, num_classes is not None)
+    else:
+        place = opened_as(source, as_format(format), config)
+    with place as found:
         model = load(found, dtype, num_classes)
     if image_size is not None:
         resize(model, image_size)
@@ -92,9 +107,7 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     if fresh:  # built with initial values, as the head keeps its own
         model: Any = build(layout.member, arguments).eval()
     else:
-        folder = found.folder
-        origin = weights.origin if folder is None else str(folder / "config.json")
-        model = build_unfilled(layout.member, arguments, origin)
+        model = build_unfilled(layout.member, arguments, found.origin or weights.origin)
     fill(model, layout, weights, dtype, fresh)
     if fresh:  # what is new is in the dtype of what is not
         model.to(next(model.parameters()).dtype)
@@ -143,11 +156,9 @@ def opened(
         yield find(str(source), classes)
         return
     library = type(source).__module__.partition(".")[0]
-    if library in ("transformers", "sentence_transformers"):
-        # Their own writer knows how the names in memory relate to those of files.
-        with TemporaryDirectory() as place:
-            source.save_pretrained(place)  # type: ignore[union-attr, operator]
-            yield read_folder(Path(place), classes)
+    if library in WRITERS:
+        with written(source) as folder:
+            yield read_folder(folder, classes)
     elif library == "timm":
         yield libraries.timm_module(source)
     elif library == "open_clip":
@@ -180,6 +191,39 @@ def find(source: str, classes: bool, adapted: bool = True) -> Published:
     if adapters.is_adapter(folder) and not adapted:
         raise ValueError(f"{folder} is itself an adapter.")
     return read_folder(folder, classes)
+
+
+@contextmanager
+def opened_as(
+    source: str | Path | nn.Module | Mapping[str, Tensor],
+    layout: Format,
+    config: Mapping[str, Any] | None,
+) -> Iterator[Published]:
+    """What lies at a source, by a format that is named."""
+    if config is not None and not isinstance(config, Mapping):
+        raise ValueError(f"config= must be an object of fields, not {config!r}.")
+    if hasattr(source, "save_pretrained"):  # of transformers, or of a class built on it
+        with written(source) as folder:
+            yield named.read_folder(folder, layout, config)
+    elif isinstance(source, nn.Module):
+        raise ValueError(
+            f"a {type(source).__module__}.{type(source).__name__} is no model of transformers: give "
+            f"its state_dict(), and config=, to read it as format={layout.name!r}."
+        )
+    elif isinstance(source, Mapping):
+        yield named.read_state(source, layout, config)
+    elif Path(source).is_file():
+        yield named.read_file(Path(source), layout, config)
+    else:
+        yield named.read_folder(find_folder(str(source), layout.files), layout, config)
+
+
+@contextmanager
+def written(model: Any) -> Iterator[Path]:
+    """A folder by a library's own writer, which knows how names in memory relate to those of files."""
+    with TemporaryDirectory() as place:
+        model.save_pretrained(place)
+        yield Path(place)
 
 
 def read_folder(folder: Path, classes: bool) -> Published:
@@ -226,8 +270,11 @@ def read_adapted(folder: Path, classes: bool) -> Published:
         raise ValueError(f"{folder / adapters.CONFIG}: its base cannot be had: {error}") from None
 
 
-def find_folder(source: str) -> Path:
+def find_folder(source: str, files: Sequence[str] = ()) -> Path:
     """A local folder, or that of a repository of the hub in the local cache.
+
+    Args:
+        files: that are wanted from there beside those that all formats share.
 
     Raises:
         ValueError: neither; what is in the cache serves without a network.
@@ -238,7 +285,7 @@ def find_folder(source: str) -> Path:
     if not HUB_ID.fullmatch(source):
         raise ValueError(f"{source} does not exist, and is no id of a repository on the hub.")
     try:
-        path = Path(huggingface_hub.snapshot_download(source, allow_patterns=HUB_FILES))
+        path = Path(huggingface_hub.snapshot_download(source, allow_patterns=[*HUB_FILES, *files]))
         if not list(path.rglob("*.safetensors")):
             pickled = [f"*{PICKLED}", adapters.PICKLED]
             huggingface_hub.snapshot_download(source, allow_patterns=pickled)

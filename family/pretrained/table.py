@@ -86,11 +86,11 @@ class Format:
     Args:
         name: what ``save_pretrained(format=...)`` calls it.
         member: the class of ours that carries it.
+        fields: the config.
+        names: the weights; a function of our model where options decide what there is.
         model_types: values of ``model_type`` in ``config.json``; the first is written.
         architectures: values of ``architectures`` that we read; the first is written, unless
             ``finish`` says otherwise.
-        fields: the config.
-        names: the weights; a function of our model where options decide what there is.
         constants: arguments of ours that the format always has.
         fixed: theirs -> the only value that we support, which absence means too.
         prefix: of all names of the stack, which files of the bare stack leave out.
@@ -110,10 +110,10 @@ class Format:
 
     name: str
     member: type[nn.Module]
-    model_types: tuple[str, ...]
-    architectures: tuple[str, ...]
     fields: Sequence[Field]
     names: Names | Callable[[Any], Names]
+    model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
     constants: Mapping[str, Any] = attribute(default_factory=dict)
     fixed: Mapping[str, Any] = attribute(default_factory=dict)
     prefix: str = ""

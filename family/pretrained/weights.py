@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -108,6 +109,24 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{file} holds a {type(state).__name__}, not a state of named tensors.")
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def read_fields(file: Path) -> dict[str, Any]:
+    """A config, as the suffix of its file says: JSON, or YAML.
+
+    Raises:
+        ValueError: no such file, or another content.
+    """
+    if file.suffix not in (".yaml", ".yml"):
+        return read_json(file)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{file} cannot be read: {reason}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not an object of fields.")
+    return content
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import family
+from family.pretrained import Format
 
 Batch = dict[str, Tensor]
 NEW_TOKENS = 64
@@ -27,7 +28,8 @@ class Case:
 
     Args:
         member: the published model, as the table names it.
-        format: what ``save_pretrained(format=...)`` calls it; None where there is no way back.
+        format: what ``save_pretrained(format=...)`` calls it; None where there is no way back. One of
+            a user's own is read by it too.
         build: their model, small, in float32; its weights are drawn anew, see :func:`randomise`.
         batch: inputs, rows of unequal length, with their masks.
         ours, theirs: model, batch -> outputs, of real tokens alone; the same shape for both.
@@ -42,7 +44,7 @@ class Case:
     """
 
     member: str
-    format: str | None
+    format: str | Format | None
     build: Callable[[], nn.Module]
     batch: Callable[[], Batch]
     ours: Callable[[Any, Batch], Tensor]
@@ -91,7 +93,9 @@ def pair(case: Case, dtype: torch.dtype) -> tuple[Any, Any]:
 
 def read(case: Case, theirs: nn.Module) -> Any:
     """Ours with their weights."""
-    return family.from_pretrained(theirs if case.source is None else case.source(theirs))
+    own = case.format if isinstance(case.format, Format) else None
+    source = theirs if case.source is None else case.source(theirs)
+    return family.from_pretrained(source, format=own)
 
 
 def cast(batch: Batch, dtype: torch.dtype) -> Batch:

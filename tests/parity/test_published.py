@@ -16,14 +16,28 @@ from cases import (
     contrast,
     encoders,
     fusion,
+    gemmas,
     llamas,
+    own,
     seq2seq,
     text_encoders,
     video,
     vision,
 )
 
-MODULES = (causal, llamas, encoders, text_encoders, seq2seq, vision, video, contrast, fusion)
+MODULES = (
+    causal,
+    llamas,
+    gemmas,
+    own,
+    encoders,
+    text_encoders,
+    seq2seq,
+    vision,
+    video,
+    contrast,
+    fusion,
+)
 CASES = [case for module in MODULES for case in module.CASES]
 
 

@@ -189,6 +189,29 @@ def test_llama(tmp_path, bpe, own):
     assert "👍🏽" in ours.decode(ours.encode("👍🏽"))
 
 
+def test_gemma(tmp_path):
+    """A BPE that puts no space in front of a text, with tokens of other names."""
+    content = train(
+        model_type="bpe",
+        size=480,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        add_dummy_prefix=False,
+        user_defined_symbols=["<mask>", "<start_of_turn>"],
+        **{"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3},
+        **{"bos_piece": "<bos>", "eos_piece": "<eos>"},
+    )
+    own = {"add_bos_token": True, "tokenizer_class": "GemmaTokenizer", "mask_token": "<mask>"}
+    folder = folder_of(tmp_path / "model", "gemma2", own, tokenizer_model=content)
+    ours = read_tokenizer(folder)
+    compare(ours, transformers.GemmaTokenizer.from_pretrained(folder))
+    (folder / "tokenizer_config.json").unlink()
+    again = read_tokenizer(folder)
+    assert again.bos_id == ours.bos_id == 2 and again.encode(TEXTS[0]) == ours.encode(TEXTS[0])
+
+
 def test_tokens_beyond_the_vocabulary(tmp_path, bpe):
     size = len(spm.SentencePieceProcessor(model_proto=bpe))
     more = {str(size): {"content": "<im_end>", "special": True, "normalized": False}}

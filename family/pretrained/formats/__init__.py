@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from family.models.member import is_member
 from family.pretrained.formats import (
     bert,
     clip,
@@ -12,13 +13,16 @@ from family.pretrained.formats import (
     dinov3,
     distilbert,
     electra,
+    gemma,
     gpt2,
+    gpt_neo,
     llama,
     marian,
     mixtral,
     modernbert,
     mpnet,
     neox,
+    olmo2,
     open_clip,
     opt,
     phi3,
@@ -48,6 +52,11 @@ FORMATS: dict[str, Format] = {
         phi3.FORMAT,
         neox.FORMAT,
         opt.FORMAT,
+        gpt_neo.FORMAT,
+        gemma.FORMAT,
+        gemma.GEMMA2,
+        gemma.GEMMA3,
+        olmo2.FORMAT,
         bert.FORMAT,
         roberta.FORMAT,
         roberta.XLM,
@@ -79,19 +88,28 @@ NOT_IT = {"siglip2": " (SigLIP 2 for pictures of any shape, NaFlex)"}
 """What a ``model_type`` means that is near to one that we know."""
 
 
-def named_format(name: str, *more: str) -> Format:
-    """The format of a name.
+def as_format(format: Any, *others: str) -> Format:
+    """A format by its name, or one of the caller's own as it is.
 
     Args:
-        more: names that the caller knows beside.
+        others: names that would do as well, for an error.
 
     Raises:
-        ValueError: there is none.
+        ValueError: neither, or one whose member is none.
     """
-    if name not in FORMATS:
-        choices = ", ".join((*FORMATS, *more))
-        raise ValueError(f"format={name!r} is unknown; choose one of: {choices}.")
-    return FORMATS[name]
+    if not isinstance(format, Format):
+        if not isinstance(format, str) or format not in FORMATS:
+            choices = ", ".join((*FORMATS, *others))
+            raise ValueError(
+                f"format={format!r} is unknown; choose one of: {choices}, or give a Format."
+            )
+        return FORMATS[format]
+    if not is_member(format.member):
+        raise ValueError(
+            f"format={format.name!r} is for {format.member!r}, which is no class decorated with "
+            "family.models.member.member."
+        )
+    return format
 
 
 def find_format(config: dict[str, Any], origin: str) -> Format:

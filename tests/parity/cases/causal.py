@@ -78,7 +78,7 @@ def following(model: Any, batch: Batch, tokens: Tensor) -> Tensor:
     return model(ids, mask)[:, -1]
 
 
-def case(member: str, format: str, build: Any, **more: Any) -> Case:
+def case(member: str, format: Any, build: Any, **more: Any) -> Case:
     usual: dict[str, Any] = {
         "batch": batch,
         "ours": ours,
