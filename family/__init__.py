@@ -34,6 +34,7 @@ from family.models.seq2seq import (
     transformer_small,
     transformer_tiny,
 )
+from family.models.speech import SpeechToText, whisper_base, whisper_tiny
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
 from family.models.vit import ViT, vit_base, vit_small, vit_tiny
 from family.pretrained import from_pretrained, save_pretrained
@@ -59,6 +60,7 @@ __all__ = [
     "Segmenter",
     "SentenceEncoder",
     "Seq2Seq",
+    "SpeechToText",
     "Transformer",
     "TransformerConfig",
     "ViT",
@@ -97,4 +99,6 @@ __all__ = [
     "vit_base",
     "vit_small",
     "vit_tiny",
+    "whisper_base",
+    "whisper_tiny",
 ]

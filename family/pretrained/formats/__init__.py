@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from family.pretrained.formats import (
+    bart,
     bert,
     clip,
     detr,
@@ -12,6 +13,7 @@ from family.pretrained.formats import (
     distilbert,
     gpt2,
     llama,
+    m2m100,
     marian,
     neox,
     open_clip,
@@ -21,6 +23,7 @@ from family.pretrained.formats import (
     t5,
     timm_vit,
     vit,
+    whisper,
 )
 from family.pretrained.table import Format
 
@@ -38,6 +41,10 @@ FORMATS: dict[str, Format] = {
         distilbert.FORMAT,
         t5.FORMAT,
         marian.FORMAT,
+        bart.FORMAT,
+        bart.MBART,
+        m2m100.FORMAT,
+        whisper.FORMAT,
         vit.FORMAT,
         vit.DEIT,
         dinov2.FORMAT,
