@@ -33,20 +33,35 @@ SIDES = ("source.spm", "target.spm")
 UNLIMITED = int(1e30)
 """What ``model_max_length`` says where there is no limit."""
 CLASSES = {
+    "bart": "RobertaTokenizer",
     "bert": "BertTokenizer",
     "clip": "CLIPTokenizer",
     "distilbert": "DistilBertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
     "llama": "LlamaTokenizer",
+    "m2m_100": "M2M100Tokenizer",
     "marian": "MarianTokenizer",
+    "mbart": "MBartTokenizer",
     "mistral": "LlamaTokenizer",
     "opt": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer",
+    "whisper": "WhisperTokenizer",
 }
 """``model_type`` -> the class of its tokenizer, where no file names it."""
+SAME = {"BartTokenizer": "RobertaTokenizer", "MBart50Tokenizer": "MBartTokenizer"}
+"""Classes that cut and name as others do."""
 END = "<|endoftext|>"
+FAIRSEQ = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "pad": "<pad>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
+}
 TOKENS: dict[str, dict[str, str]] = {
     "BertTokenizer": WORD_PIECE,
     "CLIPTokenizer": {"bos": "<|startoftext|>", "eos": END, "unk": END, "pad": END},
@@ -55,16 +70,12 @@ TOKENS: dict[str, dict[str, str]] = {
     "GPTNeoXTokenizer": {"bos": END, "eos": END, "unk": END},
     "LlamaTokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     "MarianTokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "RobertaTokenizer": {
-        "bos": "<s>",
-        "eos": "</s>",
-        "unk": "<unk>",
-        "pad": "<pad>",
-        "cls": "<s>",
-        "sep": "</s>",
-        "mask": "<mask>",
-    },
+    "M2M100Tokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "sep": "</s>"},
+    "MBartTokenizer": FAIRSEQ,
+    "NllbTokenizer": FAIRSEQ,
+    "RobertaTokenizer": FAIRSEQ,
     "T5Tokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
+    "WhisperTokenizer": {"bos": END, "eos": END, "unk": END, "pad": END},
 }
 """The special tokens of each class, where no file names them."""
 
@@ -138,7 +149,8 @@ def tokenizer_class(folder: Path, config: dict[str, Any]) -> str:
     """The name of the class that the folder's tokenizer is of, in transformers."""
     model = read_if_there(folder / "config.json")
     found = config.get("tokenizer_class") or model.get("tokenizer_class")
-    return str(found or CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
+    kind = str(found or CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
+    return SAME.get(kind, kind)
 
 
 def named_tokens(config: dict[str, Any]) -> dict[str, Any]:
