@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from family.inputs.patches import pair
-from family.pretrained.table import Field, Names
+from family.pretrained.table import Names
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",

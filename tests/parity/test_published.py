@@ -13,7 +13,14 @@ pytest.importorskip("transformers")
 import harness
 from cases import causal, contrast, encoders, seq2seq, speech, vision
 
-CASES = [*causal.CASES, *encoders.CASES, *seq2seq.CASES, *speech.CASES, *vision.CASES, *contrast.CASES]
+CASES = [
+    *causal.CASES,
+    *encoders.CASES,
+    *seq2seq.CASES,
+    *speech.CASES,
+    *vision.CASES,
+    *contrast.CASES,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.member)

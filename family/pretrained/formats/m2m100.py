@@ -23,11 +23,12 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def written(model: Seq2Seq, config: dict[str, Any]) -> dict[str, Any]:
-    padding, known = model.first_position - 1, getattr(model.tokenizer, "pad_id", None)
+    first, known = model.first_position, getattr(model.tokenizer, "pad_id", None)
+    padding = first - 1
     if padding < 0 or known not in (None, padding):
         raise ValueError(
-            f"format='m2m_100' counts positions from the padding's number, so that first_position="
-            f"{model.first_position} would need a tokenizer whose padding is {padding}, not {known}."
+            f"format='m2m_100' counts positions from the padding's number: first_position={first} "
+            f"would need a tokenizer whose padding is {padding}, not {known}."
         )
     return {
         **token_ids(model),
