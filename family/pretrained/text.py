@@ -50,8 +50,8 @@ CLASSES = {
     "whisper": "WhisperTokenizer",
 }
 """``model_type`` -> the class of its tokenizer, where no file names it."""
-SAME = {"BartTokenizer": "RobertaTokenizer", "MBart50Tokenizer": "MBartTokenizer"}
-"""Classes that cut and name as others do."""
+SAME = {"BartTokenizer": "RobertaTokenizer"}
+"""Classes that are others by another name."""
 END = "<|endoftext|>"
 FAIRSEQ = {
     "bos": "<s>",
@@ -71,11 +71,12 @@ TOKENS: dict[str, dict[str, str]] = {
     "LlamaTokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     "MarianTokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
     "M2M100Tokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "sep": "</s>"},
+    "MBart50Tokenizer": {name: token for name, token in FAIRSEQ.items() if name != "bos"},
     "MBartTokenizer": FAIRSEQ,
     "NllbTokenizer": FAIRSEQ,
     "RobertaTokenizer": FAIRSEQ,
     "T5Tokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "WhisperTokenizer": {"bos": END, "eos": END, "unk": END, "pad": END},
+    "WhisperTokenizer": {"bos": END, "eos": END, "unk": END},
 }
 """The special tokens of each class, where no file names them."""
 

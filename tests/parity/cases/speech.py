@@ -70,9 +70,9 @@ def whisper(**options: Any) -> nn.Module:
     return transformers.WhisperForConditionalGeneration(config)
 
 
-def case(member: str, **more: Any) -> Case:
-    return Case(
-        member,
+CASES = [
+    Case(
+        "Whisper",
         "whisper",
         whisper,
         batch,
@@ -82,12 +82,6 @@ def case(member: str, **more: Any) -> Case:
         generate=widened(generate),
         prompt=("source",),
         next=following,
-        **more,
+        keep=("encoder.embed_positions",),
     )
-
-
-CASES = [
-    case("Whisper", keep=("encoder.embed_positions",)),
-    # Drawn at random: a file's own table counts, whatever it holds.
-    case("Whisper, positions of its own"),
 ]
