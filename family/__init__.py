@@ -43,6 +43,7 @@ from family.models.seq2seq import (
     transformer_small,
     transformer_tiny,
 )
+from family.models.speech import SpeechToText, whisper_base, whisper_tiny
 from family.models.t5 import T5, t5_base, t5_large, t5_small, t5_v1_1_base, t5_v1_1_small
 from family.models.video import VideoViT, videomae_base
 from family.models.vit import ViT, dinov3_vit_small, vit_base, vit_small, vit_tiny
@@ -73,6 +74,7 @@ __all__ = [
     "SentenceEncoder",
     "Seq2Seq",
     "Shared",
+    "SpeechToText",
     "Transformer",
     "TransformerConfig",
     "ViT",
@@ -120,5 +122,7 @@ __all__ = [
     "vit_base",
     "vit_small",
     "vit_tiny",
+    "whisper_base",
+    "whisper_tiny",
     "xlm_roberta_base",
 ]

@@ -30,7 +30,7 @@ class TextClassification(ClassTask):
     def configure_model(self) -> None:
         super().configure_model()
         wanted = getattr(self.data, "max_tokens", 0)
-        longest = getattr(getattr(self.model, "config", None), "max_tokens", wanted)
+        longest = getattr(getattr(self.model, "config", None), "longest", wanted)
         if wanted > longest:
             raise UserError(
                 f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "

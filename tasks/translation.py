@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ class Translation(TokenTask):
             batch["source_mask"],
             max_new_tokens=most_new_tokens(
                 batch["source"].shape[1],
-                getattr(getattr(self.model, "config", None), "max_tokens", 1 << 30),
+                getattr(self.model, "longest_target", math.inf),
                 self.max_ratio,
             ),
             beams=beams,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
@@ -90,7 +91,8 @@ class TransformerConfig:
     """Added to embeddings: sinusoidal, timing (the same with tensor2tensor's frequencies), learned; to
     queries and keys: rotary; to scores: relative, alibi. A layer of its own may have none."""
     max_tokens: int = 1024
-    """The longest sequence: the size of a learned position table, and the limit of generation."""
+    """The longest sequence: the size of a position table, and the limit of generation; relative
+    positions have none."""
     rotary_base: float = 10_000.0
     rotary_axes: int = 1
     """Coordinates of a token; rotary shares the channels of a head evenly among them."""
@@ -258,6 +260,12 @@ class TransformerConfig:
             near = difflib.get_close_matches(str(value), map(str, allowed), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {choices}.{hint}")
+
+    @property
+    def longest(self) -> float:
+        """The most tokens that a stack is for: ``max_tokens``, or without end where positions are
+        relative, as all that are far share a bucket (T5)."""
+        return math.inf if self.position == "relative" else self.max_tokens
 
     def at(self, layer: int) -> TransformerConfig:
         """The config of one layer, counted from 0: this one with what ``layers`` says of it."""

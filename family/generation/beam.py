@@ -29,7 +29,8 @@ def beam_search(
 
     Hypotheses compare by ``log-probability / length ** length_penalty``, length counting the stop
     token. A row is done once it has ``beams`` finished hypotheses, as transformers'
-    ``early_stopping=True``.
+    ``early_stopping=True``. There too the hook changes log-probabilities, which then count as they
+    are: those of tokens that it rules out are shared out among no others.
 
     Returns:
         tokens ``(batch, length)``, without the stop token, padded; scores ``(batch)``.
@@ -47,8 +48,8 @@ def beam_search(
     for step in range(1, max_new_tokens + 1):
         # Twice as many as beams: even if half of them stop, every beam goes on.
         if hook is not None:
-            logits = hook(logits, alive)
-        total, beam, token = candidates(logits, scores, 2 * beams)
+            logits = hook(logits.float().log_softmax(-1), alive)
+        total, beam, token = candidates(logits, scores, 2 * beams, normalised=hook is not None)
         stopped = torch.isin(token, stops)
         histories = torch.cat([alive.gather(1, expand(beam, alive)), token[..., None]], dim=2)
         # A stop counts only among the best `beams`, so that search does not end on poor ones.
@@ -66,20 +67,25 @@ def beam_search(
     return best.tokens[:, 0, : int(best.length[:, 0].max())], best.scores[:, 0]
 
 
-def candidates(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def candidates(
+    logits: Tensor, scores: Tensor, count: int, normalised: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """The ``count`` best continuations of each row: total log-probability, beam and token.
 
     Args:
         logits: ``(rows, beams, vocab)``, overwritten; scores: ``(rows, beams)``.
+        normalised: the logits are log-probabilities already.
     """
     count = min(count, logits.shape[1] * logits.shape[2])
     # Best of each beam first: a sort of beams * count in place of beams * vocab numbers.
     logits = logits.float()
     top, token = largest(logits, min(count, logits.shape[2]))
-    best = top[..., :1]
-    # In place, as memory for another table of this size costs more than the sums.
-    normaliser = logits.sub_(best).exp_().sum(2, keepdim=True).log_()
-    total = top - best - normaliser + scores[..., None]
+    if not normalised:
+        best = top[..., :1]
+        # In place, as memory for another table of this size costs more than the sums.
+        normaliser = logits.sub_(best).exp_().sum(2, keepdim=True).log_()
+        top = top - best - normaliser
+    total = top + scores[..., None]
     total, place = total.flatten(1).topk(count, dim=1)
     beam = place.div(top.shape[2], rounding_mode="floor")
     return total, beam, token.flatten(1).gather(1, place)

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 LogitsHook = Callable[[Tensor, Tensor], Tensor]
 """Logits ``(..., vocab)`` and the new tokens so far ``(..., tokens)``, of rows or of their branches, to
-the logits that count."""
+the logits that count; log-probabilities in a search."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,8 @@ class TokenRules:
         """``(..., vocab)`` with -inf where a token is ruled out."""
         place = tokens.shape[-1]
         if place in self.forced:
-            kept = logits[..., self.forced[place]].clone()
-            logits = logits.new_full(logits.shape, -math.inf)
-            logits[..., self.forced[place]] = kept
+            logits = torch.full_like(logits, -math.inf)
+            logits[..., self.forced[place]] = 0.0  # a certain token costs a beam nothing
             return logits
         banned = [*self.suppressed, *(self.suppressed_first if place == 0 else ())]
         if banned:

@@ -263,7 +263,8 @@ class AudioEmbedding(nn.Module):
         self.mels, self.max_tokens = mels, config.max_tokens
         self.conv1 = nn.Conv1d(mels, config.dim, 3, padding=1)
         self.conv2 = nn.Conv1d(config.dim, config.dim, 3, stride=2, padding=1)
-        self.position = make_position(config, config.dim)
+        # Published checkpoints have the table of their sines, rounded as they were made or trained.
+        self.position = make_position(config, config.dim, stored=True)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, input_features: Tensor, mask: Tensor | None = None) -> Tokens:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +25,13 @@ def sinusoidal(positions: Tensor, dim: int, timing: bool = False) -> Tensor:
     Returns:
         ``(..., dim)`` in float32.
     """
-    steps = max(1, dim // 2 - 1) if timing else dim / 2
-    frequency = torch.arange(dim // 2, device=positions.device, dtype=torch.float64) / steps
-    angles = positions.unsqueeze(-1).double() * torch.pow(10_000.0, -frequency)
+    wave = torch.arange(dim // 2, device=positions.device)
+    if timing:
+        # In float32 and in this order, to round as the published code does: far places differ by 1e-4.
+        frequency = torch.exp(wave.float() * -(math.log(10_000) / max(1, dim // 2 - 1)))
+        angles = positions.unsqueeze(-1).float() * frequency
+    else:
+        angles = positions.unsqueeze(-1).double() * torch.pow(10_000.0, -wave.double() / (dim / 2))
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
@@ -47,12 +53,20 @@ class SinusoidalPosition(nn.Module):
 
     Args:
         first: the number of the first position.
+        stored: the table is part of a checkpoint, whatever it holds (Whisper); it learns nothing.
     """
 
-    def __init__(self, max_tokens: int, dim: int, timing: bool = False, first: int = 0) -> None:
+    def __init__(
+        self,
+        max_tokens: int,
+        dim: int,
+        timing: bool = False,
+        first: int = 0,
+        stored: bool = False,
+    ) -> None:
         super().__init__()
         table = sinusoidal(first + torch.arange(max_tokens), dim, timing)
-        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("table", table, persistent=stored)
         self.table: Tensor
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -65,17 +79,18 @@ class LearnedPosition(nn.Embedding):
 
 
 def make_position(
-    config: TransformerConfig, dim: int, first: int = 0, std: float = 0.02
+    config: TransformerConfig, dim: int, first: int = 0, std: float = 0.02, stored: bool = False
 ) -> nn.Module | None:
     """The table that ``config.position`` asks for, of ``max_tokens`` rows; None if none is added.
 
     Args:
         dim: its width.
-        first: the number of the first position of a table of waves.
+        first, stored: of a table of waves, see :class:`SinusoidalPosition`.
         std: of a learned table at the start.
     """
     if config.position in ("sinusoidal", "timing"):
-        return SinusoidalPosition(config.max_tokens, dim, config.position == "timing", first)
+        timing = config.position == "timing"
+        return SinusoidalPosition(config.max_tokens, dim, timing, first, stored)
     if config.position != "learned":
         return None
     table = LearnedPosition(config.max_tokens, dim)

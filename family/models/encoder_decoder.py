@@ -65,6 +65,11 @@ class EncoderDecoder(nn.Module):
         x, mask, positions = self.source_embedding.read(source, source_mask)  # type: ignore[operator]
         return self.encoder(x, mask=mask, positions=positions), mask
 
+    @property
+    def longest_target(self) -> float:
+        """The most tokens that the decoder reads."""
+        return getattr(getattr(self.decoder, "config", None), "longest", math.inf)
+
     def features(
         self,
         target: Tensor,
@@ -107,7 +112,8 @@ class EncoderDecoder(nn.Module):
             capacity: how many further tokens the cache has room for, in each of so many branches.
 
         Raises:
-            ValueError: an empty prompt, or one for another number of rows.
+            ValueError: an empty prompt, one for another number of rows, or more tokens than the
+                decoder reads.
         """
         if source_mask is not None and bool(source_mask.all()):
             source_mask = None  # nothing to mask at every step
@@ -120,6 +126,11 @@ class EncoderDecoder(nn.Module):
                 f"prompt must be ({rows} rows, at least 1 token), not {tuple(prompt.shape)}."
             )
         tokens = prompt.shape[1]
+        if tokens + capacity - 1 > self.longest_target:  # the last one is not read
+            raise ValueError(
+                f"a prompt of {tokens} tokens and {capacity} new ones do not fit the decoder's "
+                f"max_tokens={self.longest_target}."
+            )
         cache = self.new_cache(context, mask, tokens + capacity * branches, branches)
         hidden = self.features(prompt, context, mask, cache)
         cache.advance(tokens)
@@ -154,7 +165,7 @@ class EncoderDecoder(nn.Module):
         source_mask: Tensor | None = None,
         *,
         prompt: Tensor | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         beams: int = 1,
         sampling: Sampling = Sampling(),
         length_penalty: float = 1.0,
@@ -165,9 +176,13 @@ class EncoderDecoder(nn.Module):
 
         Args:
             prompt: as :meth:`prefill`'s; not part of the result.
+            max_new_tokens: None is 256, or as many as the decoder has room for.
             hook: changes logits before a token is chosen, see :mod:`family.generation.hooks`.
             options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
         """
+        if max_new_tokens is None:
+            room = self.longest_target - (1 if prompt is None else prompt.shape[-1]) + 1
+            max_new_tokens = int(max(1, min(256, room)))
         options.update(max_new_tokens=max_new_tokens, hook=hook)
         inputs = (source, source_mask) if prompt is None else (source, source_mask, prompt)
         return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)

@@ -97,18 +97,19 @@ class GPT(nn.Module):
             capacity: how many further tokens the cache has room for, in each of so many branches.
 
         Raises:
-            ValueError: the prompt is empty, or longer than ``max_tokens`` together with them; branches
+            ValueError: the prompt is empty, or longer than the context together with them; branches
                 that could reach where rotary positions change.
         """
         batch, tokens = input_ids.shape
         if tokens == 0:
             raise ValueError("the prompt is empty: it needs one token at least.")
-        if tokens + capacity > self.config.max_tokens:
+        compiled = self.compiled and branches == 1
+        longest = self.config.max_tokens if compiled else self.config.longest
+        if tokens + capacity > longest:
             raise ValueError(
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
-                f"{self.config.max_tokens} tokens."
+                f"{longest} tokens."
             )
-        compiled = self.compiled and branches == 1
         room = self.config.max_tokens if compiled else tokens + capacity * branches
         cache = self.transformer.new_cache(batch, room, branches)
         if mask is not None and not bool(mask.all()):

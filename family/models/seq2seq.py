@@ -87,6 +87,7 @@ class Seq2Seq(EncoderDecoder):
         self.config, self.decoder_config, self.decoder_depth = config, decoder, decoder.depth
         self.vocab_size, self.target_vocab_size = vocab_size, target_vocab_size
         self.tie_embeddings, self.output_bias = tie_embeddings, output_bias
+        self.first_position = first_position
 
 
 def transformer_base(vocab_size: int = 37_000, **overrides: Any) -> Seq2Seq:

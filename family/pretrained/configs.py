@@ -170,16 +170,19 @@ def layer_by_layer(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written_names(layout: Format, model: nn.Module) -> set[str]:
-    """The names of a model's weights in a format."""
-    table, names = layout.table(model), set()
-    for name in model.state_dict():
+    """The names of a model's weights in a format; what is tied appears once, as in files."""
+    table, names, done = layout.table(model), set[str](), set[int]()
+    for name, value in model.state_dict(keep_vars=True).items():
         try:
-            names |= set(place(table, name).theirs)
+            row = place(table, name)
         except KeyError:
             raise ValueError(
                 f"format={layout.name!r} has no place for the weight {name} of this "
                 f"{type(model).__name__}."
             ) from None
+        if id(value) not in done:
+            done.add(id(value))
+            names |= set(row.theirs)
     return names
 
 

@@ -36,6 +36,7 @@ LOWERED = "Siglip2Tokenizer"
 UNLIMITED = int(1e30)
 """What ``model_max_length`` says where there is no limit."""
 CLASSES = {
+    "bart": "RobertaTokenizer",
     "bert": "BertTokenizer",
     "clip": "CLIPTokenizer",
     "distilbert": "DistilBertTokenizer",
@@ -47,7 +48,9 @@ CLASSES = {
     "gpt_neo": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
     "llama": "LlamaTokenizer",
+    "m2m_100": "M2M100Tokenizer",
     "marian": "MarianTokenizer",
+    "mbart": "MBartTokenizer",
     "mistral": "LlamaTokenizer",
     "mixtral": "LlamaTokenizer",
     "mpnet": "MPNetTokenizer",
@@ -57,8 +60,11 @@ CLASSES = {
     "t5": "T5Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
     "vilt": "BertTokenizer",
+    "whisper": "WhisperTokenizer",
 }
 """``model_type`` -> the class of its tokenizer, where no file names it."""
+SAME = {"BartTokenizer": "RobertaTokenizer"}
+"""Classes that are others by another name."""
 END = "<|endoftext|>"
 FAIRSEQ = {
     "bos": "<s>",
@@ -80,9 +86,14 @@ TOKENS: dict[str, dict[str, Any]] = {
     "LlamaTokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     "MarianTokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
     "MPNetTokenizer": {**FAIRSEQ, "unk": "[UNK]", "mask": AddedToken("<mask>", lstrip=True)},
+    "XLMRobertaTokenizer": FAIRSEQ,
+    "M2M100Tokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "sep": "</s>"},
+    "MBart50Tokenizer": {name: token for name, token in FAIRSEQ.items() if name != "bos"},
+    "MBartTokenizer": FAIRSEQ,
+    "NllbTokenizer": FAIRSEQ,
     "RobertaTokenizer": FAIRSEQ,
     "T5Tokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "XLMRobertaTokenizer": FAIRSEQ,
+    "WhisperTokenizer": {"bos": END, "eos": END, "unk": END},
 }
 """The special tokens of each class, where no file names them."""
 WORDS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer")
@@ -162,7 +173,8 @@ def tokenizer_class(folder: Path, config: dict[str, Any]) -> str:
     """The name of the class that the folder's tokenizer is of, in transformers."""
     model = read_if_there(folder / "config.json")
     found = config.get("tokenizer_class") or model.get("tokenizer_class")
-    return str(found or CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
+    kind = str(found or CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
+    return SAME.get(kind, kind)
 
 
 def named_tokens(config: dict[str, Any]) -> dict[str, Any]:

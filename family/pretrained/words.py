@@ -30,7 +30,7 @@ BLOCK: Names = {
     "feedforward.sublayer.up": "fc1",
     "feedforward.sublayer.down": "fc2",
 }
-"""A block of Bart's kind in transformers: Marian, DETR."""
+"""A block of BART's kind in transformers: Marian, Whisper, DETR."""
 CROSS: Names = {
     "cross_attention.norm": "encoder_attn_layer_norm",
     "cross_attention.sublayer.query": "encoder_attn.q_proj",

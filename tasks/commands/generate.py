@@ -56,7 +56,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             print(flush=True)  # an empty line ends no session
             continue
         ids = torch.tensor([begun(tokenizer, prompt)], dtype=torch.long)
-        longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
+        longest = getattr(getattr(model, "config", None), "longest", math.inf)
         count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
         print(prompt, end="", flush=True)
         tokens = model.stream(

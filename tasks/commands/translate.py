@@ -32,7 +32,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             f"{options.checkpoint} holds a {type(model).__name__}, which cannot translate: it has "
             "no method generate."
         )
-    longest = getattr(getattr(model, "config", None), "max_tokens", math.inf)
+    longest = getattr(getattr(model, "config", None), "longest", math.inf)
     for sentence in given_or_read(options.sentences):
         if not sentence.strip():
             print(flush=True)
@@ -44,7 +44,9 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             )
         tokens = model.generate(
             ids,
-            max_new_tokens=most_new_tokens(ids.shape[1], longest),
+            max_new_tokens=most_new_tokens(
+                ids.shape[1], getattr(model, "longest_target", math.inf)
+            ),
             beams=options.beams,
             stop_ids=(target.eos_id,),
             pad_id=target.pad_id,

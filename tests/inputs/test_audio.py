@@ -265,9 +265,9 @@ def test_embedding_is_whisper(position):
     encoder.embed_positions.requires_grad_(True)
     x = features().requires_grad_()
     y = features().requires_grad_()
-    found, mask = ours(x)
+    found, mask, places = ours(x)
     expected = encoder(y).last_hidden_state
-    assert mask is None
+    assert mask is None and torch.equal(places, torch.arange(20))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     pull = torch.randn_like(expected)
     (found * pull).sum().backward()
@@ -294,7 +294,7 @@ def test_padding_changes_nothing(position):
     x = features(4)
     mask = torch.arange(40) < torch.tensor(lengths)[:, None]
     x = x.masked_fill(~mask[:, None], torch.nan).requires_grad_()
-    tokens, real = ours(x, mask)
+    tokens, real, _ = ours(x, mask)
     assert real.sum(1).tolist() == [20, 14, 7, 1]
     pull = torch.randn_like(tokens)
     (tokens * pull)[real].sum().backward()
@@ -318,7 +318,7 @@ def test_from_sound_to_a_stack_a_batch_changes_nothing():
     torch.manual_seed(0)
     front, stack = AudioEmbedding(config).eval(), family.Transformer(config).eval()
     sound, waves = LogMel(seconds=None), [noise(9_000), sine(4_001, 200.0)]
-    x, mask = front(*sound.with_mask(waves))
+    x, mask, _ = front(*sound.with_mask(waves))
     both = stack(x, mask=mask)
     for row, one in enumerate(waves):
         alone = stack(front(sound(one))[0])

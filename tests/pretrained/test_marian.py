@@ -12,6 +12,7 @@ import family
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
+import transformers
 from cases import seq2seq
 from folders import REMOVED, change, config_of, refuses, rewrite, same, weights_of, write
 
@@ -71,8 +72,8 @@ def test_copies_that_differ(tmp_path, other):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"decoder_attention_heads": 2}, ["decoder_attention_heads=2"]),
-        ({"decoder_ffn_dim": 32}, ["decoder_ffn_dim=32"]),
+        ({"decoder_attention_heads": 3}, ["heads=3", "32"]),
+        ({"decoder_ffn_dim": 32}, ["model.decoder.layers.0.fc1", "32"]),
         ({"normalize_before": True}, ["normalize_before=True"]),
         ({"static_position_embeddings": False}, ["static_position_embeddings=False"]),
         ({"activation_function": "swiglu"}, ["activation_function='swiglu'"]),
@@ -88,6 +89,18 @@ def test_refused(tmp_path, fields, words):
     write(seq2seq.marian()(), tmp_path, seq2seq.SINES)
     change(tmp_path, **fields)
     refuses(tmp_path, *words)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_head_of_its_own(tmp_path, separate):
+    """Written with copies of the one table, as their loader then ties nothing."""
+    options = {"share_encoder_decoder_embeddings": False} if separate else {}
+    write(seq2seq.marian(**options)(), tmp_path / "theirs", seq2seq.SINES)
+    arguments = family.from_pretrained(tmp_path / "theirs").arguments
+    model = family.Seq2Seq(**{**arguments, "tie_embeddings": False}).eval()
+    family.save_pretrained(model, tmp_path / "ours", format="marian")
+    theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "ours").eval()
+    same(seq2seq, tmp_path / "ours", theirs)
 
 
 def test_missing_bias_of_the_logits(tmp_path):

@@ -13,7 +13,7 @@ import family
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
 from cases import seq2seq
-from folders import REMOVED, change, config_of, refuses, rewrite, same, weights_of, write
+from folders import REMOVED, change, close, config_of, refuses, rewrite, same, weights_of, write
 
 COPIES = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
 
@@ -77,7 +77,7 @@ def test_what_is_written_says_whether_outputs_are_scaled(tmp_path, version):
         ({"feed_forward_proj": ["relu"]}, ["config.json"]),
         ({"feed_forward_proj": "gated-gelu"}, ["wi_0"]),
         ({"tie_word_embeddings": False, "scale_decoder_outputs": True}, ["scale_decoder_outputs"]),
-        ({"scale_decoder_outputs": False}, ["lm_head.weight"]),
+        ({"tie_word_embeddings": False, "scale_decoder_outputs": False}, ["lm_head.weight"]),
         ({"num_decoder_layers": 1}, ["decoder.block.1", "no place"]),
         ({"num_layers": 4}, ["encoder.block.3"]),
         ({"relative_attention_num_buckets": 32}, ["relative", "32"]),
@@ -92,6 +92,41 @@ def test_refused(tmp_path, fields, words):
     write(seq2seq.t5(), tmp_path)
     change(tmp_path, **fields)
     refuses(tmp_path, *words)
+
+
+def test_v1_1_as_version_5_builds_it(tmp_path):
+    """One table for all, as its config always ties, and outputs as they are."""
+    theirs = write(seq2seq.t5_tied(), tmp_path / "theirs")
+    assert "lm_head.weight" not in weights_of(tmp_path / "theirs")
+    ours = same(seq2seq, tmp_path / "theirs", theirs)
+    assert ours.tie_embeddings and not ours.scale_outputs and ours.output_factor == 1
+    family.save_pretrained(ours, tmp_path / "ours", format="t5")
+    config = config_of(tmp_path / "ours")
+    assert config["tie_word_embeddings"] and not config["scale_decoder_outputs"]
+    same(seq2seq, tmp_path / "ours", type(theirs).from_pretrained(tmp_path / "ours").eval())
+
+
+def test_a_head_of_its_own_that_reads_scaled_outputs_is_not_expressed(tmp_path):
+    model = family.t5_small(97, dim=32, depth=1, heads=2, tie_embeddings=False, scale_outputs=True)
+    with pytest.raises(ValueError, match="tie_word_embeddings=True"):
+        family.save_pretrained(model, tmp_path / "model", format="t5")
+
+
+def test_no_text_is_too_long(tmp_path):
+    """Files of version 4 name a number of positions, which T5 does not have."""
+    theirs = write(seq2seq.t5(), tmp_path)
+    change(tmp_path, n_positions=512)
+    ours = family.from_pretrained(tmp_path)
+    assert ours.config.longest == ours.longest_target == float("inf")
+    source, target = torch.randint(2, 97, (2, 1, 700))
+    target[:, 0] = 0
+    with torch.no_grad():
+        close(ours(source, target), theirs(input_ids=source, decoder_input_ids=target).logits)
+        tokens = ours.generate(source, prompt=target, max_new_tokens=3)
+        expected = theirs.generate(
+            source, decoder_input_ids=target, max_new_tokens=3, min_new_tokens=3, do_sample=False
+        )
+    assert torch.equal(tokens, expected[:, 700:])
 
 
 def test_exact_gelu_with_a_gate_is_not_expressed(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 from family.models.member import is_member
 from family.pretrained.formats import (
+    bart,
     bert,
     clip,
     detr,
@@ -17,6 +18,7 @@ from family.pretrained.formats import (
     gpt2,
     gpt_neo,
     llama,
+    m2m100,
     marian,
     mixtral,
     modernbert,
@@ -35,6 +37,7 @@ from family.pretrained.formats import (
     videomae,
     vilt,
     vit,
+    whisper,
 )
 from family.pretrained.table import Format
 
@@ -66,6 +69,10 @@ FORMATS: dict[str, Format] = {
         modernbert.FORMAT,
         t5.FORMAT,
         marian.FORMAT,
+        bart.FORMAT,
+        bart.MBART,
+        m2m100.FORMAT,
+        whisper.FORMAT,
         vit.FORMAT,
         vit.DEIT,
         dinov2.FORMAT,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.t5 import T5
+from family.pretrained.pairs import CODING, both, constants
 from family.pretrained.table import Field, Format, Names, Row, blocks
 from family.pretrained.words import token_ids
 
@@ -73,10 +74,15 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     scaled = config.get("scale_decoder_outputs", tied)
     if scaled and not tied:
         raise ValueError("scale_decoder_outputs=True needs tie_word_embeddings=True.")
+    depth = config.get("num_decoder_layers")
     return {
         "config.activation": activation,
         "config.gated": gated,
-        "tie_embeddings": scaled,
+        "decoder_config.activation": activation,
+        "decoder_config.gated": gated,
+        "decoder_config.depth": config["num_layers"] if depth is None else depth,
+        "tie_embeddings": scaled or (tied and "lm_head.weight" not in names),
+        "scale_outputs": scaled,
     }
 
 
@@ -90,7 +96,7 @@ def written(model: T5, config: dict[str, Any]) -> dict[str, Any]:
         "pad_token_id": model.bos_id,  # one token in all that is published
         "feed_forward_proj": kinds[ours],
         "tie_word_embeddings": model.tie_embeddings,
-        "scale_decoder_outputs": model.tie_embeddings,
+        "scale_decoder_outputs": model.scale_outputs,
     }
 
 
@@ -101,28 +107,27 @@ FORMAT = Format(
     architectures=("T5ForConditionalGeneration", "T5WithLMHeadModel"),
     fields=(
         Field("vocab_size", "vocab_size"),
-        Field("config.dim", "d_model"),
-        Field("config.head_dim", "d_kv", 64),
-        Field("config.ffn_dim", "d_ff"),
+        *both(
+            Field("dim", "d_model"),
+            Field("head_dim", "d_kv", 64),
+            Field("ffn_dim", "d_ff"),
+            Field("heads", "num_heads"),
+            Field("max_tokens", "n_positions", 1024),  # no limit, see TransformerConfig.longest
+            Field("relative_buckets", "relative_attention_num_buckets", 32),
+            Field("relative_max_distance", "relative_attention_max_distance", 128),
+            Field("norm_eps", "layer_norm_epsilon", 1e-6),
+            Field("dropout", "dropout_rate", 0.1),
+            Field("attention_dropout", "dropout_rate", 0.1),
+            Field("ffn_dropout", "dropout_rate", 0.1),
+        ),
+        Field("decoder_config.context_dim", "d_model"),
         Field("config.depth", "num_layers"),
+        Field("decoder_config.depth", "num_decoder_layers", None),
         Field("decoder_depth", "num_decoder_layers", None),
-        Field("config.heads", "num_heads"),
-        Field("config.max_tokens", "n_positions", 1024),  # no limit, with relative positions
-        Field("config.relative_buckets", "relative_attention_num_buckets", 32),
-        Field("config.relative_max_distance", "relative_attention_max_distance", 128),
-        Field("config.norm_eps", "layer_norm_epsilon", 1e-6),
-        Field("config.dropout", "dropout_rate", 0.1),
-        Field("config.attention_dropout", "dropout_rate", 0.1),
-        Field("config.ffn_dropout", "dropout_rate", 0.1),
         Field("bos_id", "decoder_start_token_id", 0),
     ),
-    constants={
-        "config.norm": "rmsnorm",
-        "config.bias": False,
-        "config.position": "relative",
-        "config.attention_scale": 1.0,
-    },
-    fixed={"is_encoder_decoder": True, "is_decoder": False},
+    constants=constants(norm="rmsnorm", bias=False, position="relative", attention_scale=1.0),
+    fixed=CODING,
     # Distances between texts mean nothing; the first files have this table all the same.
     ignored=(r"EncDecAttention\.relative_attention_bias\.weight$",),
     names=names,

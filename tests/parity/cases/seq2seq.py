@@ -90,8 +90,13 @@ def t5(**options: Any) -> nn.Module:
     return transformers.T5ForConditionalGeneration(config)
 
 
+def t5_tied() -> nn.Module:
+    """v1.1 as version 5 builds it from its config: one table, and outputs as they are."""
+    return t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+
+
 def t5_v1_1() -> nn.Module:
-    model: Any = t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    model: Any = t5_tied()
     # Published files have a table of the head's own, but a new model shares it all the same.
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     return model
@@ -99,38 +104,77 @@ def t5_v1_1() -> nn.Module:
 
 def marian(**options: Any) -> Any:
     def build() -> nn.Module:
-        config = transformers.MarianConfig(
-            vocab_size=VOCAB,
-            d_model=32,
-            encoder_layers=3,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=128,
-            activation_function="swish",
-            scale_embedding=True,
-            pad_token_id=PADDING,
-            decoder_start_token_id=START,
-            eos_token_id=None,
-            forced_eos_token_id=None,
-            **options,
-        )
-        model = transformers.MarianMTModel(config)
-        # A constant of theirs, which is given a gradient here.
-        bias = model.final_logits_bias
-        del model.final_logits_bias
-        model.final_logits_bias = nn.Parameter(bias)
-        return model
+        usual: dict[str, Any] = {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "encoder_layers": 3,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 128,
+            "activation_function": "swish",
+            "scale_embedding": True,
+            "pad_token_id": PADDING,
+            "decoder_start_token_id": START,
+            "eos_token_id": None,
+            "forced_eos_token_id": None,
+        }
+        config = transformers.MarianConfig(**usual | options)
+        return with_bias(transformers.MarianMTModel(config))
 
     return build
 
 
+def with_bias(model: Any) -> nn.Module:
+    """A bias on the logits, a constant of theirs, which is given a gradient here."""
+    bias = model.final_logits_bias
+    del model.final_logits_bias
+    model.final_logits_bias = nn.Parameter(bias)
+    return model
+
+
+UNEQUAL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "d_model": 32,
+    "encoder_layers": 3,
+    "decoder_layers": 2,  # their caches have no room for more than the encoder has
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 56,
+    "decoder_ffn_dim": 72,
+    "max_position_embeddings": 128,
+    "decoder_start_token_id": 2,
+    "eos_token_id": None,
+}
+
+
+def bart(**options: Any) -> nn.Module:
+    config = transformers.BartConfig(**UNEQUAL | {"forced_eos_token_id": None} | options)
+    return with_bias(transformers.BartForConditionalGeneration(config))
+
+
+def mbart(**options: Any) -> nn.Module:
+    config = transformers.MBartConfig(
+        **UNEQUAL
+        | {"forced_eos_token_id": None, "scale_embedding": True, "activation_function": "relu"}
+        | options
+    )
+    return with_bias(transformers.MBartForConditionalGeneration(config))
+
+
+def m2m100(**options: Any) -> nn.Module:
+    config = transformers.M2M100Config(**UNEQUAL | options)
+    return transformers.M2M100ForConditionalGeneration(config)
+
+
 SINES = ("embed_positions",)
+UNEQUAL_STACKS = {"decoder_attention_heads": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72}
 CASES = [
     case("T5", "t5", t5),
     case("T5 v1.1", "t5", t5_v1_1),
+    case("T5 v1.1, one table", "t5", t5_tied),
     case("Marian", "marian", marian(), keep=SINES),
     case(
         "Marian, two vocabularies",
@@ -138,4 +182,8 @@ CASES = [
         marian(share_encoder_decoder_embeddings=False, decoder_vocab_size=VOCAB + 3),
         keep=SINES,
     ),
+    case("Marian, unequal stacks", "marian", marian(**UNEQUAL_STACKS), keep=SINES),
+    case("BART", "bart", bart),
+    case("mBART", "mbart", mbart),
+    case("M2M100, NLLB", "m2m_100", m2m100),
 ]
