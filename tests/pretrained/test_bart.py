@@ -188,7 +188,6 @@ def test_positions_of_m2m100_count_from_the_number_of_its_padding(tmp_path):
         ("m2m_100", {"model_type": "nllb-moe"}, ["model_type='nllb-moe'"]),
         ("m2m_100", {"d_model": 33}, ["heads=4", "33"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, name, fields, words):
     write(BUILD[name](), tmp_path)
@@ -207,7 +206,6 @@ def test_refused(tmp_path, name, fields, words):
         ("m2m_100", {"first_position": 0}, "first_position=0"),
         ("m2m_100", {"output_bias": True}, "output_bias=True"),
     ],
-    ids=str,
 )  # fmt: skip
 def test_not_expressed(tmp_path, name, arguments, words):
     order, position = ("post", "learned") if name == "bart" else ("pre", "learned")

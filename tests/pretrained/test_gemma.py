@@ -171,7 +171,6 @@ def test_factor_of_embeddings_is_rounded_in_half_precision():
         (cases.gemma3(), {"model_type": "gemma3"}, ["model_type='gemma3'"]),
         (cases.gemma3(), {"architectures": ["Gemma3ForConditionalGeneration"]}, ["Conditional"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, build, fields, words):
     write(build(), tmp_path)
@@ -204,7 +203,6 @@ def small(**options):
         ({}, "gemma", ["branch_norm"]),
         ({"norm_order": "pre", "window": 5}, "gemma", ["window=5"]),
     ],
-    ids=str,
 )
 def test_models_that_a_format_cannot_express(tmp_path, options, format, words):
     with pytest.raises(ValueError) as caught:

@@ -66,7 +66,6 @@ def test_layers_of_one_kind(tmp_path, kind):
         ({"activation_function": "mish"}, ["activation_function='mish'"]),
         ({"num_layers": REMOVED}, ["num_layers"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, fields, words):
     write(cases.neo()(), tmp_path)
@@ -84,7 +83,6 @@ NEO = {"attention_scale": 1.0, "qkv_bias": False}
         ({"attention_scale": 1.0}, ["qkv_bias=True"]),
         ({**NEO, "layers": ({"window": 5}, {"window": 6})}, ["window=[5, 6]"]),
     ],
-    ids=str,
 )
 def test_models_that_it_cannot_express(tmp_path, options, words):
     model = family.gpt2(97, dim=32, depth=2, heads=4, max_tokens=16, **options)

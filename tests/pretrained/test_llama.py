@@ -94,7 +94,6 @@ def test_mistral_without_a_window(tmp_path):
         ({"max_window_layers": 0, "sliding_window": REMOVED}, [4096] * 3),
         ({"layer_types": llamas.KINDS}, [None, 5, None]),
     ],
-    ids=str,
 )
 def test_windows_of_qwen2(tmp_path, fields, windows):
     """As version 4 has them, without ``layer_types``."""
@@ -187,7 +186,6 @@ def test_rope_parameters_of_one_kind_of_layers():
         ({"architectures": ["LlamaForSequenceClassification"]}, ["LlamaForSequence"]),
         ({"model_type": "llama4"}, ["model_type='llama4'"]),
     ],
-    ids=str,
 )
 def test_refused_llama(tmp_path, fields, words):
     write(causal.llama()(), tmp_path)
@@ -206,7 +204,6 @@ def test_refused_llama(tmp_path, fields, words):
             ["sliding_attention", "use_sliding_window=False"],
         ),
     ],
-    ids=str,
 )
 def test_refused_qwen2(tmp_path, fields, words):
     write(causal.qwen2(), tmp_path)
@@ -232,7 +229,6 @@ def small(**options):
         ({"norm": "layernorm"}, "llama", ["norm"]),
         ({}, "qwen2", ["qkv_bias=False"]),
     ],
-    ids=str,
 )
 def test_models_that_a_format_cannot_express(tmp_path, options, format, words):
     with pytest.raises(ValueError) as caught:

@@ -83,7 +83,6 @@ def test_copies_that_differ(tmp_path, other):
         ({"architectures": ["MarianModel"]}, ["MarianModel"]),
         ({"d_model": 33}, ["heads=4", "33"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, fields, words):
     write(seq2seq.marian()(), tmp_path, seq2seq.SINES)

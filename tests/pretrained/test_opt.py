@@ -49,7 +49,6 @@ def test_the_first_two_positions(tmp_path):
         ({"max_position_embeddings": 64}, ["embed_positions", "shape"]),
         ({"ffn_dim": REMOVED}, ["ffn_dim"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, fields, words):
     write(causal.opt()(), tmp_path)

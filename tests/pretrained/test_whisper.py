@@ -105,7 +105,6 @@ def test_a_table_that_is_no_longer_of_sines_is_kept(tmp_path):
         ({"d_model": REMOVED}, ["d_model"]),
         ({"decoder_start_token_id": None, "bos_token_id": None}, ["decoder_start_token_id"]),
     ],
-    ids=str,
 )
 def test_refused(tmp_path, fields, words):
     write(speech.whisper(), tmp_path, SINES)
