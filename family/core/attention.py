@@ -26,8 +26,8 @@ def attend(
     scale: float | None = None,
     cap: float | None = None,
 ) -> Tensor:
-    """``softmax(scale * queries keys^T) values``, zero where nothing is allowed; ``(batch, heads, tokens,
-    head_dim)``, of keys and values maybe fewer heads."""
+    """``softmax(scale * queries keys^T) values``, ``(batch, heads, tokens, head_dim)``, of keys and values
+    maybe fewer heads; zero where nothing is allowed."""
     if cap is not None:
         return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
     attended = F.scaled_dot_product_attention(

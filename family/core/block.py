@@ -101,8 +101,8 @@ class Residual(nn.Module):
 class Block(nn.Module):
     """Self-attention, maybe cross-attention, feed-forward (Vaswani et al. 2017, section 3.1).
 
-    In a ``parallel`` block the feed-forward reads what attention reads, and both are added:
-    ``x + attention(norm(x)) + feedforward(norm(x))``, each with its own norm (Black et al. 2022).
+    A ``parallel`` block is ``x + attention(norm(x)) + feedforward(norm(x))``, each with its own norm
+    (Black et al. 2022).
 
     Args:
         config: the stack that this block is one of, or what :meth:`TransformerConfig.at` says of it.

@@ -9,12 +9,8 @@ from torch import Tensor
 
 
 class Progress:
-    """How many columns have been read; all layers share one.
-
-    Args:
-        capacity: the most columns.
-        branches: columns of one step, where rows go on in several ways.
-    """
+    """How many columns have been read, of ``capacity``; all layers share one. Where rows go on in several
+    ways, a step reads ``branches`` columns."""
 
     def __init__(self, capacity: int, branches: int, device: torch.device) -> None:
         self.capacity, self.branches, self.length = capacity, branches, 0
@@ -134,8 +130,8 @@ class Cache:
 
     def pad(self, mask: Tensor) -> None:
         """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""
-        later = mask.new_ones(len(mask), self.progress.capacity - mask.shape[1])
-        self.mask = torch.cat([mask, later], dim=1)
+        self.mask = mask.new_ones(len(mask), self.progress.capacity)
+        self.mask[:, : mask.shape[1]] = mask
 
     def next_positions(self, count: int) -> Tensor:
         """Positions of the next ``count`` columns; see :meth:`positions`."""

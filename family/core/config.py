@@ -194,10 +194,9 @@ class TransformerConfig:
                 f"condition_dim={self.condition_dim} acts on the norm before a sublayer: it needs "
                 f"norm_order='pre' or 'sandwich', not {self.norm_order!r}."
             )
-        if self.experts_per_token > self.experts:
-            raise ValueError(
-                f"experts_per_token={self.experts_per_token} is over experts={self.experts}."
-            )
+        count = self.experts_per_token
+        if count > self.experts:
+            raise ValueError(f"experts_per_token={count} is over experts={self.experts}.")
 
     def _check_positions(self) -> None:
         if self.position in ("sinusoidal", "timing") and self.dim % 2:
@@ -233,12 +232,10 @@ class TransformerConfig:
     def _check_layers(self) -> None:
         if not isinstance(self.layers, tuple) or not all(isinstance(o, dict) for o in self.layers):
             raise ValueError(
-                f"layers={self.layers!r} must be a list of fields to override, one object a layer."
+                f"layers={self.layers!r} must be a list of objects: fields to override."
             )
         if len(self.layers) > self.depth:
-            raise ValueError(
-                f"layers has {len(self.layers)} entries, which is over depth={self.depth}."
-            )
+            raise ValueError(f"layers has {len(self.layers)} entries, over depth={self.depth}.")
         names = {field.name for field in dataclasses.fields(self)}
         for i, override in enumerate(self.layers):
             for name, value in override.items():
@@ -263,8 +260,7 @@ class TransformerConfig:
 
     @property
     def longest(self) -> float:
-        """The most tokens that a stack is for: ``max_tokens``, or without end where positions are
-        relative, as all that are far share a bucket (T5)."""
+        """``max_tokens``, or no limit where positions are relative: all that are far share a bucket."""
         return math.inf if self.position == "relative" else self.max_tokens
 
     def at(self, layer: int) -> TransformerConfig:

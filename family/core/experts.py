@@ -48,8 +48,7 @@ class Experts(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         if self.training:
             self.routing = Routing(probabilities, chosen)
-        mixed = self._mix(x.flatten(0, -2), chosen.flatten(0, -2), weights.flatten(0, -2))
-        mixed = mixed.view_as(x)
+        mixed = self._mix(*(t.flatten(0, -2) for t in (x, chosen, weights))).view_as(x)
         return mixed if self.shared is None else mixed + self.shared(x)
 
     def _mix(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:

@@ -28,8 +28,7 @@ class Allowed(NamedTuple):
 class Shared(NamedTuple):
     """What the blocks of a stack are told beside their input; all of it may be left out.
 
-    A stack hands one to all layers that agree. A block or an attention by itself takes it as well:
-    ``attention(x, Shared(mask=mask))``.
+    A stack hands one to all layers that agree; a block by itself takes it too: ``block(x, Shared(mask))``.
     """
 
     mask: Tensor | None = None

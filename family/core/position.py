@@ -1,4 +1,4 @@
-"""Where position enters: on queries and keys (rotary), or on scores, as here."""
+"""Positions that enter on scores; on queries and keys: ``rotary.py``."""
 
 from __future__ import annotations
 

@@ -40,14 +40,12 @@ class Transformer(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
             self.norm = make_norm(config)
-        turning = [
-            (c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling)
-            if c.position == "rotary"
-            else None
-            for c in self.configs
-        ]
+        turning: list[tuple[Any, ...] | None] = []
+        for c in self.configs:
+            arguments = c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling
+            turning.append(arguments if c.position == "rotary" else None)
         tables = [found for found in dict.fromkeys(turning) if found is not None]
-        self.rotaries = nn.ModuleList(Rotary(*arguments) for arguments in tables)  # type: ignore[arg-type]
+        self.rotaries = nn.ModuleList(Rotary(*found) for found in tables)
         self.bias: nn.Module | None = None
         if config.position == "relative":
             sizes = config.heads, config.relative_buckets, config.relative_max_distance

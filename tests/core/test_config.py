@@ -33,7 +33,7 @@ ROTARY = {"position": "rotary", "dim": 64, "heads": 4}
         ({"experts": 2, "experts_per_token": 3}, "experts_per_token=3 is over experts=2"),
         ({"condition_dim": 4, "norm_order": "post"}, "condition_dim=4 .* not 'post'"),
         ({"qk_norm": "rms"}, "qk_norm='rms' is unknown.*Did you mean 'rmsnorm'"),
-        ({"depth": 1, "layers": ({}, {})}, "layers has 2 entries, which is over depth=1"),
+        ({"depth": 1, "layers": ({}, {})}, "layers has 2 entries, over depth=1"),
         ({"layers": ({"windw": 4},)}, "layers\\[0\\] has the unknown field 'windw'"),
         ({"layers": ({}, {"dim": 4})}, "layers\\[1\\]: dim=4 is for the whole stack"),
         ({"layers": ({"position": "rotary"},)}, "layers\\[0\\]: position='rotary' is for the"),
