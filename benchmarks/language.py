@@ -21,6 +21,7 @@ from timing import medians, report, save, train_step
 from torch import nn
 
 import family
+from family.accelerate import accelerate
 from family.losses.language_model import language_model_loss
 from tasks import LanguageModeling
 
@@ -32,9 +33,9 @@ def training(nanogpt: str | None, rounds: int) -> dict[str, Any]:
     """6 layers, 256 wide, 8 heads, vocabulary 8,192, context 256, batch 8."""
     ids = torch.randint(0, VOCAB, (BATCH, CONTEXT + 1))
     inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    ours = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT)
+    ours = accelerate(family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT))
     steps = {"ours": train_step(ours, lambda: language_model_loss(ours(inputs), labels))}
-    exact = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT, activation="gelu")
+    exact = accelerate(family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT, activation="gelu"))
     steps["ours with nanoGPT's GELU"] = train_step(
         exact, lambda: language_model_loss(exact(inputs), labels)
     )
@@ -92,7 +93,7 @@ class Plain(nn.Module):
 def decoding(rounds: int) -> dict[str, Any]:
     """128 greedy tokens after a prompt of 16, with a cache, at batch 1."""
     prompt = torch.randint(0, VOCAB, (1, 16))
-    ours = family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT).eval()
+    ours = accelerate(family.gpt2(VOCAB, **SIZE, max_tokens=CONTEXT).eval())
     theirs = their_gpt2().eval()
     options = {"max_new_tokens": 128, "do_sample": False, "pad_token_id": 0}
     steps = {
@@ -115,6 +116,7 @@ def beams(rounds: int) -> dict[str, Any]:
     source = torch.randint(3, VOCAB, (32, 32))
     mask = torch.ones_like(source, dtype=torch.bool)
     ours = family.transformer_base(VOCAB, dim=256, depth=6, heads=8, activation="silu").eval()
+    accelerate(ours)
     config = transformers.MarianConfig(
         vocab_size=VOCAB, d_model=256, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8,
         decoder_attention_heads=8, encoder_ffn_dim=1024, decoder_ffn_dim=1024,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 import family
+from family.accelerate import accelerate
 from family.losses.contrastive import clip_loss
 from family.losses.set_matching import SetLoss
 
@@ -65,7 +66,7 @@ def vit(rounds: int) -> dict[str, Any]:
         return model, lambda: F.cross_entropy(model(pixels), labels)
 
     models = {
-        "ours": classify(family.vit_tiny(CLASSES)),
+        "ours": classify(accelerate(family.vit_tiny(CLASSES))),
         "timm": classify(timm.create_model("vit_tiny_patch16_224", pretrained=False)),
         "torchvision": classify(VisionTransformer(224, 16, 12, 3, 192, 768)),
     }
@@ -88,6 +89,7 @@ def clip(rounds: int) -> dict[str, Any]:
     ids = torch.randint(3, VOCAB - 1, (PAIRS, TOKENS))
     ids[:, -1] = eos = VOCAB - 1
     ours = family.clip_small(VOCAB, max_tokens=TOKENS, eos_id=eos)
+    accelerate(ours)
 
     def our_loss() -> Tensor:
         return clip_loss(ours.encode_image(pixels), ours.encode_text(ids), ours.logit_scale)
@@ -163,6 +165,7 @@ def detr_step(
     ours = family.detr_resnet50(
         KINDS, queries=QUERIES, attention_dropout=0.0, ffn_dropout=0.0, **freeze
     )
+    accelerate(ours)
     criterion, matching = timed_loss()
     models: Models = {
         "ours": (ours, lambda: criterion.total(criterion(ours(pixels), targets))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,16 @@ class LSTM(nn.LSTM):
                 start = nn.init.xavier_uniform_ if "_ih_" in name else nn.init.orthogonal_
                 for gate in gates:
                     start(gate)
+
+    def forward(self, input: Any, hx: State | None = None) -> tuple[Any, State]:
+        """As PyTorch's; in float32 under autocast on processors whose oneDNN has no LSTM in bfloat16."""
+        mixed = torch.is_autocast_enabled("cpu") and self.weight_ih_l0.device.type == "cpu"
+        if not mixed or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return super().forward(input, hx)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(
+                input.float(), None if hx is None else (hx[0].float(), hx[1].float())
+            )
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Read whole rows, wherever their padding stands.
