@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from family.models.member import build, describe
 from family.pretrained.adapters import BEGINNING, CONFIG, WEIGHTS, modules, uncounted
-from family.pretrained.configs import to_config, written_names
+from family.pretrained.configs import to_config
 from family.pretrained.formats import FORMATS, as_format
 from family.pretrained.lora import LoRALinear, adapted
 from family.pretrained.saved import new_folder, write_fields
@@ -67,7 +67,8 @@ def save_adapter(
             "could adapt."
         )
     # The class of a bare stack leaves the prefix out, as its files do.
-    bare = all(name.startswith(layout.prefix) for name in written_names(layout, plain))
+    theirs = (part for name in plain.state_dict() for part in place(names, name).theirs)
+    bare = all(part.startswith(layout.prefix) for part in theirs)
     prefix = layout.prefix if bare else ""
     found: dict[str, Pair] = {}
     for name, (layer, rows, _) in places.items():
