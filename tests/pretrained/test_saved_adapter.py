@@ -108,7 +108,7 @@ def test_adapters_of_unlike_strength_meet_in_one_layer(tmp_path):
 
 def test_a_base_of_our_own(tmp_path):
     """Its folder does not say a format: the only one that fits is taken, or the caller's."""
-    model = family.llama(97, dim=16, depth=2, heads=2)
+    model = family.llama(97, dim=16, depth=2, heads=2, qk_norm=True)
     family.save_pretrained(model, tmp_path / "base")
     add_lora(model, 2)
     family.save_adapter(learn(model), tmp_path / "adapter", tmp_path / "base")
