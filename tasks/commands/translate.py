@@ -12,7 +12,7 @@ import torch
 
 from tasks.checkpoints import load_checkpoint
 from tasks.commands.sentences import given_or_read
-from tasks.data.translation import most_new_tokens
+from tasks.data.translation import most_new_tokens, sources
 from tasks.errors import UserError, at_least
 
 
@@ -37,7 +37,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         if not sentence.strip():
             print(flush=True)
             continue
-        ids = torch.tensor([[*source.encode(sentence), source.eos_id]])
+        ids = torch.tensor(sources(source, [sentence]))
         if ids.shape[1] > longest:
             raise UserError(
                 f"a sentence of {ids.shape[1]} tokens does not fit the model's max_tokens={longest}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tasks.errors import UserError, at_least
 
 log = logging.getLogger(__name__)
 Batch = dict[str, Any]
+Example = tuple[list[int], list[int], tuple[str, str], int]
+"""Ids of a source, with what stands around it, and of a target; their texts; their line."""
 
 
 class TranslationData(FamilyData):
@@ -133,16 +136,15 @@ class TranslationData(FamilyData):
         self.setup("tokenizers")
         assert self.source_tokenizer is not None and self.target_tokenizer is not None
         pairs = self.pairs(split)
-        source = self.source_tokenizer.encode_batch([pair[0] for pair in pairs])
+        source = sources(self.source_tokenizer, [pair[0] for pair in pairs])
         target = self.target_tokenizer.encode_batch([pair[1] for pair in pairs])
         examples = list(zip(source, target, pairs, range(len(pairs)), strict=True))
         if split == "train":
-            kept = [e for e in examples if max(len(e[0]), len(e[1])) < self.max_tokens]
+            kept = [example for example in examples if length(example) <= self.max_tokens]
             if not kept:
-                least = 1 + min(max(len(e[0]), len(e[1])) for e in examples)
                 raise UserError(
                     f"data.max_tokens={self.max_tokens} leaves none of {len(pairs)} training "
-                    f"pairs: the shortest needs {least}."
+                    f"pairs: the shortest needs {min(map(length, examples))}."
                 )
             if len(kept) < len(examples):
                 log.warning(
@@ -152,9 +154,12 @@ class TranslationData(FamilyData):
                     self.max_tokens,
                 )
             examples = kept
-        lengths = [max(len(e[0]), len(e[1])) + 1 for e in examples]
         sampler = TokenBatches(
-            lengths, self.tokens_per_batch, split == "train", self.order_seed, self.place
+            list(map(length, examples)),
+            self.tokens_per_batch,
+            split == "train",
+            self.order_seed,
+            self.place,
         )
         return DataLoader(
             examples,  # type: ignore[arg-type]
@@ -167,21 +172,34 @@ class TranslationData(FamilyData):
         )
 
 
+def sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts as a model reads them: with what its tokenizer puts around each, where ``<eos>`` is
+    part of that (BART, NLLB), or with ``<eos>`` behind."""
+    if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
+        return tokenizer.encode_batch(texts, special_tokens=True)
+    assert tokenizer.eos_id is not None
+    return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+
+
+def length(example: Example) -> int:
+    """Tokens of the longer side, ends included."""
+    return max(len(example[0]), len(example[1]) + 1)
+
+
 def collate(
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
-    examples: list[tuple[list[int], list[int], tuple[str, str], int]],
+    examples: list[Example],
     start_id: int | None = None,
 ) -> Batch:
     """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` the raw texts, their lines.
 
-    The source ends with ``<eos>``; the target as fed to the decoder begins with ``<bos>``, or what
-    ``start_id`` says; labels are the target shifted by one, ending with ``<eos>``, ``IGNORE`` at
-    padding.
+    The target as fed to the decoder begins with ``<bos>``, or what ``start_id`` says; labels are the
+    target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
     """
     pad, eos = target_tokenizer.pad_id, target_tokenizer.eos_id
     start = target_tokenizer.bos_id if start_id is None else start_id
-    source = pad_rows([[*e[0], source_tokenizer.eos_id] for e in examples], -1)
+    source = pad_rows([e[0] for e in examples], -1)
     mask = source >= 0
     labels = pad_rows([[*e[1], eos] for e in examples], IGNORE)
     return {

@@ -65,6 +65,12 @@ def test_impossible_configs_are_refused_in_one_sentence(fields, words):
     assert "\n" not in str(error.value)
 
 
+def test_only_relative_positions_have_no_longest_text():
+    for position in ("none", "sinusoidal", "timing", "learned", "rotary", "alibi"):
+        assert TransformerConfig(position=position, max_tokens=9).longest == 9
+    assert TransformerConfig(position="relative", max_tokens=9).longest == math.inf
+
+
 COUNTS = [
     "dim", "depth", "heads", "kv_heads", "head_dim", "ffn_dim", "context_dim", "max_tokens", "window",
     "rotary_axes", "rotary_dim", "relative_buckets", "relative_max_distance", "experts",

@@ -28,6 +28,18 @@ def test_the_score_of_a_beam_is_that_of_its_tokens_read_anew(position):
         torch.testing.assert_close(scores[row], total / tokens.shape[1])
 
 
+@torch.no_grad()
+def test_only_relative_positions_go_on_for_ever():
+    ids = torch.randint(0, 31, (2, 6))
+    sizes = {"dim": 16, "depth": 1, "heads": 2, "max_tokens": 8}
+    model = family.gpt_nano(31, position="relative", **sizes).eval()
+    assert model.generate(ids, max_new_tokens=20, beams=2).shape == (2, 20)
+    whole = torch.cat([ids, model.generate(ids, max_new_tokens=20)], 1)
+    assert torch.equal(model(whole)[:, 5:-1].argmax(-1), whole[:, 6:])
+    with pytest.raises(ValueError, match="6 tokens and 3 new ones do not fit the context of 8"):
+        family.gpt_nano(31, **sizes).eval().generate(ids, max_new_tokens=3)
+
+
 def test_beams_find_no_worse_than_greedy():
     torch.manual_seed(1)
     model = family.gpt_nano(31, dim=16, depth=2, heads=2, max_tokens=24).eval()

@@ -258,7 +258,7 @@ def their_encoder(ours: AudioEmbedding, table: torch.Tensor) -> nn.Module:
     return encoder
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+@pytest.mark.parametrize("position", ["learned", "timing"])
 def test_embedding_is_whisper(position):
     ours = embedding(position)
     encoder = their_encoder(ours, ours.position(torch.arange(20)).detach())
@@ -286,7 +286,7 @@ def gradients(module: nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in module.parameters()]
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("position", ["learned", "timing", "none"])
 def test_padding_changes_nothing(position):
     """Neither tokens nor gradients, whatever the padded frames hold, for odd lengths and even."""
     ours, alone = embedding(position), embedding(position)

@@ -82,6 +82,22 @@ def randomise(model: nn.Module, keep: tuple[str, ...] = (), seed: int = 0) -> No
             parameter.copy_(noise * spread + norm)
 
 
+def enliven(theirs: Any) -> None:
+    """Change the weights of an encoder-decoder of BART's kind, drawn at random, so that many tokens
+    follow each other: else one follows itself for ever."""
+    scaled = getattr(theirs.config, "scale_embedding", False)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "decoder.embed_positions" in name:
+                parameter.mul_(5)
+            elif "shared" in name or "embed_tokens" in name:
+                parameter.mul_(0.1 if scaled else 0.3)
+            elif parameter.dim() == 2 and "embed_positions" not in name:
+                parameter.mul_(3)
+
+
 def pair(case: Case, dtype: torch.dtype) -> tuple[Any, Any]:
     """Ours, read from theirs, and theirs; both in eval mode."""
     torch.manual_seed(0)

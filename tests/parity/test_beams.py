@@ -14,7 +14,7 @@ from family.generation import TokenRules
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("transformers")
 from cases import seq2seq, speech
-from harness import randomise
+from harness import enliven, randomise
 
 PAD, LANGUAGE, NEW = 1, 7, 20
 
@@ -23,17 +23,7 @@ def pair(build):
     """Ours and theirs in float64, so drawn that many tokens follow each other."""
     theirs = build(pad_token_id=PAD, bos_token_id=0).eval()
     randomise(theirs, keep=("encoder.embed_positions",))
-    scaled = getattr(theirs.config, "scale_embedding", False)
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif "decoder.embed_positions" in name:
-                parameter.mul_(5)
-            elif "shared" in name or "embed_tokens" in name:
-                parameter.mul_(0.1 if scaled else 0.3)
-            elif parameter.dim() == 2:
-                parameter.mul_(3)
+    enliven(theirs)
     return family.from_pretrained(theirs.double()), theirs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,6 +161,9 @@ def test_positions_of_m2m100_count_from_the_number_of_its_padding(tmp_path):
         )
     family.save_pretrained(ours, tmp_path / "ours", format="m2m_100")
     assert config_of(tmp_path / "ours")["pad_token_id"] == 4
+    ours.tokenizer = SimpleNamespace(bos_id=0, eos_id=2, pad_id=1)
+    with pytest.raises(ValueError, match="first_position=5 .*padding is 4, not 1"):
+        family.save_pretrained(ours, tmp_path / "other", format="m2m_100")
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import family
 from family.inputs.tokenizer import Tokenizer as Ours
 from family.pretrained.text import read_tokenizer, save_tokenizer
+from tasks import Translation, TranslationData
+from tasks.cli import main
+from tasks.data.translation import most_new_tokens, sources
+from tasks.published import published_assets
 
-transformers = pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+pytest.importorskip("transformers")
+import transformers
+from harness import enliven, randomise
 
 TEXTS = ["Hello there, my friend.", "Bonjour mon ami, ça va ?", "hello world"]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -121,6 +131,72 @@ def test_written_again(tmp_path, name):
     assert [again(text)["input_ids"] for text in TEXTS] == [theirs(t)["input_ids"] for t in TEXTS]
     check(read_tokenizer(tmp_path / "ours"), theirs, language)
     check(Ours.from_json(model.tokenizer.to_json()), theirs, language)
+
+
+SIZES = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}  # fmt: skip
+
+
+def test_what_stands_around_a_source():
+    """Theirs, or of a tokenizer that puts nothing there the end of a text."""
+    for build, _ in KINDS.values():
+        theirs = build()
+        ours = Ours(theirs.backend_tokenizer, eos=theirs.eos_token)
+        assert sources(ours, TEXTS) == theirs(TEXTS)["input_ids"]
+        ours.inner.post_processor = processors.ByteLevel()
+        assert sources(ours, TEXTS) == [[*ours.encode(text), ours.eos_id] for text in TEXTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bart", "Bart"), ("mbart50", "MBart"), ("nllb", "M2M100")]
+)
+def test_translate_puts_around_a_sentence_what_their_tokenizer_puts(tmp_path, capsys, name, kind):
+    tokenizer = KINDS[name][0]()
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer), max_position_embeddings=64, forced_eos_token_id=None, **SIZES
+    )
+    theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
+    randomise(theirs)
+    enliven(theirs)
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    main(["translate", str(tmp_path), TEXTS[0]])
+    inputs = tokenizer(TEXTS[0], return_tensors="pt")
+    new = most_new_tokens(inputs.input_ids.shape[1], 64)
+    ids = theirs.generate(**inputs, num_beams=4, max_new_tokens=new, early_stopping=True)
+    expected = tokenizer.decode(ids[0], skip_special_tokens=True)
+    assert capsys.readouterr().out.rstrip("\n") == expected
+    assert len(set(ids[0].tolist())) > 3
+
+
+def test_t5_translates_a_sentence_longer_than_its_config_says(tmp_path, capsys):
+    tokenizer = bart()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2
+    )
+    theirs = transformers.T5ForConditionalGeneration(config)
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text()) | {"n_positions": 512}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    sentence = " ".join(["hello"] * 700)
+    assert len(tokenizer(sentence).input_ids) > 700
+    main(["translate", str(tmp_path), sentence, "--beams=1"])
+    assert capsys.readouterr().out.endswith("\n")
+    given = TranslationData()
+
+    class Task(Translation):
+        data = given
+
+    task, model = Task(), family.from_pretrained(tmp_path)
+    task.model = model
+    given.use_assets(published_assets(model, "source"))
+    source = torch.tensor([tokenizer(sentence).input_ids])
+    batch = {"source": source, "source_mask": torch.ones_like(source).bool()}
+    assert len(task.translate(batch, beams=1)) == 1
 
 
 def test_bart_without_a_whole_tokenizer(tmp_path):

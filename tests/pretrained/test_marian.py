@@ -58,7 +58,9 @@ def test_two_vocabularies(tmp_path):
     assert ours.target_vocab_size == 103
     assert ours.target_embedding.tokens.weight is ours.head.weight
     family.save_pretrained(ours, tmp_path / "ours", format="marian")
-    assert config_of(tmp_path / "ours")["share_encoder_decoder_embeddings"] is False
+    config = config_of(tmp_path / "ours")
+    assert config["share_encoder_decoder_embeddings"] is False
+    assert config["eos_token_id"] is config["forced_eos_token_id"] is None
     assert "model.shared.weight" not in weights_of(tmp_path / "ours")
 
 

@@ -17,8 +17,11 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def written(model: Seq2Seq, config: dict[str, Any]) -> dict[str, Any]:
+    tokens = token_ids(model)
     return {
-        **token_ids(model),
+        **tokens,
+        # By default theirs ends what is cut with token 0, whatever that is.
+        "forced_eos_token_id": tokens["eos_token_id"],
         "pad_token_id": model.forbidden_id,
         "decoder_vocab_size": model.target_vocab_size or model.vocab_size,
         "share_encoder_decoder_embeddings": model.target_vocab_size is None,
