@@ -34,7 +34,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     the type of layers (quantisation). What runs on a GPU goes on as before.
     """
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention) and module.attend is attend:
             module.attend = attend_few
     if mkl_is_slow():
         for module in model.modules():
@@ -51,8 +51,9 @@ def restore(model: nn.Module) -> nn.Module:
         if type(module) is Linear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
         elif isinstance(module, Attention):
-            for name in ("linear", "attend"):
-                module.__dict__.pop(name, None)
+            for name, ours in (("linear", linear), ("attend", attend_few)):
+                if module.__dict__.get(name) is ours:
+                    delattr(module, name)
     return model
 
 

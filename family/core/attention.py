@@ -28,6 +28,8 @@ def attend(
 ) -> Tensor:
     """``softmax(scale * queries keys^T) values``, ``(batch, heads, tokens, head_dim)``, of keys and values
     maybe fewer heads; zero where nothing is allowed."""
+    if allowed.tiles is not None:
+        raise ValueError("tiles of scores are for the kernel that asked for them.")
     if cap is not None:
         return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
     attended = F.scaled_dot_product_attention(
@@ -133,11 +135,13 @@ class Attention(nn.Module):
             if self.config.position == "rotary":
                 if shared.rotary is None:
                     raise ValueError(
-                        "position='rotary': a Transformer, or you, must give shared.rotary."
+                        "position='rotary' needs shared.rotary, as a Transformer gives."
                     )
                 queries = apply_rotary(queries, shared.rotary)
                 keys = apply_rotary(keys, shared.rotary)
             if state is not None:
+                if shared.allowed is None:
+                    raise ValueError("a state needs shared.allowed, as a Transformer gives.")
                 keys, values = state.append(keys, values)
             allowed = shared.allowed or allow_own(self.config, shared, x)
         dropout = self.dropout if self.training else 0.0

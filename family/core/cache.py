@@ -14,21 +14,19 @@ class Progress:
 
     def __init__(self, capacity: int, branches: int, device: torch.device) -> None:
         self.capacity, self.branches, self.length = capacity, branches, 0
+        self.static = False  # in a compiled step: shapes and columns do not depend on the length
         self.filled = torch.zeros((), dtype=torch.long, device=device)
 
     @property
     def column(self) -> Tensor | int:
         """The column to be written next; a tensor in a compiled step, so that none recompiles."""
-        return self.filled if torch.compiler.is_compiling() else self.length
+        return self.filled if self.static else self.length
 
 
 class KeyValues:
-    """Keys and values of one layer, ``(batch, kv_heads, size, head_dim)``.
-
-    Under a window that is less than the capacity, ``size`` columns are a ring: a new column takes the
-    place of one that no later token sees. Branches share all columns; the :class:`Cache` knows which
-    of them each one sees.
-    """
+    """Keys and values of one layer, ``(batch, kv_heads, size, head_dim)``. Under a window that is less than
+    the capacity they are a ring: a new column takes the place of one that no later token sees. Branches
+    share all columns; the :class:`Cache` knows which of them each one sees."""
 
     def __init__(
         self, like: Tensor, shape: tuple[int, int, int], window: int | None, progress: Progress
@@ -44,9 +42,10 @@ class KeyValues:
         """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
         attend to, in the columns that :meth:`columns` tells.
 
-        Compiled, that is the whole buffer, so that shapes stay the same at each step.
+        In a compiled step, that is the whole buffer, so that shapes stay the same.
         """
         start, tokens = self.progress.column, keys.shape[2]
+        keys, values = keys.to(self.keys.dtype), values.to(self.values.dtype)  # under autocast
         if isinstance(start, Tensor):
             places = (start + torch.arange(tokens, device=keys.device)) % self.size
             self.keys.index_copy_(2, places, keys)
@@ -92,12 +91,9 @@ class Projected:
 
 
 class BlockState(NamedTuple):
-    """What one block remembers, of its mixer and of its cross-attention.
-
-    A mixer's own state is any object; where it is not :class:`KeyValues`, ``branch(count)`` tells it
-    that each row goes on in so many ways, and ``follow(parents)``, ``(batch, branches)``, from which of
-    them each does.
-    """
+    """What one block remembers, of its mixer and of its cross-attention. A mixer's may be any object whose
+    ``branch(count)`` lets each row go on in so many ways, and ``follow(parents)``, ``(batch, branches)``,
+    says from which of them each does."""
 
     mixer: Any
     context: Projected
@@ -125,8 +121,8 @@ class Cache:
 
     @property
     def fresh(self) -> bool:
-        """Whether nothing has been read yet, in code that is not compiled."""
-        return not torch.compiler.is_compiling() and self.progress.length == 0
+        """Whether nothing has been read yet."""
+        return not self.progress.static and self.progress.length == 0
 
     def pad(self, mask: Tensor) -> None:
         """Say which columns of the prompt ``(batch, tokens)`` are tokens, before it is written."""

@@ -21,6 +21,7 @@ SCALING = "rotary_scaling"
 WHOLE = (
     *("dim", "depth", "final_norm", "causal", "context_dim", "condition_dim", "max_tokens"),
     *("rotary_axes", "drop_path", "init_std", "activation_checkpointing", "layers"),
+    *("relative_buckets", "relative_max_distance"),
 )
 """Fields of the whole stack: all others may differ from layer to layer."""
 
@@ -195,7 +196,7 @@ class TransformerConfig:
                 f"norm_order='pre' or 'sandwich', not {self.norm_order!r}."
             )
         count = self.experts_per_token
-        if count > self.experts:
+        if count > self.experts and self.feedforward == "experts":
             raise ValueError(f"experts_per_token={count} is over experts={self.experts}.")
 
     def _check_positions(self) -> None:

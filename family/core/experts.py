@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ class Experts(nn.Module):
     """``sum over the chosen experts of weight * expert(x)`` (Shazeer et al. 2017; Mixtral, Jiang et al.
     2024, section 2.1), and of the shared ones, through which every token goes.
 
-    Tokens are grouped by expert, so that each computes its own in one product; no token is dropped.
-    ``routing`` holds what was decided in the last forward pass of training, for :func:`balance_loss`.
+    Tokens are grouped by expert, each of which computes its own in one product; none is dropped.
+    ``routing`` is what the last forward pass of training decided, for the loss that evens it out.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -46,13 +46,19 @@ class Experts(nn.Module):
         weights, chosen = probabilities.topk(self.count, dim=-1)
         if self.normalize:
             weights = weights / weights.sum(-1, keepdim=True)
-        if self.training:
-            self.routing = Routing(probabilities, chosen)
+        self.routing = Routing(probabilities, chosen) if self.training else None
         mixed = self._mix(*(t.flatten(0, -2) for t in (x, chosen, weights))).view_as(x)
         return mixed if self.shared is None else mixed + self.shared(x)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "routing": None}  # copies and files hold no graph
+
     def _mix(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """``(tokens, dim)`` through ``chosen (tokens, count)`` experts, with their weights."""
+        if torch.compiler.is_compiling():  # shapes must not depend on what is chosen: all of them
+            each = torch.stack([expert(x) for expert in self.experts], dim=1)
+            shares = weights.new_zeros(len(x), len(self.experts)).scatter(1, chosen, weights)
+            return (each * shares[..., None].to(x.dtype)).sum(1)
         order = chosen.flatten().argsort(stable=True)
         sizes = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         tokens = order // self.count

@@ -62,5 +62,5 @@ def initialise(module: nn.Module, std: float | None = 0.02, *, scaled: bool = Fa
             init_linear(branch.modulation, 0.0)
         if scaled and std is not None:
             for name, layer in branch.sublayer.named_modules():  # type: ignore[union-attr]
-                if name.rpartition(".")[2] in ("out", "down"):
+                if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in ("out", "down"):
                     nn.init.normal_(layer.weight, std=std / math.sqrt(len(branches)))

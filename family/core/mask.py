@@ -42,7 +42,7 @@ class Shared(NamedTuple):
     context: Tensor | None = None
     """``(batch, keys, context_dim)`` for cross-attention."""
     context_mask: Tensor | None = None
-    """As ``mask``, for cross-attention."""
+    """``(batch, keys)``, or as ``mask`` of three or four dimensions, for cross-attention."""
     query_position: Tensor | None = None
     """``(batch, tokens, dim)``, added to the input of queries and of keys, but not of values (DETR)."""
     context_position: Tensor | None = None
@@ -83,7 +83,7 @@ def allow(
 def allow_context(shared: Shared, dtype: torch.dtype) -> Allowed:
     """What queries may attend to in the context."""
     mask = shared.context_mask
-    return allow(None if mask is None else expand_mask(mask, mask.shape[0]), None, dtype)
+    return allow(mask if mask is None else expand_mask(mask, mask.shape[0]), None, dtype)
 
 
 def allow_own(
@@ -121,7 +121,7 @@ def allow_own(
         same = shared.documents.unsqueeze(-1) == shared.documents.unsqueeze(-2)
         mask = same[:, None] if mask is None else mask & same[:, None]
     # Of a cache's columns, a last query alone sees all that its layer kept.
-    alone = columns is not None and queries == 1 and not torch.compiler.is_compiling()
+    alone = cache is not None and columns is not None and queries == 1 and not cache.progress.static
     if (config.causal and not alone) or window is not None:
         seen = within(config.causal, window, x, cache, columns)[None, None]
         mask = seen if mask is None else mask & seen
@@ -150,11 +150,9 @@ def within(
 
 def expand_mask(mask: Tensor | None, batch: int) -> Tensor | None:
     """A mask of any accepted shape, made to broadcast with ``(batch, heads, queries, keys)``."""
-    if mask is None:
-        return mask
-    if mask.dtype != torch.bool:
+    if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}.")
-    if mask.dim() == 4:
+    if mask is None or mask.dim() == 4:
         return mask
     if mask.dim() == 3:
         return mask[:, None]

@@ -43,18 +43,14 @@ class AlibiBias(nn.Module):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
-        self.register_buffer("slopes", alibi_slopes(heads), persistent=False)
+        # A geometric sequence; between powers of two, every other one of the next sequence.
+        power = 2 ** math.floor(math.log2(heads))
+        slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+        slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
+        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
         self.slopes: Tensor
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions ``(..., queries)`` and ``(..., keys)`` to a bias ``(..., heads, queries, keys)``."""
         distance = (keys.unsqueeze(-2) - queries.unsqueeze(-1)).abs()
         return -distance.unsqueeze(-3) * self.slopes[:, None, None]
-
-
-def alibi_slopes(heads: int) -> Tensor:
-    """A geometric sequence of slopes; between powers of two, every other one of the next sequence."""
-    power = 2 ** math.floor(math.log2(heads))
-    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
-    return torch.tensor(slopes)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from family.core.attention import Attention
 from family.core.block import Block
-from family.core.cache import Cache, Progress
+from family.core.cache import Cache, KeyValues, Progress
 from family.core.config import TransformerConfig
 from family.core.init import initialise, make_norm
 from family.core.mask import Shared, allow_context, allow_own
@@ -40,35 +41,26 @@ class Transformer(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
             self.norm = make_norm(config)
-        turning: list[tuple[Any, ...] | None] = []
+        kinds: list[tuple[Any, ...]] = []  # layers of one kind are told the same
         for c in self.configs:
-            arguments = c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling
-            turning.append(arguments if c.position == "rotary" else None)
-        tables = [found for found in dict.fromkeys(turning) if found is not None]
-        self.rotaries = nn.ModuleList(Rotary(*found) for found in tables)
+            table = c.rotary_dim, c.rotary_base, c.rotary_axes, c.rotary_scaling
+            told = c.position, c.window, c.mixer, c.head_dim, c.attention_dropout > 0
+            kinds.append((table if c.position == "rotary" else None, *told))
+        tables = [table for table in dict.fromkeys(kind[0] for kind in kinds) if table is not None]
+        self.rotaries = nn.ModuleList(Rotary(*table) for table in tables)
         self.bias: nn.Module | None = None
         if config.position == "relative":
             sizes = config.heads, config.relative_buckets, config.relative_max_distance
             self.bias = RelativeBias(*sizes, bidirectional=not config.causal)
         elif config.position == "alibi":
             self.bias = AlibiBias(config.heads)
-        # Layers that are told the same: of one window, rotary table, mixer, and with or without position.
-        kinds = [
-            (
-                layer.window,
-                None if found is None else tables.index(found),
-                layer.mixer,
-                layer.position,
-            )
-            for layer, found in zip(self.configs, turning, strict=True)
-        ]
         self.first_alike = [kinds.index(kind) for kind in kinds]
-        self.table_of = {i: kinds[i][1] for i in self.first_alike}
+        firsts = {i: kinds[i][0] for i in self.first_alike}
+        self.table_of = {i: None if t is None else tables.index(t) for i, t in firsts.items()}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as GPT-2 does (normal, of pre-norm branches the ends scaled by depth) or as 2017
-        (Xavier)."""
+        """Begin as GPT-2 does (normal, of pre-norm branches the ends scaled), or as 2017 (Xavier)."""
         initialise(self, self.config.init_std, scaled=self.config.norm_order == "pre")
 
     def forward(
@@ -122,7 +114,7 @@ class Transformer(nn.Module):
     ) -> Iterator[Callable[..., Tensor]]:
         """The blocks one by one, for a member that does something between them: ``x = step(x)``.
 
-        A step takes changes of the shared fields too: ``step(x, query_position=...)``. Masks and
+        A step takes another ``query_position``, ``context_position`` or ``condition`` too. Masks and
         rotary tables are made once for all layers that agree, and checkpointing holds.
 
         Args:
@@ -136,6 +128,8 @@ class Transformer(nn.Module):
 
     def _step(self, block: Any, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:
         if changes:
+            if changes.keys() - {"query_position", "context_position", "condition"}:
+                raise ValueError(f"a step cannot change {', '.join(changes)}: give it to walk.")
             shared = shared._replace(**changes)
         if self.config.activation_checkpointing and self.training:
             return checkpoint(block, x, shared, state, use_reentrant=False)
@@ -145,8 +139,10 @@ class Transformer(nn.Module):
         self, x: Tensor, shared: Shared, positions: Tensor | None, cache: Cache | None
     ) -> dict[int, Shared]:
         """What layers are told, by the first of those that are told the same."""
-        if cache is not None and shared.documents is not None:
-            raise ValueError("documents packed into a row cannot be decoded with a cache.")
+        if cache is not None and (shared.documents is not None or shared.mask is not None):
+            raise ValueError("a cache knows its own padding, by pad(), and no documents: no mask.")
+        if shared.documents is not None and any(table.limit for table in self.rotaries):
+            raise ValueError("longrope counts the tokens of a row: it cannot pack documents.")
         if shared.context is not None or shared.context_mask is not None:
             shared = shared._replace(context_allowed=allow_context(shared, x.dtype))
         positions = self._positions(x, shared, positions, cache)
@@ -160,10 +156,11 @@ class Transformer(nn.Module):
                 own = own._replace(rotary=rotary[table])
             if self.bias is not None and config.position != "none":
                 keys = positions
-                if cache is not None and state is not None:
+                if cache is not None and isinstance(state, KeyValues):
                     keys = cache.positions(state.columns(x.shape[1]))
-                own = own._replace(bias=self.bias(positions, keys).to(x.dtype))
-            if config.mixer == "attention":
+                bias = self.bias(positions, keys).to(x.dtype)
+                own = own._replace(bias=bias if own.bias is None else bias + own.bias)
+            if isinstance(self.blocks[first].self_attention.sublayer, Attention):  # type: ignore[union-attr]
                 own = own._replace(allowed=self.allow(config, own, x, cache, state))
             told[first] = own
         return told

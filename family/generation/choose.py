@@ -24,9 +24,12 @@ def search_or_sample(
     """Beam search with several beams, or else :func:`~family.generation.generate`.
 
     Raises:
-        ValueError: several beams and a sampling, as a search draws nothing.
+        ValueError: several beams and a sampling, as a search draws nothing; less than one beam.
     """
+    if beams < 1:
+        raise ValueError(f"beams={beams} must be at least 1.")
     if beams > 1:
+        options.pop("generator", None)  # nothing is drawn
         if sampling != Sampling():
             raise ValueError(f"beams={beams} search and draw nothing: they go without a sampling.")
         return beam_search(model, inputs, beams=beams, length_penalty=length_penalty, **options)[0]

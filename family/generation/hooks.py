@@ -37,5 +37,5 @@ class TokenRules:
             return logits
         banned = [*self.suppressed, *(self.suppressed_first if place == 0 else ())]
         if banned:
-            logits = logits.index_fill(-1, logits.new_tensor(banned).long(), -math.inf)
+            logits = logits.index_fill(-1, torch.tensor(banned, device=logits.device), -math.inf)
         return logits

@@ -73,7 +73,11 @@ class AttentionPooling(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         config = config.replace(
-            context_dim=config.dim, norm_order="pre", layer_scale=None, qk_norm=None
+            context_dim=config.dim,
+            norm_order="pre",
+            layer_scale=None,
+            qk_norm=None,
+            condition_dim=None,
         )
         self.query = nn.Parameter(torch.empty(config.dim))
         self.attention = Attention(config, cross=True)

@@ -183,7 +183,7 @@ class EncoderDecoder(nn.Module):
         if max_new_tokens is None:
             room = self.longest_target - (1 if prompt is None else prompt.shape[-1]) + 1
             max_new_tokens = int(max(1, min(256, room)))
-        options.update(max_new_tokens=max_new_tokens, hook=hook)
+        options.update(max_new_tokens=max_new_tokens, hook=hook, prompt=prompt)
         inputs = (source, source_mask) if prompt is None else (source, source_mask, prompt)
         return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
 

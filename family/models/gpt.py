@@ -42,8 +42,11 @@ class GPT(nn.Module):
         logit_cap: float | None = None,
     ) -> None:
         super().__init__()
-        if not config.causal:
-            raise ValueError("GPT predicts the next token: its config needs causal=True.")
+        if not config.causal or config.cross_attention or config.condition_dim is not None:
+            raise ValueError(
+                "GPT predicts the next token from those before alone: its config needs causal=True, "
+                "cross_attention=False and no condition_dim."
+            )
         self.config, self.vocab_size, self.tie_embeddings = config, vocab_size, tie_embeddings
         self.embedding = TextEmbedding(vocab_size, config, scale_embeddings, rounded=True)
         self.transformer = Transformer(config)
@@ -141,6 +144,8 @@ class GPT(nn.Module):
         The cache then always has the size of the context, so that only another number of rows
         compiles anew. Layers that are exchanged later on are not noticed.
         """
+        if self.compiled:
+            return
         self.compiled = True
         self._step = compile_step(self._step)  # type: ignore[method-assign]
 
@@ -157,9 +162,17 @@ class GPT(nn.Module):
         if tokens.dim() == 2:
             logits = self.logits(self.features(tokens, cache=cache))
         else:
+            cache.progress.static = self.compiled
             logits = self._step(tokens, cache)
+            cache.progress.static = False
         cache.advance(tokens[0].numel())
         return logits
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files begin uncompiled: a compiled step is bound to its own model."""
+        state = self.__dict__.copy()
+        state.pop("_step", None)
+        return {**state, "compiled": False}
 
     def _read_anew(self, input_ids: Tensor, cache: Cache) -> Tensor:
         """All that was read so far, by frequencies that have changed for some row."""

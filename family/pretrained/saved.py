@@ -74,6 +74,11 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
     files, prepared = (CONFIG, SINGLE), None
     if format is None:
+        if type(model).__name__ not in family.__all__:
+            raise ValueError(
+                f"a {type(model).__name__} is no member of the package: our own layout could not be read "
+                "again. Give a format."
+            )
         config, state = our_config(model), our_state(model)
     else:
         layout = as_format(format, sentence.NAME)

@@ -56,6 +56,13 @@ def save_adapter(
     target, layers = new_folder(folder), dict(adapted(model))
     if not layers:
         raise ValueError("the model has no LoRA layers: add_lora(model, rank) first.")
+    for name in layers:
+        whole = name.rpartition(".")[0]
+        if ".experts." in name and name.endswith(".up") and f"{whole}.down" not in layers:
+            raise ValueError(
+                f"peft leaves out the adapters of {name} where {whole}.down has none: add *.down to "
+                "the targets."
+            )
     plain = unadapted(model)
     layout = format_of(plain, base, format)
     config, names = to_config(layout, plain), layout.loaded(plain)
