@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from family import Transformer, TransformerConfig, record_attention, tiles
+from family.accelerate import accelerate, restore
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -91,6 +92,17 @@ def test_maps_are_recorded_all_the_same() -> None:
         stack(x)
     for name, maps in plain.items():
         torch.testing.assert_close(tiled[name], maps)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_acceleration_leaves_tiles_alone() -> None:
+    config = TransformerConfig(dim=64, depth=1, heads=4, causal=True, window=70)
+    stack = Transformer(config).to(DEVICE).eval()
+    x = torch.randn(1, 300, 64, device=DEVICE)
+    with torch.no_grad():
+        expected = stack(x)
+        tiles.use_tiles(stack)
+        torch.testing.assert_close(restore(accelerate(stack))(x), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_tiles_cannot_say_stays_a_mask() -> None:

@@ -30,7 +30,10 @@ ROTARY = {"position": "rotary", "dim": 64, "heads": 4}
         ({"parallel": True, "cross_attention": True}, "parallel=True needs.*cross_attention"),
         ({"mixer": "atention"}, "mixer='atention' is unknown.*Did you mean 'attention'"),
         ({"feedforward": "expert"}, "feedforward='expert' is unknown.*Did you mean 'experts'"),
-        ({"experts": 2, "experts_per_token": 3}, "experts_per_token=3 is over experts=2"),
+        (
+            {"feedforward": "experts", "experts": 2, "experts_per_token": 3},
+            "experts_per_token=3 is over experts=2",
+        ),
         ({"condition_dim": 4, "norm_order": "post"}, "condition_dim=4 .* not 'post'"),
         ({"qk_norm": "rms"}, "qk_norm='rms' is unknown.*Did you mean 'rmsnorm'"),
         ({"depth": 1, "layers": ({}, {})}, "layers has 2 entries, over depth=1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -135,6 +137,16 @@ def test_half_precision_routes_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(torch.randn(2, 3, 16)).float().sum().backward()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_copies_hold_no_routing_and_a_compiled_step_breaks_nowhere():
+    torch._dynamo.reset()
+    stack = Transformer(CONFIG)
+    x = torch.randn(2, 7, 16)
+    expected = stack(x)
+    assert copy.deepcopy(stack).blocks[0].feedforward.sublayer.routing is None
+    compiled = torch.compile(stack, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), expected)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy as copying
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,10 @@ class Decayed:
         self.sum = self.sum.gather(1, parents[..., None].expand_as(self.sum))
 
 
+class Mine(Attention):
+    """A user's own."""
+
+
 class Doubled(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -87,7 +93,7 @@ def _importable(monkeypatch):
 
 
 class FakeModule:
-    DecayingMean, Doubled, NoModule = DecayingMean, Doubled, dict
+    DecayingMean, Doubled, Mine = DecayingMean, Doubled, Mine
 
 
 LAYERS = {
@@ -376,7 +382,7 @@ def test_documents_in_a_row_do_not_see_each_other(position, window):
     documents = torch.tensor([[3] * 5 + [7] * 8])
     packed = model(torch.cat([first, second], 1), documents=documents)
     torch.testing.assert_close(packed, torch.cat([model(first), model(second)], 1))
-    with pytest.raises(ValueError, match="documents packed into a row cannot be decoded"):
+    with pytest.raises(ValueError, match="a cache knows its own padding"):
         model.features(first, cache=model.transformer.new_cache(1, 9), documents=documents[:, :5])
 
 
@@ -431,6 +437,43 @@ def test_walking_a_stack_is_running_it():
         told = stack._tell(x, Shared(context=context), None, None)[stack.first_alike[i]]
         expected = block(expected, told._replace(query_position=torch.full_like(x, float(i))))
     torch.testing.assert_close(moved, expected)
+
+
+def test_a_step_refuses_what_was_worked_out_before():
+    stack = Transformer(TransformerConfig(**SMALL))
+    x = torch.randn(1, 3, 16)
+    for step in stack.walk(x):
+        with pytest.raises(ValueError, match="a step cannot change mask"):
+            step(x, mask=torch.ones(1, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="a cache knows its own padding"):
+        stack(x, mask=torch.ones(1, 3, dtype=torch.bool), cache=stack.new_cache(1, 3))
+
+
+@torch.no_grad()
+def test_a_mixer_derived_from_attention_decodes():
+    model = family.GPT(
+        31, TransformerConfig(**SMALL, mixer=f"{HERE}Mine", position="rotary")
+    ).eval()
+    ids = torch.randint(0, 31, (2, 9))
+    step, cache = model.prefill(ids[:, :8], capacity=2)
+    torch.testing.assert_close(step, model(ids[:, :8])[:, -1])
+    torch.testing.assert_close(model.decode(ids[:, 8], cache), model(ids)[:, -1])
+
+
+@torch.no_grad()
+def test_rings_under_autocast():
+    config = TransformerConfig(**SMALL, position="rotary", layers=LAYERS["windows"])
+    model, ids = family.GPT(31, config).eval(), torch.randint(0, 31, (2, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.generate(ids, max_new_tokens=5).shape == (2, 5)
+        assert model.generate(ids, max_new_tokens=5, beams=3).shape == (2, 5)
+
+
+def test_copies_of_a_compiled_model_are_their_own():
+    model = family.gpt_nano(31, dim=16, depth=1, heads=2).eval()
+    model.compile_decoding()
+    copy = copying.deepcopy(model)
+    assert not copy.compiled and copy._step.__self__ is copy
 
 
 def test_rotary_must_be_given_to_a_block_by_itself():

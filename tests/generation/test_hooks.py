@@ -22,6 +22,13 @@ def test_what_comes_and_what_does_not():
     assert logits[0, 0].tolist() == [0, 1, 2, 3, 4]  # what was given stays
 
 
+def test_ids_are_exact_whatever_the_precision_of_logits():
+    for dtype in (torch.bfloat16, torch.float16):
+        logits = torch.zeros(1, 60_000, dtype=dtype)
+        ruled = TokenRules(suppressed=[50_257, 3_001])(logits, torch.empty(1, 0, dtype=torch.long))
+        assert ruled.isinf().nonzero()[:, 1].tolist() == [3_001, 50_257]
+
+
 def test_no_rules_change_nothing():
     logits = torch.randn(2, 5)
     assert torch.equal(TokenRules()(logits, torch.empty(2, 0, dtype=torch.long)), logits)

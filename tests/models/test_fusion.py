@@ -101,7 +101,7 @@ PIXELS, IDS, _, PIXEL_MASK = batch()
         (lambda: small(causal=True), "causal=False"),
         (lambda: small(cross_attention=True), "cross_attention=False"),
         (lambda: small(position="rotary"), "position='rotary' is not for words and patches"),
-        (lambda: small(pooler="gelu"), "pooler='gelu' is unknown"),
+        (lambda: small(pooler="gleu"), "pooler='gleu' is unknown"),
         (lambda: small()(PIXELS[:2], IDS), "2 pictures need as many texts, not 3"),
         (lambda: small(max_tokens=8)(PIXELS, IDS), "max_tokens=8"),
         (lambda: small()(PIXELS[..., :30], IDS), "does not divide into patches"),
