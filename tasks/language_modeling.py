@@ -19,7 +19,8 @@ class LanguageModeling(TokenTask):
     def configure_model(self) -> None:
         super().configure_model()
         context = getattr(self.data, "context", 0)
-        longest = getattr(getattr(self.model, "config", None), "longest", context)
+        config = getattr(self.model, "config", None)
+        longest = getattr(config, "longest", getattr(config, "max_tokens", context))
         if context > longest:
             raise UserError(
                 f"data.context={context} is more than the model's max_tokens={longest}: "
@@ -43,7 +44,8 @@ class LanguageModeling(TokenTask):
             return
         tokenizer = self.data.tokenizer
         start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
-        longest = getattr(getattr(self.model, "config", None), "longest", 256)
+        config = getattr(self.model, "config", None)
+        longest = getattr(config, "longest", getattr(config, "max_tokens", 256))
         count = min(200, longest - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)
         new = self.model.generate(start, max_new_tokens=count, sampling=sampling)

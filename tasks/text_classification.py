@@ -30,7 +30,8 @@ class TextClassification(ClassTask):
     def configure_model(self) -> None:
         super().configure_model()
         wanted = getattr(self.data, "max_tokens", 0)
-        longest = getattr(getattr(self.model, "config", None), "longest", wanted)
+        config = getattr(self.model, "config", None)
+        longest = getattr(config, "longest", getattr(config, "max_tokens", wanted))
         if wanted > longest:
             raise UserError(
                 f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import family
+from family.core.mask import Allowed, Shared
 from family.models.transplant import Entry, common_parts, differences, transplant
 from family.pretrained.resize import resize
 from tasks import ImageClassification
@@ -78,7 +79,7 @@ def test_a_vit_takes_the_blocks_of_a_gpt():
     assert names(entries, "fresh") == beside  # patches and head are its own
     x = theirs = torch.randn(2, 5, 16)
     for block in source.transformer.blocks:
-        theirs = block(theirs, causal=False)
+        theirs = block(theirs, Shared(allowed=Allowed()))  # both ways
     torch.testing.assert_close(target.transformer(x), source.transformer.norm(theirs))
 
 

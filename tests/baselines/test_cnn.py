@@ -88,7 +88,9 @@ def test_a_tower_of_clip(tmp_path):
     again = family.from_pretrained(str(tmp_path / "ours"))
     assert torch.equal(again.encode_image(pixels), model.encode_image(pixels))
     for name in ("clip", "siglip"):
-        with pytest.raises(ValueError, match=f"format='{name}' .* CLIP has no image.dim"):
+        with pytest.raises(
+            ValueError, match=f"format='{name}' has a field for image.dim, which this CLIP has not"
+        ):
             family.save_pretrained(model, tmp_path / name, name)
     with pytest.raises(ValueError, match="image='resnett18' is not a model of timm"):
         family.CLIP(20, "resnett18", stack)
