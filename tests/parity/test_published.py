@@ -42,7 +42,11 @@ CASES = [case for module in MODULES for case in module.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.member)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)],
+    ids=["float64", "float32"],
+)
 def test_equal(case, dtype):
     tolerance = 1e-9 if dtype == torch.float64 else case.float32
     for found in harness.compare(case, dtype):
