@@ -83,5 +83,7 @@ CASES = [
         prompt=("source",),
         next=following,
         keep=("encoder.embed_positions",),
+        float32=2e-5,
+        note="float32 gradients are 6e-6 off their float64 ones, those of the reference 4e-6",
     )
 ]
