@@ -35,7 +35,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         if isinstance(module, Attention) and module.attend is attend:
-            module.attend = attend_few
+            module.attend = attend_few  # type: ignore[assignment]
     if mkl_is_slow():
         for module in model.modules():
             if type(module) is nn.Linear:
@@ -58,18 +58,13 @@ def restore(model: nn.Module) -> nn.Module:
 
 
 def attend_few(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    allowed: Allowed,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    cap: float | None = None,
+    queries: Tensor, keys: Tensor, values: Tensor, allowed: Allowed, *options: Any
 ) -> Tensor:
-    """:func:`~family.core.attention.attend`, written out where scores are few."""
+    """:func:`~family.core.attention.attend`, with its further arguments, written out where scores are
+    few."""
     if not allowed.causal and few_scores(queries, keys):
-        return attend_eagerly(queries, keys, values, allowed, dropout, scale, cap)[0]
-    return attend(queries, keys, values, allowed, dropout, scale, cap)
+        return attend_eagerly(queries, keys, values, allowed, *options)[0]
+    return attend(queries, keys, values, allowed, *options)
 
 
 def few_scores(queries: Tensor, keys: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from family import Sampling
 from tasks.errors import UserError
+from tasks.lengths import longest_text
 from tasks.token_task import TokenTask
 
 
@@ -19,8 +20,7 @@ class LanguageModeling(TokenTask):
     def configure_model(self) -> None:
         super().configure_model()
         context = getattr(self.data, "context", 0)
-        config = getattr(self.model, "config", None)
-        longest = getattr(config, "longest", getattr(config, "max_tokens", context))
+        longest = longest_text(self.model)
         if context > longest:
             raise UserError(
                 f"data.context={context} is more than the model's max_tokens={longest}: "
@@ -44,8 +44,7 @@ class LanguageModeling(TokenTask):
             return
         tokenizer = self.data.tokenizer
         start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
-        config = getattr(self.model, "config", None)
-        longest = getattr(config, "longest", getattr(config, "max_tokens", 256))
+        longest = longest_text(self.model, 256)
         count = min(200, longest - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)
         new = self.model.generate(start, max_new_tokens=count, sampling=sampling)

@@ -10,6 +10,7 @@ from torchmetrics.classification import MulticlassF1Score
 from tasks.class_task import ClassTask
 from tasks.errors import UserError
 from tasks.gathering import gather
+from tasks.lengths import longest_text
 
 SHOWN = 8
 """Texts among the samples."""
@@ -30,8 +31,7 @@ class TextClassification(ClassTask):
     def configure_model(self) -> None:
         super().configure_model()
         wanted = getattr(self.data, "max_tokens", 0)
-        config = getattr(self.model, "config", None)
-        longest = getattr(config, "longest", getattr(config, "max_tokens", wanted))
+        longest = longest_text(self.model)
         if wanted > longest:
             raise UserError(
                 f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "

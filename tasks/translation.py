@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from tasks.data.translation import most_new_tokens
 from tasks.errors import at_least
 from tasks.gathering import gather
+from tasks.lengths import longest_text
 from tasks.token_task import TokenTask
 
 
@@ -52,7 +52,7 @@ class Translation(TokenTask):
             batch["source_mask"],
             max_new_tokens=most_new_tokens(
                 batch["source"].shape[1],
-                getattr(self.model, "longest_target", math.inf),
+                getattr(self.model, "longest_target", longest_text(self.model)),
                 self.max_ratio,
             ),
             beams=beams,

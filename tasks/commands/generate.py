@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tasks.checkpoints import load_checkpoint
 from tasks.commands.sentences import given_or_read
 from tasks.commands.streaming import show
 from tasks.errors import UserError, at_least
+from tasks.lengths import longest_text
 
 
 def run(arguments: list[str], folders: Iterable[Path]) -> None:
@@ -56,7 +56,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             print(flush=True)  # an empty line ends no session
             continue
         ids = torch.tensor([begun(tokenizer, prompt)], dtype=torch.long)
-        longest = getattr(getattr(model, "config", None), "longest", math.inf)
+        longest = longest_text(model)
         count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
         print(prompt, end="", flush=True)
         tokens = model.stream(

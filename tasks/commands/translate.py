@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tasks.checkpoints import load_checkpoint
 from tasks.commands.sentences import given_or_read
 from tasks.data.translation import most_new_tokens, sources
 from tasks.errors import UserError, at_least
+from tasks.lengths import longest_text
 
 
 def run(arguments: list[str], folders: Iterable[Path]) -> None:
@@ -32,7 +32,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             f"{options.checkpoint} holds a {type(model).__name__}, which cannot translate: it has "
             "no method generate."
         )
-    longest = getattr(getattr(model, "config", None), "longest", math.inf)
+    longest = longest_text(model)
     for sentence in given_or_read(options.sentences):
         if not sentence.strip():
             print(flush=True)
@@ -44,9 +44,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
             )
         tokens = model.generate(
             ids,
-            max_new_tokens=most_new_tokens(
-                ids.shape[1], getattr(model, "longest_target", math.inf)
-            ),
+            max_new_tokens=most_new_tokens(ids.shape[1], getattr(model, "longest_target", longest)),
             beams=options.beams,
             stop_ids=(target.eos_id,),
             pad_id=target.pad_id,
