@@ -198,9 +198,10 @@ def test_where_the_base_may_lie(tmp_path, monkeypatch, place):
     folder = tmp_path / "adapter"
     named = {"beside": "../base", "here": "base", "hub": "someone/base", "within": "nowhere"}[place]
     change(folder, base_model_name_or_path=named)
-    if place == "here":
-        monkeypatch.chdir(tmp_path)
-    elif place == "hub":
+    here = tmp_path if place == "here" else tmp_path / "elsewhere" / "deep"
+    here.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(here)  # what stands beside the caller's own folder must not count
+    if place == "hub":
         known = {"someone/base": tmp_path / "base", "someone/adapter": folder}
         fetched = lambda source, allow_patterns: str(known[source])  # noqa: E731
         monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
