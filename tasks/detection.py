@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from family.heads.detection import postprocess
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
-from tasks.coco_metrics import coco_table, matches
-from tasks.gathering import gather
-from tasks.pictures import draw_boxes, enlarged, sheet, to_picture
-from tasks.task import Task
+from tasks.runs.gathering import gather
+from tasks.training.coco_metrics import coco_table, matches
+from tasks.training.pictures import draw_boxes, enlarged, sheet, to_picture
+from tasks.training.task import Task
 
 SHOWN = 4
 """Pictures of the sheet."""
@@ -32,7 +32,7 @@ class Detection(Task):
             :class:`~family.losses.set_matching.SetLoss`; its ``classification`` is the model's. A
             model with a method ``losses(pixel_values, pixel_mask, targets)``, of terms that add up,
             learns from that instead, and has no loss in evaluation.
-        options: of :class:`~tasks.task.Task`.
+        options: of :class:`~tasks.training.task.Task`.
     """
 
     monitor = ("val/map", "max")

@@ -7,8 +7,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from tasks.class_task import ClassTask
-from tasks.pictures import BAD, GOOD, sheet, to_picture
+from tasks.training.class_task import ClassTask
+from tasks.training.pictures import BAD, GOOD, sheet, to_picture
 
 SHOWN = 16
 """Pictures of the sheet."""

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from family.losses.contrastive import clip_loss, siglip_loss
-from tasks.gathering import gather
-from tasks.pictures import BAD, GOOD, PAPER, PLAIN, sheet, stack, to_picture
-from tasks.task import Task
+from tasks.runs.gathering import gather
+from tasks.training.pictures import BAD, GOOD, PAPER, PLAIN, sheet, stack, to_picture
+from tasks.training.task import Task
 
 SHOWN = 4
 """Sentences of the best and of the worst retrievals."""
@@ -34,7 +34,7 @@ class ImageText(Task):
         loss: "softmax" (Radford et al. 2021) or "sigmoid" (SigLIP, Zhai et al. 2023).
         templates: sentences for zero-shot classes, ``{}`` in the place of the class; their
             embeddings are averaged.
-        options: of :class:`~tasks.task.Task`.
+        options: of :class:`~tasks.training.task.Task`.
     """
 
     monitor = ("val/recall@1", "max")

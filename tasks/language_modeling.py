@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from family import Sampling
+from family.models.member import longest_text
 from tasks.errors import UserError
-from tasks.lengths import longest_text
-from tasks.token_task import TokenTask
+from tasks.training.token_task import TokenTask
 
 
 class LanguageModeling(TokenTask):

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tasks.data.segmentation import IGNORE_MASK
-from tasks.pictures import class_map, legend, overlay, sheet, stack, to_picture
-from tasks.task import Task
+from tasks.training.pictures import class_map, legend, overlay, sheet, stack, to_picture
+from tasks.training.task import Task
 
 SHOWN = 4
 """Pictures of the sheet."""

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torchmetrics.classification import MulticlassF1Score
 
-from tasks.class_task import ClassTask
+from family.models.member import longest_text
 from tasks.errors import UserError
-from tasks.gathering import gather
-from tasks.lengths import longest_text
+from tasks.runs.gathering import gather
+from tasks.training.class_task import ClassTask
 
 SHOWN = 8
 """Texts among the samples."""

@@ -8,11 +8,11 @@ from typing import Any
 import sacrebleu
 from torch import Tensor, nn
 
+from family.models.member import longest_text
 from tasks.data.translation import most_new_tokens
 from tasks.errors import at_least
-from tasks.gathering import gather
-from tasks.lengths import longest_text
-from tasks.token_task import TokenTask
+from tasks.runs.gathering import gather
+from tasks.training.token_task import TokenTask
 
 
 class Translation(TokenTask):
@@ -22,7 +22,7 @@ class Translation(TokenTask):
         beams: of the test's beam search; validation decodes greedily, which is faster.
         length_penalty: exponent of the length that a hypothesis' score is divided by.
         max_ratio: a translation has at most ``max_ratio`` times the source's tokens, and 10 more.
-        options: of :class:`~tasks.token_task.TokenTask` and :class:`~tasks.task.Task`.
+        options: of :class:`~tasks.training.token_task.TokenTask` and :class:`~tasks.training.task.Task`.
     """
 
     monitor = ("val/bleu", "max")

@@ -8,10 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from family.inputs.backbone import is_resnet, network
+from family.models.examples import PICTURES
 from family.models.member import member
 
 
-@member
+@member(
+    task="ImageClassification",
+    reads=("pictures",),
+    inputs=PICTURES,
+    example={"num_classes": 5, "small": True, "width": 8, "layers": (1, 1, 1, 1)},
+    any_size=True,
+)
 class CNN(nn.Module):
     """A network of timm, such as a ResNet (He et al. 2016), its last layer being the classes.
 

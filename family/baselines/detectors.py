@@ -22,6 +22,7 @@ from torchvision.ops.feature_pyramid_network import (
 from family.inputs.backbone import network
 from family.losses.boxes import to_centres, to_corners
 from family.losses.set_matching import Targets, check_targets
+from family.models.examples import SCENES
 from family.models.member import member
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -166,7 +167,13 @@ class Detector(nn.Module):
         return logits.scatter(1, labels[:, None], scores.logit()[:, None])
 
 
-@member
+@member(
+    task="Detection",
+    reads=("pictures",),
+    inputs=SCENES,
+    example={"num_classes": 5, "width": 8, "channels": 8, "hidden": 8},
+    any_size=True,
+)
 class FasterRCNN(Detector):
     """Proposals from anchors, then a class and a box for each (Ren et al. 2015), on a feature pyramid.
 
@@ -223,7 +230,13 @@ class FasterRCNN(Detector):
         super().__init__(net, num_classes, first=1)
 
 
-@member
+@member(
+    task="Detection",
+    reads=("pictures",),
+    inputs=SCENES,
+    example={"num_classes": 5, "width": 8, "channels": 8},
+    any_size=True,
+)
 class RetinaNet(Detector):
     """A class and a box for each anchor, with focal loss (Lin et al. 2017, "Focal Loss ...").
 

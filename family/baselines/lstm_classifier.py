@@ -7,12 +7,18 @@ from torch import Tensor, nn
 from family.baselines.lstm import LSTM, ScaledEmbedding
 from family.heads.classifier import class_head
 from family.heads.pooling import pool_mean
+from family.models.examples import TEXT
 from family.models.member import member
 
 POOLS = ("max", "mean", "last")
 
 
-@member
+@member(
+    task="TextClassification",
+    reads=("text",),
+    inputs=TEXT,
+    example={"vocab_size": 40, "num_classes": 3, "dim": 16},
+)
 class LSTMClassifier(nn.Module):
     """embed -> LSTM both ways -> one vector -> classes (section 3.2.2).
 

@@ -11,10 +11,16 @@ from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
 from family.generation import search_or_sample, stream
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
+from family.models.examples import TEXT
 from family.models.member import member
 
 
-@member
+@member(
+    task="LanguageModeling",
+    reads=("text",),
+    inputs=TEXT,
+    example={"vocab_size": 40, "dim": 16},
+)
 class LSTMLanguageModel(nn.Module):
     """embed -> LSTM -> language-model head (section 3).
 

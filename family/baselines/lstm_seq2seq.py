@@ -11,6 +11,7 @@ from family.core.init import init_linear
 from family.core.mask import Shared, allow_context
 from family.heads.language_model import language_model_head
 from family.models.encoder_decoder import EncoderDecoder
+from family.models.examples import PAIRS
 from family.models.member import member
 
 
@@ -42,7 +43,12 @@ class GeneralAttention(nn.Module):
         return torch.tanh(self.combine(torch.cat([read[:, 0], hidden], dim=-1)))
 
 
-@member
+@member(
+    task="Translation",
+    reads=("text",),
+    inputs=PAIRS,
+    example={"vocab_size": 40, "dim": 16},
+)
 class LSTMSeq2Seq(EncoderDecoder):
     """source -> embed -> LSTM; target -> embed -> LSTM from its last state -> attention -> head.
 

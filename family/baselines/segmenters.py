@@ -11,6 +11,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from family.inputs.backbone import CNNBackbone
+from family.models.examples import PICTURES
 from family.models.member import member
 
 STRIDES = (8, 16, 32)
@@ -49,7 +50,13 @@ class Dilated(CNNBackbone):
         return {"out": super().forward(pixel_values)[0]}
 
 
-@member
+@member(
+    task="Segmentation",
+    reads=("pictures",),
+    inputs=PICTURES,
+    example={"num_classes": 5, "width": 8},
+    any_size=True,
+)
 class FCN(nn.Module):
     """The fully convolutional network of torchvision: dilated backbone -> two convolutions -> bilinear.
 
@@ -84,7 +91,13 @@ class FCN(nn.Module):
         return self.net(pixel_values)["out"]
 
 
-@member
+@member(
+    task="Segmentation",
+    reads=("pictures",),
+    inputs=PICTURES,
+    example={"num_classes": 5, "width": 8},
+    any_size=True,
+)
 class DeepLab(nn.Module):
     """DeepLab v3 of torchvision: dilated backbone -> convolutions of several rates -> bilinear.
 

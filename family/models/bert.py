@@ -15,10 +15,30 @@ from family.heads.classifier import Pooler, class_head
 from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, token_positions
+from family.models.examples import TEXT
 from family.models.member import member, split_overrides
 
 
-@member
+@member(
+    task="TextClassification",
+    reads=("text",),
+    inputs=TEXT,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(
+            dim=16, depth=2, heads=2, norm_order="post", position="learned", max_tokens=32
+        ),
+        "num_classes": 3,
+        "masked_head": False,
+    },
+    classes=("class_head.", "masked_head.", "replaced_head."),
+    # The other heads would answer in place of the classes.
+    class_arguments={"masked_head": False, "replaced_head": False},
+    # Two classes beside a masked head, without names, are of pre-training: does one sentence follow?
+    complete=lambda model: (
+        bool(model.num_classes) and (model.masked_head is None or model.labels is not None)
+    ),
+)
 class BERT(nn.Module):
     """embed -> Transformer -> the masked tokens, or classes of the whole (section 3, figure 1).
 

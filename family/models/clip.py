@@ -16,6 +16,7 @@ from family.core.transformer import Transformer
 from family.heads.pooling import pool_end, pool_mean
 from family.inputs.backbone import network
 from family.inputs.text import TextEmbedding, token_positions
+from family.models.examples import PICTURES_AND_TEXTS
 from family.models.member import member, split_overrides
 from family.models.vit import ViT
 
@@ -112,7 +113,21 @@ class TextTower(nn.Module):
         return F.pad(input_ids, (0, missing), value=fill_id)
 
 
-@member
+@member(
+    task="ImageText",
+    reads=("text", "pictures"),
+    inputs=PICTURES_AND_TEXTS,
+    example={
+        "vocab_size": 40,
+        "image": TransformerConfig(dim=16, depth=2, heads=2, position="learned"),
+        "text": TransformerConfig(
+            dim=16, depth=2, heads=2, causal=True, position="learned", max_tokens=16
+        ),
+        "embed_dim": 8,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)
 class CLIP(nn.Module):
     """pixels -> ViT -> projection; text -> causal Transformer -> projection; cosines of the two.
 

@@ -21,6 +21,7 @@ from family.models.detr_queries import (
     Proposals,
     denoising_mask,
 )
+from family.models.examples import SCENES
 from family.models.member import member, split_overrides
 
 
@@ -37,7 +38,20 @@ class Memory(NamedTuple):
     """``(batch or 1, height, width)``, True = picture."""
 
 
-@member
+@member(
+    task="Detection",
+    reads=("pictures",),
+    inputs=SCENES,
+    example={
+        "num_classes": 5,
+        "config": TransformerConfig(dim=16, depth=2, heads=2),
+        "backbone": "patch",
+        "queries": 7,
+        "patch_size": 32,
+    },
+    classes=("head.classes.", "proposals.classes.", "denoising."),
+    any_size=True,
+)
 class DETR(nn.Module):
     """backbone -> encoder -> decoder over object queries -> a class and a box for each.
 

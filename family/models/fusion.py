@@ -15,12 +15,26 @@ from family.heads.classifier import Pooler, wide_class_head
 from family.heads.pooling import pool_first
 from family.inputs.patches import PatchEmbedding
 from family.inputs.text import TextEmbedding, token_positions
+from family.models.examples import QUESTIONS
 from family.models.member import member, split_overrides
 
 POSITIONS = ("none", "sinusoidal", "learned")
 
 
-@member
+@member(
+    task="VisualQuestions",
+    reads=("text", "pictures"),
+    inputs=QUESTIONS,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="learned", max_tokens=32),
+        "num_classes": 5,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+    classes=("head.",),
+    complete=lambda model: bool(model.num_classes),
+)
 class Fusion(nn.Module):
     """words, then a class token and patches -> Transformer -> classes of the two together: answers to
     questions, say (section 3, figure 3).

@@ -18,10 +18,21 @@ from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding, document_positions, token_positions
+from family.models.examples import TEXT
 from family.models.member import member
 
 
-@member
+@member(
+    task="LanguageModeling",
+    reads=("text",),
+    inputs=TEXT,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(
+            dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32
+        ),
+    },
+)
 class GPT(nn.Module):
     """embed -> causal Transformer -> language-model head.
 

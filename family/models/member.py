@@ -5,44 +5,90 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
 
 from family.core.config import TransformerConfig
+from family.models.examples import Inputs
 
 Class = TypeVar("Class", bound=type[nn.Module])
 
 
-def member(cls: Class) -> Class:
-    """Class decorator of a member: keeps the arguments that it was built from.
+def always(model: Any) -> bool:
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What others need to know of a member: ``Member.facts``, or that of one of its models.
+
+    Args:
+        task: the class in :mod:`tasks` that trains it; what it is for, where there is none yet.
+        reads: of "text", "pictures", "sound" and "video".
+        inputs: what its ``forward`` takes and gives.
+        example: the arguments of a tiny one, for tests.
+        classes: the beginnings of the names of weights that its number of classes decides.
+        class_arguments: what else is to be set where it is to tell classes apart.
+        any_size: it takes pictures of any size as it is.
+        complete: whether a published model can answer without being trained further.
+    """
+
+    task: str
+    reads: tuple[str, ...]
+    inputs: Inputs
+    example: Mapping[str, Any]
+    classes: tuple[str, ...] = ()
+    class_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    any_size: bool = False
+    complete: Callable[[Any], bool] = always
+
+
+def member(**facts: Any) -> Callable[[Class], Class]:
+    """Class decorator of a member: says what others need to know of it, and keeps the arguments that
+    each of its models was built from.
 
     ``model.arguments`` has them all by name, defaults included. ``model.tokenizer``,
     ``model.preprocess`` and ``model.labels`` are None until a loaded checkpoint brings them.
+
+    Args:
+        facts: the fields of :class:`Facts`.
     """
-    init = cls.__init__
-    signature = inspect.signature(init)
 
-    @functools.wraps(init)
-    def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        init(self, *args, **kwargs)
-        arguments: dict[str, Any] = dict(list(bound.arguments.items())[1:])
-        for parameter in signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments |= arguments.pop(parameter.name)
-        self.arguments = arguments
+    def decorate(cls: Class) -> Class:
+        init = cls.__init__
+        signature = inspect.signature(init)
 
-    cls.__init__ = remembering  # type: ignore[method-assign]
-    for name in ("tokenizer", "preprocess", "labels"):
-        setattr(cls, name, None)
-    return cls
+        @functools.wraps(init)
+        def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            init(self, *args, **kwargs)
+            arguments: dict[str, Any] = dict(list(bound.arguments.items())[1:])
+            for parameter in signature.parameters.values():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    arguments |= arguments.pop(parameter.name)
+            self.arguments = arguments
+
+        cls.__init__ = remembering  # type: ignore[method-assign]
+        cls.facts = Facts(**facts)  # type: ignore[attr-defined]
+        for name in ("tokenizer", "preprocess", "labels"):
+            setattr(cls, name, None)
+        return cls
+
+    return decorate
+
+
+def facts_of(model: Any) -> Facts | None:
+    """Those of a model or of a member's class; None where it is no member."""
+    return getattr(model, "facts", None)
 
 
 def is_member(cls: Any) -> bool:
     """Whether this is the class of a member."""
-    return inspect.isclass(cls) and issubclass(cls, nn.Module) and hasattr(cls, "tokenizer")
+    return inspect.isclass(cls) and issubclass(cls, nn.Module) and hasattr(cls, "facts")
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -122,3 +168,14 @@ def split_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     names = {field.name for field in dataclasses.fields(TransformerConfig)}
     fields = {name: value for name, value in overrides.items() if name in names}
     return fields, {name: value for name, value in overrides.items() if name not in names}
+
+
+def longest_text(model: Any, otherwise: float = math.inf) -> float:
+    """The most tokens by the ``config`` of a model, ours or not: what it calls ``longest``, else its
+    ``max_tokens``.
+
+    Args:
+        otherwise: where it says neither.
+    """
+    config = getattr(model, "config", None)
+    return getattr(config, "longest", getattr(config, "max_tokens", otherwise))

@@ -13,13 +13,25 @@ from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.transformer import Transformer
 from family.inputs.patches import pair
+from family.models.examples import PICTURES
 from family.models.member import member, split_overrides
 from family.models.vit import ViT
 
 DECODERS = ("linear", "mask")
 
 
-@member
+@member(
+    task="Segmentation",
+    reads=("pictures",),
+    inputs=PICTURES,
+    example={
+        "num_classes": 5,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="learned"),
+        "image_size": 16,
+        "patch_size": 8,
+    },
+    classes=("decoder.head.", "decoder.classes.", "decoder.norm."),
+)
 class Segmenter(nn.Module):
     """ViT -> a vector a patch -> class scores a patch -> bilinear upsampling (section 3).
 

@@ -12,12 +12,24 @@ from family.checks import check_value
 from family.core.config import TransformerConfig
 from family.heads.pooling import POOLINGS
 from family.models.bert import BERT
+from family.models.examples import SENTENCES
 from family.models.member import member
 
 PROJECTIONS = {"tanh": torch.tanh, "identity": lambda x: x}
 
 
-@member
+@member(
+    task="SentenceEmbedding",
+    reads=("text",),
+    inputs=SENTENCES,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(
+            dim=16, depth=2, heads=2, norm_order="post", position="learned", max_tokens=32
+        ),
+        "projection": 8,
+    },
+)
 class SentenceEncoder(nn.Module):
     """embed -> Transformer -> one vector, whose products with others say how near they are (section 3).
 

@@ -9,10 +9,19 @@ from family.core.transformer import Transformer
 from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding
 from family.models.encoder_decoder import EncoderDecoder, decoder_of
+from family.models.examples import PAIRS
 from family.models.member import member, split_overrides
 
 
-@member
+@member(
+    task="Translation",
+    reads=("text",),
+    inputs=PAIRS,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="sinusoidal", max_tokens=32),
+    },
+)
 class Seq2Seq(EncoderDecoder):
     """An :class:`~family.models.encoder_decoder.EncoderDecoder` with text on both sides.
 

@@ -10,6 +10,7 @@ from family.heads.language_model import language_model_head
 from family.inputs.audio import AudioEmbedding
 from family.inputs.text import TextEmbedding
 from family.models.encoder_decoder import EncoderDecoder, decoder_of
+from family.models.examples import SOUND
 from family.models.member import member, split_overrides
 
 TARGET = {"position": "learned", "max_tokens": 448}
@@ -18,7 +19,16 @@ START = 50_258
 """Where the decoding of many languages starts."""
 
 
-@member
+@member(
+    task="SpeechRecognition",
+    reads=("sound",),
+    inputs=SOUND,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="timing", max_tokens=16),
+        "mels": 8,
+    },
+)
 class SpeechToText(EncoderDecoder):
     """An :class:`~family.models.encoder_decoder.EncoderDecoder` from log-mel frames to text: the source
     is ``(batch, mels, frames)``, its mask ``(batch, frames)``, and two frames make a token.

@@ -10,11 +10,22 @@ from torch import nn
 from family.core.attention import Attention
 from family.core.config import TransformerConfig
 from family.core.position import RelativeBias
+from family.models.examples import PAIRS
 from family.models.member import member, split_overrides
 from family.models.seq2seq import Seq2Seq
 
 
-@member
+@member(
+    task="Translation",
+    reads=("text",),
+    inputs=PAIRS,
+    example={
+        "vocab_size": 40,
+        "config": TransformerConfig(
+            dim=16, depth=2, heads=2, norm="rmsnorm", position="relative", max_tokens=32
+        ),
+    },
+)
 class T5(Seq2Seq):
     """A :class:`Seq2Seq` whose embeddings are not scaled and whose start makes up for its attention
     without 1/sqrt(d) (section 2.1). The published code drops out after the final norms too.

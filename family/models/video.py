@@ -11,13 +11,27 @@ from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.heads.classifier import Pooling, class_head
 from family.inputs.tubelets import TubeletEmbedding
+from family.models.examples import CLIPS
 from family.models.member import member, split_overrides
 
 POOL_EPS = 1e-5
 """Of the norm after pooling, whatever that of the stack's norms: so it was published."""
 
 
-@member
+@member(
+    task="VideoClassification",
+    reads=("video",),
+    inputs=CLIPS,
+    example={
+        "num_classes": 5,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="sinusoidal"),
+        "frames": 4,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+    classes=("head.",),
+    complete=lambda model: bool(model.num_classes),
+)
 class VideoViT(nn.Module):
     """tubelets -> Transformer -> pooling -> classes, all tokens at once ("joint space-time attention").
 

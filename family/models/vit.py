@@ -11,10 +11,23 @@ from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.heads.classifier import Pooler, Pooling, class_head
 from family.inputs.patches import PatchEmbedding, over_patches
+from family.models.examples import PICTURES
 from family.models.member import member, split_overrides
 
 
-@member
+@member(
+    task="ImageClassification",
+    reads=("pictures",),
+    inputs=PICTURES,
+    example={
+        "num_classes": 5,
+        "config": TransformerConfig(dim=16, depth=2, heads=2, position="learned"),
+        "image_size": 16,
+        "patch_size": 8,
+    },
+    classes=("head.", "distilled_head."),
+    complete=lambda model: bool(model.num_classes),
+)
 class ViT(nn.Module):
     """patches -> Transformer -> pooling -> classes (section 3.1, figure 1).
 

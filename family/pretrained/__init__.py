@@ -17,6 +17,7 @@ its published name, or a :class:`Row` where that is not all. ``examples/own_form
 from family.pretrained import layers, rope
 from family.pretrained.saved import save_pretrained
 from family.pretrained.saved_adapter import save_adapter
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.sources import from_pretrained
 from family.pretrained.table import (
     ADDED,
@@ -32,7 +33,6 @@ from family.pretrained.table import (
     blocks,
     nested,
 )
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 __all__ = [
     "ACTIVATIONS",

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from family.adapt.lora import Adapter, adapted, linear_layers, projections, put_adapters
 from family.pretrained.formats import FORMATS
-from family.pretrained.lora import Adapter, adapted, linear_layers, projections, put_adapters
 from family.pretrained.table import NUMBERED, Format, Names, as_row, join, owner_of, place, split
 from family.pretrained.weights import Weights, open_file, read_json, read_pickled
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from family.core.rotary import RotaryScaling, rotary_frequency
 from family.models.gpt import GPT
 from family.pretrained.configs import MISSING, get, put, to_arguments
+from family.pretrained.found import Published
 from family.pretrained.gguf_text import read_gguf_tokenizer
-from family.pretrained.published import Published
 from family.pretrained.table import Field, Format, blocks
 from family.pretrained.weights import Weights
 

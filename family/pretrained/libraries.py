@@ -11,8 +11,8 @@ import timm
 from torch import Tensor
 
 from family.pretrained.formats import detr, open_clip, segmenter, timm_vit
+from family.pretrained.found import Published, described
 from family.pretrained.images import from_open_clip, from_timm, understood
-from family.pretrained.published import Published, described
 from family.pretrained.weights import Weights, open_file, open_folder, read_json, read_pickled
 
 TIMM = "timm:"

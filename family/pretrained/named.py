@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from family.pretrained import libraries
-from family.pretrained.published import Published, beside, described
+from family.pretrained.found import Published, beside, described
 from family.pretrained.table import Format
 from family.pretrained.weights import SINGLE, Weights, open_folder, read_fields
 

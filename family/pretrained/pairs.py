@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from family.models.seq2seq import Seq2Seq
+from family.pretrained.shared_fields import ACTIVATIONS, BLOCK, CROSS
 from family.pretrained.table import FIRST, POSITIONS, Field, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, BLOCK, CROSS
 
 
 def both(*fields: Field) -> tuple[Field, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from family.core.config import TransformerConfig
 from family.core.rotary import RotaryScaling
-from family.pretrained.words import ratio
+from family.pretrained.shared_fields import ratio
 
 CONTEXT = "original_max_position_embeddings"
 """The context of pre-training."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import family
+from family.adapt.lora import adapted
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess, as_preprocess
 from family.models.member import describe, is_member
@@ -20,9 +21,8 @@ from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import as_format
+from family.pretrained.found import Published
 from family.pretrained.images import PICTURES, to_transformers
-from family.pretrained.lora import adapted
-from family.pretrained.published import Published
 from family.pretrained.table import Format, unnumbered
 from family.pretrained.text import save_tokenizer
 from family.pretrained.weights import SINGLE, open_folder, read_json

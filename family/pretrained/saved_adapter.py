@@ -13,11 +13,11 @@ from huggingface_hub.errors import HFValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from family.adapt.lora import LoRALinear, adapted
 from family.models.member import build, describe
 from family.pretrained.adapters import BEGINNING, CONFIG, WEIGHTS, modules, uncounted
 from family.pretrained.configs import to_config
 from family.pretrained.formats import FORMATS, as_format
-from family.pretrained.lora import LoRALinear, adapted
 from family.pretrained.saved import new_folder, write_fields
 from family.pretrained.table import Format, Names, as_row, owner_of, place, split
 from family.pretrained.weights import read_json

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from family.models.bert import BERT
 from family.models.sentence import SentenceEncoder
-from family.pretrained.published import Published, from_hub_folder
+from family.pretrained.found import Published, from_hub_folder
 from family.pretrained.table import Format, Names, nested
 from family.pretrained.weights import SINGLE, Weights, open_folder, read_json
 

@@ -16,13 +16,13 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
+from family.adapt.resize import class_arguments, fresh_head, resize
 from family.models.member import build
 from family.pretrained import adapters, gguf, libraries, named, saved, sentence
 from family.pretrained.configs import flat
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.formats import as_format
-from family.pretrained.published import Published, from_hub_folder
-from family.pretrained.resize import class_arguments, fresh_head, resize
+from family.pretrained.found import Published, from_hub_folder
 from family.pretrained.table import Format
 from family.pretrained.text import read_tokenizer
 from family.pretrained.weights import INDEX, PICKLED, SINGLE, Weights, read_json

@@ -1,34 +1,34 @@
-"""One small module a subcommand, beside those of LightningCLI."""
+"""One small module a command, each with ``run(arguments)``; imported when it is called."""
 
-from tasks.commands import (
-    chat,
-    classify,
-    compare,
-    detect,
-    embed,
-    export,
-    generate,
-    listing,
-    profile,
-    search,
-    segment,
-    translate,
-    transplant,
-)
+from typing import NamedTuple
 
-COMMANDS = {
-    "list": listing.run,
-    "translate": translate.run,
-    "generate": generate.run,
-    "chat": chat.run,
-    "classify": classify.run,
-    "detect": detect.run,
-    "segment": segment.run,
-    "search": search.run,
-    "embed": embed.run,
-    "export": export.run,
-    "compare": compare.run,
-    "profile": profile.run,
-    "transplant": transplant.run,
+
+class Command(NamedTuple):
+    """A module of this package, and what ``family --help`` says of it."""
+
+    module: str
+    says: str
+
+
+TRAINING = {
+    "fit": "train by a config",
+    "validate": "the metrics of a checkpoint on the validation split",
+    "test": "the metrics of a checkpoint on the test split",
+    "predict": "what a checkpoint makes of each example of the test split",
 }
-"""Name -> ``run(arguments, folders of configs)``."""
+"""LightningCLI's own."""
+COMMANDS = {
+    "list": Command("listing", "the configs that come with the project"),
+    "translate": Command("translate", "sentences into another language"),
+    "generate": Command("generate", "continue a text"),
+    "chat": Command("chat", "talk with a language model that was trained to answer"),
+    "classify": Command("classify", "the likeliest classes of pictures or texts"),
+    "detect": Command("detect", "boxes in pictures, drawn and as JSON"),
+    "segment": Command("segment", "the class of each pixel, as masks and overlays"),
+    "search": Command("search", "rank pictures by a sentence"),
+    "embed": Command("embed", "texts as vectors"),
+    "export": Command("export", "a model in files that other programs read"),
+    "compare": Command("compare", "variants of a task on equal budgets, with a report"),
+    "profile": Command("profile", "time and memory of training and decoding by length"),
+    "transplant": Command("transplant", "what a model would take from another"),
+}

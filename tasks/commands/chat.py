@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from family import Sampling
-from tasks.checkpoints import load_checkpoint
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
 from tasks.errors import UserError, at_least
+from tasks.runs.checkpoints import load_checkpoint
 
 NEW_TOKENS = 512
 """The longest answer, where it is not said."""
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Answer each line of standard input, in one conversation, as the answer grows."""
     parser = argparse.ArgumentParser("family chat", description=__doc__)
     parser.add_argument(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tasks.checkpoints import Loaded, load_checkpoint
 from tasks.commands.pictures import find_pictures, prepared
 from tasks.commands.sentences import given_or_read
 from tasks.data.text_classification import encode_texts
 from tasks.errors import UserError, at_least
+from tasks.runs.checkpoints import Loaded, load_checkpoint
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Print a line for each input: itself, then class and probability, likeliest first."""
     parser = argparse.ArgumentParser("family classify", description=__doc__)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")

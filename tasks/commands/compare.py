@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Plan, run what is left, gather, report."""
     options, rest = parser().parse_known_args(arguments)
     if options.devices is not None:
@@ -51,7 +50,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         known = [name for name in vars(options)]
         raise UserError(f"unknown option {unknown}.{closest(unknown.strip('-'), known)}")
     # Here, because these read the command line's module, which reads this one.
-    from tasks.cli import find_config
+    from tasks.cli.configs import find_config
     from tasks.compare.config import read_comparison
     from tasks.compare.plan import Plan, make_plan
     from tasks.compare.runs import chosen_runs, do_all, first_runs

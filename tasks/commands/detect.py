@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from family.heads.detection import postprocess
-from tasks.checkpoints import load_checkpoint
 from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, prepared
 from tasks.errors import between
-from tasks.pictures import draw_boxes
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.training.pictures import draw_boxes
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Write ``NAME.png`` with the boxes drawn and ``NAME.json``; print what was found."""
     options_parser = parser("detect", __doc__)
     options_parser.add_argument("--out", type=Path, default=Path("detected"))

@@ -5,24 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tasks.checkpoints import Loaded, load_checkpoint
 from tasks.commands.sentences import given_or_read
 from tasks.data.pairs import encode_texts
+from tasks.runs.checkpoints import Loaded, load_checkpoint
 
 TEXTS = 32
 """Texts of a batch."""
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Print a line of JSON for each text: ``{"text": ..., "embedding": [...]}``."""
     parser = argparse.ArgumentParser("family embed", description=__doc__)
     parser.add_argument("source", help="a model that encodes sentences, or CLIP")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,17 @@ from family.accelerate import restore
 from family.inputs.preprocess import Preprocess
 from family.pretrained import from_pretrained, save_pretrained
 from family.pretrained.text import save_tokenizer
-from tasks.checkpoints import load_checkpoint
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
-from tasks.exporting import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
-from tasks.published import TASKS, is_published, open_published
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.runs.export import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
+from tasks.runs.sources import is_published, open_published
 
 TOLERANCE = {"safetensors": 0.0, "onnx": 1e-4, "torch-export": 1e-5}
 """How far an export may be from its model, relative to the largest answer."""
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Write the model, load it again, and compare the two on a random batch."""
     parser = argparse.ArgumentParser("family export", description=__doc__)
     parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
@@ -73,7 +72,7 @@ def load(source: str) -> Any:
     if is_published(source):
         model = open_published(source)
     else:
-        loaded = load_checkpoint(source, *TASKS.values())
+        loaded = load_checkpoint(source)
         restore(loaded.model)  # its files hold ordinary layers
         model = equipped(loaded.model, loaded.assets)
     # Attention takes another way where gradients may be asked for.

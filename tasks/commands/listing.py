@@ -1,25 +1,35 @@
-"""``family list``: the configs that come with the project."""
+"""``family list [TASK]``: the configs that come with the project."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+import shutil
+import textwrap
+from itertools import takewhile
 from pathlib import Path
 
-
-def config_names(folders: Iterable[Path]) -> list[str]:
-    """``TASK/NAME`` of every config."""
-    found = {
-        str(path.relative_to(folder).with_suffix(""))
-        for folder in folders
-        for path in folder.glob("*/*.yaml")
-    }
-    return sorted(found)
+from tasks.cli.configs import config_files
+from tasks.errors import UserError, closest
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
-    """Print each config with the first line of its header."""
-    folders = list(folders)
-    for name in config_names(folders):
-        path = next(p for f in folders if (p := f / f"{name}.yaml").is_file())
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        print(f"{name:32} {first.removeprefix('#').strip()}")
+def run(arguments: list[str]) -> None:
+    """Print each config with the sentences that its header begins with."""
+    parser = argparse.ArgumentParser("family list", description=__doc__)
+    parser.add_argument("task", nargs="?", help="of this folder of configs alone")
+    task = parser.parse_args(arguments).task
+    files = config_files()
+    folders = list(dict.fromkeys(name.partition("/")[0] for name in files))
+    if task is not None and task not in folders:
+        hint = closest(task, folders) or f" There are: {', '.join(folders)}."
+        raise UserError(f"there are no configs of {task!r}.{hint}")
+    wide = max(60, shutil.get_terminal_size((100, 24)).columns)
+    for name, path in files.items():
+        if task in (None, name.partition("/")[0]):
+            print(textwrap.fill(f"{name:36} {header(path)}", wide, subsequent_indent=" " * 37))
+
+
+def header(path: Path) -> str:
+    """What a config says of itself, up to the commands that it shows."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    said = takewhile(lambda line: line.startswith("#") and not line.startswith("#  "), lines)
+    return " ".join(line.removeprefix("#").strip() for line in said)

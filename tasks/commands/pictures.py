@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tasks.checkpoints import Loaded
 from tasks.data.images import list_images, read_image
 from tasks.errors import UserError
+from tasks.runs.checkpoints import Loaded
 
 
 def parser(

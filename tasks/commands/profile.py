@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.errors import UserError, at_least
@@ -30,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Measure, print the tables, and write them with a plot and JSON."""
     options, rest = parser().parse_known_args(arguments)
     lengths = None if options.lengths is None else numbers("lengths", options.lengths)
@@ -38,7 +37,7 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
     at_least(1, of="--", repeats=options.repeats)
     check_new(options.out)
     # Here, because the command line's module reads this one.
-    from tasks.cli import find_config
+    from tasks.cli.configs import find_config
     from tasks.compare.cases import config_name
     from tasks.compare.measure import write_json
     from tasks.compare.profile import profile_configs

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tasks.checkpoints import load_checkpoint
 from tasks.commands.pictures import find_pictures, make_folder, parser, prepared
 from tasks.commands.sentences import checked
 from tasks.data.image_text import encode_texts
 from tasks.data.images import read_image
 from tasks.errors import UserError, at_least
-from tasks.pictures import sheet
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.training.pictures import sheet
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Print the nearest pictures with their cosine similarity, and write a contact sheet."""
     options_parser = parser("search", __doc__, sentence="what to look for")
     options_parser.add_argument("--top", type=int, default=12)

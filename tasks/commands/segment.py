@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image
 
-from tasks.checkpoints import load_checkpoint
 from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, prepared
-from tasks.pictures import class_map, legend, overlay, palette, stack
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.training.pictures import class_map, legend, overlay, palette, stack
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Write ``NAME-mask.png`` (class ids) and ``NAME.png`` (overlay); print the share of each class."""
     options_parser = parser("segment", __doc__)
     options_parser.add_argument("--out", type=Path, default=Path("segmented"))

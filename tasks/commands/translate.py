@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.checkpoints import load_checkpoint
+from family.models.member import longest_text
 from tasks.commands.sentences import given_or_read
 from tasks.data.translation import most_new_tokens, sources
 from tasks.errors import UserError, at_least
-from tasks.lengths import longest_text
+from tasks.runs.checkpoints import load_checkpoint
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Translate and print, one line for each sentence."""
     parser = argparse.ArgumentParser("family translate", description=__doc__)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.commands.profile import check_new
@@ -34,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(arguments: list[str], folders: Iterable[Path]) -> None:
+def run(arguments: list[str]) -> None:
     """Build the model, carry the parts over, and print and write what was loaded, resized, left."""
     options, rest = parser().parse_known_args(arguments)
     if options.source is not None:
@@ -43,8 +42,8 @@ def run(arguments: list[str], folders: Iterable[Path]) -> None:
         rest.append(f"--model.transplant.map={json.dumps(dict(map(pair, options.map)))}")
     check_new(options.out)
     # Here, because these read the command line's module, which reads this one.
-    from tasks.building import build_task
-    from tasks.cli import find_config
+    from tasks.cli.building import build_task
+    from tasks.cli.configs import find_config
     from tasks.compare.measure import write_json
 
     task, _ = build_task(find_config(options.config), rest)

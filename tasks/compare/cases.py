@@ -15,12 +15,12 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
-from tasks.building import build_task
-from tasks.checkpoints import build_for
+from tasks.cli.building import build_task
 from tasks.compare.shares import part
 from tasks.data.base import FamilyData
-from tasks.optim import build_optimizer
-from tasks.task import Task
+from tasks.runs.checkpoints import build_for
+from tasks.training.optim import build_optimizer
+from tasks.training.task import Task
 
 BATCHES = 8
 """Batches of the config's own loader by which the data's time is told."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from tasks.checkpoints import flatten
 from tasks.errors import UserError, closest
+from tasks.runs.checkpoints import flatten
 
 UNITS = ("steps", "tokens", "pictures", "flops", "seconds")
 """What a budget can be counted in; seconds are those of training."""

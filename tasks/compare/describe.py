@@ -12,12 +12,12 @@ import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from tasks.building import Dry, quietly
-from tasks.checkpoints import build_for
+from tasks.cli.building import Dry, quietly
+from tasks.cli.messages import sentence
 from tasks.compare.config import Config
-from tasks.config_errors import sentence
 from tasks.errors import UserError
-from tasks.optim import build_optimizer
+from tasks.runs.checkpoints import build_for
+from tasks.training.optim import build_optimizer
 
 ANYWHERE = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
 """What lets a model be counted where it will not run, such as a cluster's front end."""

@@ -22,7 +22,7 @@ from tasks.compare.counting import (
     set_random_state,
 )
 from tasks.compare.provenance import code_version
-from tasks.gathering import gather
+from tasks.runs.gathering import gather
 
 COUNTED = 8
 """Batches whose FLOPs are counted; their mean stands for all."""

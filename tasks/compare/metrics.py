@@ -15,7 +15,7 @@ import numpy as np
 import sacrebleu
 from numpy.typing import NDArray
 
-from tasks.coco_metrics import RECALLS, THRESHOLDS
+from tasks.training.coco_metrics import RECALLS, THRESHOLDS
 
 Numbers = NDArray[np.float64]
 Rows = Sequence[dict[str, Any]]
@@ -104,7 +104,7 @@ def mean_iou(rows: Rows) -> Score | None:
 
 
 def mean_average_precision(rows: Rows, thresholds: Sequence[int] = range(10)) -> Score | None:
-    """COCO's mAP, over all areas and with 100 boxes, of rows by :func:`tasks.coco_metrics.matches`.
+    """COCO's mAP, over all areas and with 100 boxes, of rows by :func:`tasks.training.coco_metrics.matches`.
 
     Args:
         thresholds: places in COCO's list of ten IoUs.

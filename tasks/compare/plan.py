@@ -7,11 +7,11 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.checkpoints import flatten
 from tasks.compare.config import Budget, Comparison, Config, Match, get, lay_over, undotted
 from tasks.compare.describe import describe
 from tasks.compare.measure import write_json
 from tasks.errors import UserError, closest
+from tasks.runs.checkpoints import flatten
 
 RATE = "model.init_args.lr"
 CLOSE = 0.02

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.cli import FOLDER
+from tasks.cli.app import FOLDER
 from tasks.errors import UserError
 
 LIVE: set[subprocess.Popen[bytes]] = set()

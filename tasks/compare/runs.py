@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from tasks.checkpoints import read_checkpoint
 from tasks.compare.measure import FILE
 from tasks.compare.plan import Plan, run_config
 from tasks.compare.process import LIVE, call, locked
 from tasks.errors import UserError
+from tasks.runs.checkpoints import read_checkpoint
 
 TRIAL_STEPS = 40
 """Steps that tell how many tokens, FLOPs or seconds a step takes, where the budget is in these."""

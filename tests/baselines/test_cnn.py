@@ -10,7 +10,7 @@ from torch import nn
 import family
 from family.core.config import TransformerConfig
 from family.models.member import build, describe
-from tasks.checkpoints import build_model
+from tasks.runs.checkpoints import build_model
 
 CLASSES = 5
 

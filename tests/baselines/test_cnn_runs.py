@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import family
-from tasks.checkpoints import build_for, load_checkpoint
 from tasks.cli import main
 from tasks.compare.config import lay_over, read_yaml
 from tasks.compare.describe import describe
 from tasks.data import shapes
 from tasks.errors import UserError
+from tasks.runs.checkpoints import build_for, load_checkpoint
 
 SMALL = [
     "--trainer.max_steps=2",

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.checkpoints import load_checkpoint
 from tasks.cli import main
+from tasks.runs.checkpoints import load_checkpoint
 
 SMALL = [
     "--run_folder=run",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.cli import find_config
+from tasks.cli.configs import find_config
 from tasks.compare.config import (
     Budget,
     differences,

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from tasks.cli import main
-from tasks.coco_metrics import coco_table, matches
 from tasks.compare.metrics import METRICS
 from tasks.detection import Detection
+from tasks.training.coco_metrics import coco_table, matches
 
 CATEGORIES = (3, 7, 9, 12)
 WORDS = ["a", "red", "circle", "and", "two", "blue", "squares", "are", "left", "of", "the", "star"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from tasks.cli import find_config
+from tasks.cli.configs import find_config
 from tasks.compare.config import Budget, get, read_comparison
 from tasks.compare.plan import CLOSE, Plan, Variant, make_plan, run_config
 from tasks.errors import UserError

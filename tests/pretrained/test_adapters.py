@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import family
+from family.adapt.lora import adapted, merge_lora, unmerge_lora
 from family.pretrained.adapters import modules
 from family.pretrained.formats import FORMATS
-from family.pretrained.lora import adapted, merge_lora, unmerge_lora
-from tasks.published import open_published
+from tasks.runs.sources import open_published
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")

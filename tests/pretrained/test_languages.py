@@ -16,7 +16,7 @@ from family.pretrained.text import read_tokenizer, save_tokenizer
 from tasks import Translation, TranslationData
 from tasks.cli import main
 from tasks.data.translation import most_new_tokens, sources
-from tasks.published import published_assets
+from tasks.runs.sources import published_assets
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")

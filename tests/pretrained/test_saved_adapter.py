@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import family
-from family.pretrained.lora import adapted, add_lora
+from family.adapt.lora import adapted, add_lora
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")

@@ -26,7 +26,7 @@ from folders import change, write
 from tasks.cli import main
 from tasks.commands.export import equipped
 from tasks.data.translation import TranslationData, most_new_tokens
-from tasks.published import published_assets
+from tasks.runs.sources import published_assets
 
 LINES = [
     "the red circle is left of the green star, and the old house is near the sea",

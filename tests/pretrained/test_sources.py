@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import family
-from family.pretrained.lora import add_lora, merge_lora
+from family.adapt.lora import add_lora, merge_lora
 from family.pretrained.weights import INDEX, SINGLE
 
 

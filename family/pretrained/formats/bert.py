@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.bert import BERT
+from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
 from family.pretrained.table import Field, Format, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
 
 BLOCK: Names = {
     "self_attention.sublayer.qkv": (

@@ -7,8 +7,8 @@ from typing import Any
 
 from family.models.clip import CLIP
 from family.pretrained.configs import MISSING
+from family.pretrained.shared_fields import ACTIVATIONS, rest
 from family.pretrained.table import ADDED, FIRST, Field, Format, Names, Reshape, Row, blocks
-from family.pretrained.words import ACTIVATIONS, rest
 
 BLOCK: Names = {
     "self_attention.norm": "layer_norm1",

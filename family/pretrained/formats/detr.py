@@ -7,9 +7,9 @@ from typing import Any
 
 from family.inputs.backbone import CNNBackbone
 from family.models.detr import DETR
+from family.pretrained.shared_fields import ACTIVATIONS, BLOCK, CROSS, count_labels, label_fields
 from family.pretrained.table import Field, Format, Names, Row, blocks, unnumbered
 from family.pretrained.weights import Weights
-from family.pretrained.words import ACTIVATIONS, BLOCK, CROSS, count_labels, label_fields
 
 RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
     ("basic", (2, 2, 2, 2)): "resnet18",

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from family.models.vit import ViT
 from family.pretrained.formats.vit import ATTENTION, ATTENTION_MODULES, FIELDS, stack
+from family.pretrained.shared_fields import count_labels, label_fields, rest
 from family.pretrained.table import Field, Format, Names, blocks
-from family.pretrained.words import count_labels, label_fields, rest
 
 BLOCK: Names = {
     **ATTENTION,

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from family.models.vit import ViT
+from family.pretrained.shared_fields import ACTIVATIONS, rest
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, rest
 
 BLOCK: Names = {
     "self_attention.norm": "norm1",

@@ -19,8 +19,8 @@ from family.pretrained.formats.llama import (
 )
 from family.pretrained.layers import FULL, SLIDING, read_windows, to_layers, write_windows
 from family.pretrained.rope import write_rope
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.table import Field, Format, Names
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 BASES = {FULL: 1_000_000.0, SLIDING: 10_000.0}
 """Of Gemma 3's rotary positions, where its config says nothing."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.gpt import GPT
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.table import TRANSPOSED, Field, Format, Row, blocks
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 
 def written(model: GPT, config: dict[str, Any]) -> dict[str, Any]:

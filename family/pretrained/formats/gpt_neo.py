@@ -6,8 +6,8 @@ from typing import Any
 
 from family.models.gpt import GPT
 from family.pretrained.layers import by_layer, to_layers
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.table import Field, Format, blocks
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 KINDS = ("global", "local")
 

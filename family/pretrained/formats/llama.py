@@ -10,8 +10,8 @@ from typing import Any
 from family.models.gpt import GPT
 from family.pretrained.layers import SLIDING, read_windows, to_layers, used_window, write_windows
 from family.pretrained.rope import read_rope, write_rope
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.table import Field, Format, Names, blocks
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 BLOCK: Names = {
     "self_attention.norm": "input_layernorm",

@@ -7,8 +7,8 @@ from typing import Any
 
 from family.models.seq2seq import Seq2Seq
 from family.pretrained.pairs import CODING, OLD, TEXT, constants, copies, names, rates, start
+from family.pretrained.shared_fields import token_ids
 from family.pretrained.table import Field, Format
-from family.pretrained.words import token_ids
 
 
 def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 from family.models.bert import BERT
 from family.pretrained.layers import to_layers
 from family.pretrained.rope import read_rope, write_rope
+from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields, token_ids
 from family.pretrained.table import Field, Format, Names, blocks
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields, token_ids
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 BASES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}

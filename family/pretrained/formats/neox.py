@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from family.core.attention import Attention
 from family.models.gpt import GPT
 from family.pretrained.rope import read_rope, rotary_dim, turning_fraction, write_rope
+from family.pretrained.shared_fields import ACTIVATIONS, token_ids
 from family.pretrained.table import Field, Format, Reshape, Row, blocks
-from family.pretrained.words import ACTIVATIONS, token_ids
 
 
 def by_kind(x: Tensor, owner: nn.Module) -> Tensor:

@@ -10,9 +10,9 @@ from torch import nn
 
 from family.models.clip import CLIP
 from family.pretrained.images import to_open_clip
+from family.pretrained.shared_fields import ratio, rest
 from family.pretrained.table import ADDED, TRANSPOSED, Field, Format, Names, Row, blocks
 from family.pretrained.weights import Weights
-from family.pretrained.words import ratio, rest
 
 BLOCK: Names = {
     "self_attention.norm": "ln_1",

@@ -10,8 +10,8 @@ from typing import Any
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
 from family.pretrained.formats.bert import check_segments, head_dropout, stack
+from family.pretrained.shared_fields import count_labels, label_fields
 from family.pretrained.table import POSITIONS, UNUSED, Field, Format, Names, Row
-from family.pretrained.words import count_labels, label_fields
 
 
 def names(model: BERT) -> Names:

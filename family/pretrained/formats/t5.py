@@ -7,8 +7,8 @@ from typing import Any
 
 from family.models.t5 import T5
 from family.pretrained.pairs import CODING, both, constants
+from family.pretrained.shared_fields import token_ids
 from family.pretrained.table import Field, Format, Names, Row, blocks
-from family.pretrained.words import token_ids
 
 FEEDFORWARDS = {
     "relu": ("relu", False),

@@ -12,8 +12,8 @@ from torch import nn
 
 from family.models.vit import ViT
 from family.pretrained.images import to_timm
+from family.pretrained.shared_fields import ratio, rest
 from family.pretrained.table import FIRST, Field, Format, Names, Reshape, Row, blocks
-from family.pretrained.words import ratio, rest
 
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 ACTIVATIONS |= {"SiLU": "silu", "ReLU": "relu"}

@@ -9,8 +9,8 @@ from typing import Any
 
 from family.models.video import VideoViT
 from family.pretrained.formats.vit import BLOCK
+from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
 from family.pretrained.table import Field, Format, Names, blocks
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields
 
 NORM = "fc_norm.weight"
 BIASES: Names = {

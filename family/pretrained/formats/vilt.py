@@ -10,8 +10,8 @@ from typing import Any
 
 from family.models.fusion import Fusion
 from family.pretrained.formats.vit import BLOCK
+from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields, rest
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields, rest
 
 WORDS = "vilt.embeddings.text_embeddings"
 CLASSES = "classifier.3.weight"

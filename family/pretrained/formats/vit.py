@@ -8,8 +8,8 @@ from typing import Any
 
 from family.models.vit import ViT
 from family.pretrained.formats.timm_vit import prefix
+from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields, rest
 from family.pretrained.table import FIRST, Field, Format, Names, Row, blocks
-from family.pretrained.words import ACTIVATIONS, count_labels, label_fields, rest
 
 ATTENTION: Names = {
     "self_attention.sublayer.qkv": tuple(

@@ -6,8 +6,8 @@ from typing import Any
 
 from family.models.speech import SpeechToText
 from family.pretrained.pairs import CODING, OLD, STACKS, constants, rates, start
+from family.pretrained.shared_fields import BLOCK, CROSS, token_ids
 from family.pretrained.table import Field, Format, Names, blocks
-from family.pretrained.words import BLOCK, CROSS, token_ids
 
 BIASES: Names = {
     "self_attention.sublayer.query_bias": "self_attn.q_proj.bias",

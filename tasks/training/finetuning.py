@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from family.adapt.lora import TARGETS, add_lora, matching
+from family.adapt.resize import class_weights
 from family.models.member import build, describe
-from family.pretrained.lora import TARGETS, add_lora, matching
-from tasks.checkpoints import build_model
 from tasks.errors import UserError
-from tasks.published import TASKS, check_suits, class_weights, open_published, published_assets
+from tasks.runs.checkpoints import build_model
+from tasks.runs.sources import check_suits, open_published, published_assets
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class LoRA:
         alpha: their strength: they count ``alpha / rank`` times.
         dropout: of their inputs.
         targets: patterns of the names of the linear layers, or of projections within fused ones:
-            ``*.qkv.q``, see :func:`family.pretrained.lora.add_lora`.
+            ``*.qkv.q``, see :func:`family.adapt.lora.add_lora`.
     """
 
     rank: int = 8
@@ -48,7 +50,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     how many classes there are and how large pictures are; otherwise the source does.
 
     Args:
-        task: a :class:`~tasks.task.Task`.
+        task: a :class:`~tasks.training.task.Task`.
         data: a :class:`~tasks.data.base.FamilyData`.
 
     Raises:
@@ -61,7 +63,8 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     if training and preprocess is not None and preprocess.mode != "longest":
         wanted["image_size"] = preprocess.size
     model = open_published(source, **wanted)
-    names = [base.__name__ for base in type(task).__mro__ if base.__name__ in TASKS.values()]
+    bases = type(task).__mro__
+    names = [base.__name__ for base in bases if re.fullmatch(r"tasks\.\w+", base.__module__)]
     if names:  # a task of the user's own knows what it takes
         check_suits(model, source, names)
     assets = published_assets(model, source)

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from tasks.gathering import gather
+from tasks.runs.gathering import gather
 
 
 def new_run_folder(parent: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.errors import between
-from tasks.task import Task
+from tasks.training.task import Task
 
 
 class ClassTask(Task):
@@ -18,7 +18,7 @@ class ClassTask(Task):
     Args:
         model: what builds the model from the number of classes.
         label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
-        options: of :class:`~tasks.task.Task`.
+        options: of :class:`~tasks.training.task.Task`.
     """
 
     monitor = ("val/accuracy", "max")

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from tasks.checkpoints import load_checkpoint
 from tasks.cli import main
 from tasks.errors import UserError
 from tasks.image_classification import ImageClassification
+from tasks.runs.checkpoints import load_checkpoint
 
 FIT = [
     "fit",

@@ -9,26 +9,15 @@ from typing import Any
 from torch import nn
 
 from family.inputs.patches import PatchEmbedding, pair
-from family.models.detr import DETR
+from family.models.member import facts_of
 
 LOG = logging.getLogger(__name__)
-CLASS_HEADS = {
-    "ViT": ("head.", "distilled_head."),
-    "BERT": ("class_head.", "masked_head.", "replaced_head."),
-    "VideoViT": ("head.",),
-    "Fusion": ("head.",),
-    "DETR": ("head.classes.", "proposals.classes.", "denoising."),
-    "Segmenter": ("decoder.head.", "decoder.classes.", "decoder.norm."),
-}
-"""Member -> the beginnings of the weights that its number of classes decides."""
 
 
 def class_arguments(member: type[nn.Module], num_classes: int) -> dict[str, Any]:
     """The arguments of a model that tells so many classes apart."""
-    # BERT's other heads would answer in place of the classes.
-    others = {"masked_head": False, "replaced_head": False}
-    more = others if member.__name__ == "BERT" else {}
-    return {"num_classes": num_classes, **more}
+    facts = facts_of(member)
+    return {"num_classes": num_classes, **(facts.class_arguments if facts else {})}
 
 
 def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[str, ...]:
@@ -37,12 +26,20 @@ def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[
     Raises:
         ValueError: a member without classes.
     """
-    if member.__name__ not in CLASS_HEADS:
+    facts = facts_of(member)
+    if facts is None or not facts.classes:
         raise ValueError(
             f"num_classes={num_classes}: {origin} is a {member.__name__}, which has no classes."
         )
     LOG.warning("%s: the head for %d classes starts afresh.", origin, num_classes)
-    return CLASS_HEADS[member.__name__]
+    return facts.classes
+
+
+def class_weights(model: nn.Module) -> list[str]:
+    """The names of the parameters that make up a member's head of classes."""
+    facts = facts_of(model)
+    heads = () if facts is None else facts.classes
+    return [name for name, _ in model.named_parameters() if name.startswith(heads)]
 
 
 def resize(model: Any, image_size: int | Sequence[int]) -> None:
@@ -53,7 +50,8 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
         ValueError: a model that sees no pictures, or patches that the size does not divide into.
     """
     found = [module for module in model.modules() if isinstance(module, PatchEmbedding)]
-    if not found and not isinstance(model, DETR):  # which takes any size as it is
+    facts = facts_of(model)
+    if not found and not (facts and facts.any_size):
         raise ValueError(f"image_size={image_size}: a {type(model).__name__} has no patches.")
     for embedding in found:
         size, before = pair(image_size), embedding.image_size

@@ -11,9 +11,9 @@ from torch import nn
 
 import family
 from family.models.sentence import SentenceEncoder
-from tasks import exporting
 from tasks.cli import main
 from tasks.data.tokenizers import Tokenizer
+from tasks.runs import export as exporting
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 STACK = {**SMALL, "position": "learned", "norm_order": "post", "max_tokens": 32}

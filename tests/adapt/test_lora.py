@@ -12,7 +12,7 @@ from torch import nn
 
 import family
 from family import TransformerConfig
-from family.pretrained.lora import (
+from family.adapt.lora import (
     LoRALinear,
     adapted,
     add_lora,

@@ -12,10 +12,10 @@ from typing import Any
 import pytorch_lightning as pl
 from jsonargparse import Namespace
 
-from tasks.cli import FamilyCLI
+from tasks.cli.app import FamilyCLI
 from tasks.data.base import FamilyData
 from tasks.errors import UserError
-from tasks.task import Task
+from tasks.training.task import Task
 
 ALONE = (
     "--trainer.devices=1",

@@ -13,12 +13,12 @@ import family
 import family.pretrained
 import tasks
 from family.inputs.preprocess import Preprocess
-from tasks.checkpoints import load_checkpoint
 from tasks.cli import main
 from tasks.data.shapes import CLASSES
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
-from tasks.finetuning import LoRA, adapt, load_source
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.training.finetuning import LoRA, adapt, load_source
 
 STACK = {"dim": 16, "depth": 2, "heads": 2}
 TRAINER = [

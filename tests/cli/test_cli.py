@@ -83,7 +83,7 @@ def test_list(capsys):
 
 
 def test_custom_member_trains_through_its_class_path(folder, monkeypatch):
-    examples = Path(__file__).parent.parent / "examples"
+    examples = Path(__file__).parents[2] / "examples"
     monkeypatch.syspath_prepend(examples)
     second = ["--config", str(examples / "custom_member.yaml")]
     main(["fit", "--config", "gpt/shapes", *second, "--run_folder", "run", *SMALL])

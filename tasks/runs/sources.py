@@ -12,26 +12,11 @@ import torch
 from torch import nn
 
 from family import pretrained
-from family.pretrained.lora import adapted, merge_lora
-from family.pretrained.resize import CLASS_HEADS
+from family.adapt.lora import adapted, merge_lora
+from family.models.member import facts_of
 from family.pretrained.saved_adapter import unadapted
 from tasks.errors import UserError
 
-TASKS = {
-    "GPT": "LanguageModeling",
-    "Seq2Seq": "Translation",
-    "T5": "Translation",
-    "BERT": "TextClassification",
-    "ViT": "ImageClassification",
-    "DETR": "Detection",
-    "Segmenter": "Segmentation",
-    "CLIP": "ImageText",
-    "SentenceEncoder": "SentenceEmbedding",
-}
-"""What each member does when it comes from a published source."""
-READ = ("GPT", "Seq2Seq", "T5", "BERT", "CLIP", "SentenceEncoder")
-SEE = ("ViT", "DETR", "Segmenter", "CLIP")
-"""Members that read text, and members that see pictures."""
 NAME = re.compile(r"(\w+:)?[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
 """How a model of the hub or of a library may be called."""
 
@@ -67,17 +52,20 @@ def open_published(source: str, **arguments: Any) -> Any:
     return model
 
 
-def check_suits(model: nn.Module, source: str, tasks: Sequence[str]) -> str:
-    """The task, one of ``tasks``, that the model of a source is for.
+def check_suits(model: nn.Module, source: str, tasks: Sequence[str] = ()) -> str:
+    """The task that the model of a source is for.
+
+    Args:
+        tasks: those that will do; none are all.
 
     Raises:
         UserError: it is for none of them.
     """
-    member = type(model).__name__
-    task = TASKS.get(member, "")
-    if task not in tasks:
+    facts, name = facts_of(model), type(model).__name__
+    task = "" if facts is None else facts.task
+    if tasks and task not in tasks:
         made = f", made for {task}" if task else ""
-        raise UserError(f"{source} is a {member}{made}, but this needs {' or '.join(tasks)}.")
+        raise UserError(f"{source} is a {name}{made}, but this needs {' or '.join(tasks)}.")
     return task
 
 
@@ -87,14 +75,14 @@ def check_complete(model: Any, source: str) -> None:
     Raises:
         UserError: no classes, or no preprocessing of pictures.
     """
-    member = type(model).__name__
-    pairs = getattr(model, "masked_head", None) is not None and model.labels is None
-    if member in ("BERT", "ViT") and (not model.num_classes or pairs):
+    facts = facts_of(model)
+    assert facts is not None
+    if not facts.complete(model):
         raise UserError(
             f"{source} has no classes of its own yet: train it first (family fit with "
             f"--model.pretrained={source})."
         )
-    if member in SEE and model.preprocess is None:
+    if "pictures" in facts.reads and model.preprocess is None:
         raise UserError(f"{source} does not say how its pictures are prepared.")
 
 
@@ -104,8 +92,9 @@ def published_assets(model: Any, source: str) -> dict[str, Any]:
     Raises:
         UserError: a model that reads text without a tokenizer, or with one that has more tokens.
     """
-    member, assets = type(model).__name__, dict[str, Any]()
-    if member in READ:
+    facts, assets = facts_of(model), dict[str, Any]()
+    assert facts is not None
+    if "text" in facts.reads:
         tokenizer = model.tokenizer
         if tokenizer is None:
             raise UserError(f"{source} has no tokenizer, and its model reads text.")
@@ -115,12 +104,12 @@ def published_assets(model: Any, source: str) -> dict[str, Any]:
                 f"{model.vocab_size}."
             )
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
-        if member in ("Seq2Seq", "T5") and None in (tokenizer.eos_id, tokenizer.pad_id):
+        if facts.task == "Translation" and None in (tokenizer.eos_id, tokenizer.pad_id):
             raise UserError(f"{source} has a tokenizer that does not name eos_token and pad_token.")
-    if member in ("BERT", "CLIP"):
+    if facts.task in ("TextClassification", "ImageText"):
         longest = getattr(model, "text", model).config.max_tokens
         assets["max_tokens"] = min(longest, model.tokenizer.max_tokens or longest)
-    if member in ("Seq2Seq", "T5"):
+    if facts.task == "Translation":
         assets["start_id"] = model.bos_id
     if model.preprocess is not None:
         assets["preprocess"] = asdict(model.preprocess)
@@ -129,9 +118,3 @@ def published_assets(model: Any, source: str) -> dict[str, Any]:
         assets["labels"] = list(model.labels or map(str, range(classes)))
         assets["category_ids"] = list(range(classes))
     return assets
-
-
-def class_weights(model: nn.Module) -> list[str]:
-    """The names of the parameters that make up a member's head of classes."""
-    heads = CLASS_HEADS.get(type(model).__name__, ())
-    return [name for name, _ in model.named_parameters() if name.startswith(heads)]

@@ -1,4 +1,4 @@
-"""The ``family`` command."""
+"""Training by the ``family`` command: LightningCLI, whose runs live in one folder each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from tasks.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
-from tasks.commands import COMMANDS
-from tasks.commands.listing import config_names
-from tasks.config_errors import sentence
+from tasks.cli.configs import resolve_configs
+from tasks.cli.messages import sentence
 from tasks.errors import UserError, at_least, between
-from tasks.finetuning import load_source, restore
-from tasks.published import is_published
-from tasks.run_folder import RunRecord, checkpoints, new_run_folder, run_loggers
+from tasks.runs.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
+from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
+from tasks.runs.sources import is_published
+from tasks.training.finetuning import load_source, restore
 
-HERE = Path(__file__).parent
-CONFIG_FOLDERS = (HERE / "configs", HERE.parent / "configs")
-"""Where configs lie in a wheel, and in a checkout."""
 FOLDER = "FAMILY_RUN_FOLDER"
 """Tells the other processes of a run where it lives."""
-DESCRIPTION = f"""Train and use the Transformer family. family fit --config TASK/NAME trains;
-what was trained is used by: family {", ".join(COMMANDS)} (each with --help)."""
 
 
 class FamilyCLI(LightningCLI):
@@ -52,7 +45,6 @@ class FamilyCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
-            parser_kwargs={"description": DESCRIPTION},
             seed_everything_default=0,
             args=args,
         )
@@ -217,78 +209,26 @@ def no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
-def find_config(name: str) -> str:
-    """A path as it is, or the name of a config that we ship: ``gpt/shapes``.
+def run(arguments: list[str]) -> None:
+    """Run ``family fit | validate | test | predict ...``.
 
     Raises:
-        UserError: there is no such config, or it is not UTF-8.
+        UserError: what the parser, Lightning or we refuse.
     """
-    if Path(name).exists():
-        check_utf8(Path(name))
-        return name
-    for folder in CONFIG_FOLDERS:
-        for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
-                return str(candidate)
-    known = ", ".join(config_names(CONFIG_FOLDERS))
-    raise UserError(f"--config {name}: no such file, nor a config of ours: {known}.")
-
-
-def check_utf8(config: Path) -> None:
-    """Refuse a config that is no text.
-
-    Raises:
-        UserError: bytes that are not UTF-8, with their offset.
-    """
+    # We hand the arguments in, because names of configs became paths.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    warnings.filterwarnings("ignore", message=".*treespec")
+    # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    warnings.filterwarnings("ignore", message=".*custom batch sampler")
+    warnings.filterwarnings("ignore", message="The dirpath has changed")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
+    # Of each checkpoint it says that it is written whole.
+    connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
+    logging.getLogger(connector).setLevel(logging.WARNING)
     try:
-        if config.is_file():
-            config.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"--config {config} is not UTF-8: see the byte at offset {error.start}."
-        raise UserError(message) from None
-
-
-def resolve_configs(arguments: list[str]) -> list[str]:
-    """Replace the names of shipped configs by their paths."""
-    resolved = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            resolved[i] = "--config=" + find_config(argument.removeprefix("--config="))
-        elif argument == "--config" and i + 1 < len(arguments):
-            resolved[i + 1] = find_config(arguments[i + 1])
-    return resolved
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run ``family COMMAND ...``; a user's mistake prints one sentence and exits with 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments and arguments[0] in COMMANDS:
-            COMMANDS[arguments[0]](arguments[1:], CONFIG_FOLDERS)
-            return
-        # We hand the arguments in, because names of configs became paths.
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        warnings.filterwarnings("ignore", message=".*treespec")
-        # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-        warnings.filterwarnings("ignore", message=".*custom batch sampler")
-        warnings.filterwarnings("ignore", message="The dirpath has changed")
-        warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
-        # Of each checkpoint it says that it is written whole.
-        connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
-        logging.getLogger(connector).setLevel(logging.WARNING)
         FamilyCLI(resolve_configs(arguments))
-    except UserError as error:
-        # A worker of a data loader sends its traceback along; the sentence is at the end.
-        said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
-        print(f"family: {said}", file=sys.stderr)
-        sys.exit(2)
     except (ArgumentError, MisconfigurationException) as error:
-        print(f"family: {sentence(str(error))}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
+        raise UserError(sentence(str(error))) from error

@@ -18,10 +18,10 @@ from family import TransformerConfig
 from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
 from family.models.member import is_member
-from family.pretrained.lora import add_lora, merge_lora
+from family.adapt.lora import add_lora, merge_lora
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
-from tasks.published import (
+from tasks.runs.sources import (
     check_complete,
     check_suits,
     is_published,
@@ -67,7 +67,7 @@ def load_checkpoint(path: str, *tasks: str) -> Loaded:
     Args:
         path: a ``.ckpt`` file, or the folder of a run, whose best checkpoint is taken; or a
             published model, by anything that :func:`family.from_pretrained` takes.
-        tasks: the class names of the tasks that the caller can use, one at least.
+        tasks: the class names of the tasks that the caller can use; none are all.
 
     Raises:
         UserError: no checkpoint, or one of another task.
@@ -81,7 +81,7 @@ def load_checkpoint(path: str, *tasks: str) -> Loaded:
     content = read_checkpoint(file)
     record = content["family"]
     trained = record["task"].rsplit(".", 1)[-1]
-    if trained not in tasks:
+    if tasks and trained not in tasks:
         raise UserError(
             f"{file} was trained for {trained}, but this command needs {' or '.join(tasks)}."
         )
@@ -135,7 +135,7 @@ def check_same_model(file: Path, record: dict[str, Any], task: Any) -> None:
     """Refuse a checkpoint of another task or model than the config describes.
 
     Args:
-        task: the :class:`~tasks.task.Task` of the config.
+        task: the :class:`~tasks.training.task.Task` of the config.
     """
     trained, wanted = record["task"].rsplit(".", 1)[-1], type(task).__name__
     if trained != wanted:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.coco_metrics import coco_table
 from tasks.detection import coco_results
 from tasks.image_text import ranks
-from tasks.pictures import draw_boxes, overlay, palette, sheet, wrap
 from tasks.segmentation import scores
+from tasks.training.coco_metrics import coco_table
+from tasks.training.pictures import draw_boxes, overlay, palette, sheet, wrap
 
 TRUTH = {
     "images": [{"id": 7, "height": 100, "width": 100}],

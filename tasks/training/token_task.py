@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
 from tasks.errors import at_least, between
-from tasks.task import Task
+from tasks.training.task import Task
 
 REFERENCE = 1024
 """Tokens that summed losses are divided by, to keep gradients in the range of half precision."""
@@ -24,7 +24,7 @@ class TokenTask(Task):
         label_smoothing: in training; validation and test report the plain loss.
         balance: weight of the loss that keeps the experts of a mixture evenly used, see
             :func:`~family.losses.balance.balance_loss`; without experts it means nothing.
-        options: of :class:`~tasks.task.Task`.
+        options: of :class:`~tasks.training.task.Task`.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import family
+from family.adapt.resize import resize
+from family.adapt.transplant import Entry, common_parts, differences, transplant
 from family.core.mask import Allowed, Shared
-from family.models.transplant import Entry, common_parts, differences, transplant
-from family.pretrained.resize import resize
 from tasks import ImageClassification
 from tasks.cli import main
 from tasks.errors import UserError
-from tasks.transplanting import Transplant
+from tasks.training.transplant import Transplant
 
 STACK = {"dim": 16, "depth": 2, "heads": 2}
 OWN = 99

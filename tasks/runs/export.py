@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from family.models.examples import Inputs
+from family.models.member import facts_of
 from tasks.errors import UserError
 
 Run = Callable[[dict[str, Tensor]], list[Tensor]]
 """A model that was loaded again: inputs by name -> outputs."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a member's ``forward`` takes.
-
-    Args:
-        dynamic: name -> the dimensions that may differ from call to call.
-        outputs: the names of what it gives.
-        draw: model, a number -> a batch; another number, other sizes.
-    """
-
-    dynamic: Mapping[str, tuple[int, ...]]
-    outputs: tuple[str, ...]
-    draw: Callable[[Any, int], dict[str, Tensor]]
-
-
-def draw_text(model: Any, more: int, longest: int | None = None) -> dict[str, Tensor]:
-    """Rows of unequal length, filled at the right."""
-    tokens = min(12 + 5 * more, longest or model.config.max_tokens)
-    lengths = torch.arange(tokens, tokens - 2 - more, -1).clamp(min=1)
-    mask = torch.arange(tokens) < lengths[:, None]
-    return {"input_ids": torch.randint(model.vocab_size, mask.shape), "mask": mask}
-
-
-def draw_pair(model: Any, more: int) -> dict[str, Tensor]:
-    """A source and what is written so far of its target."""
-    source, target = draw_text(model, more), draw_text(model, more)
-    vocab_size = getattr(model, "target_vocab_size", None) or model.vocab_size
-    return {
-        "source": source["input_ids"],
-        "target": target["input_ids"][:, 2:] % vocab_size,
-        "source_mask": source["mask"],
-    }
-
-
-def draw_pictures(model: Any, more: int) -> dict[str, Tensor]:
-    return {"pixel_values": torch.randn(2 + more, 3, *model.image_size)}
-
-
-def draw_scenes(model: Any, more: int) -> dict[str, Tensor]:
-    """Pictures of unequal size, filled below and at the right."""
-    height, width = (256, 256) if model.preprocess is None else model.preprocess.size
-    height, width = height + 32 * more, width + 64 * more
-    mask = torch.ones(2 + more, height, width, dtype=torch.bool)
-    mask[1, height - 40 :] = mask[1, :, width - 24 :] = False
-    return {"pixel_values": torch.randn(2 + more, 3, height, width), "pixel_mask": mask}
-
-
-def draw_both(model: Any, more: int) -> dict[str, Tensor]:
-    """Pictures, and more texts than pictures."""
-    pictures = {"pixel_values": torch.randn(2 + more, 3, *model.image.image_size)}
-    return pictures | draw_text(model, more + 1, model.text.config.max_tokens)
-
-
-TEXT = {"input_ids": (0, 1), "mask": (0, 1)}
-PAIR = {"source": (0, 1), "target": (0, 1), "source_mask": (0, 1)}
-INPUTS = {
-    "GPT": Inputs(TEXT, ("logits",), draw_text),
-    "BERT": Inputs(TEXT, ("logits",), draw_text),
-    "SentenceEncoder": Inputs(TEXT, ("sentence_embedding",), draw_text),
-    "Seq2Seq": Inputs(PAIR, ("logits",), draw_pair),
-    "T5": Inputs(PAIR, ("logits",), draw_pair),
-    "ViT": Inputs({"pixel_values": (0,)}, ("logits",), draw_pictures),
-    "Segmenter": Inputs({"pixel_values": (0,)}, ("logits",), draw_pictures),
-    "DETR": Inputs(
-        {"pixel_values": (0, 2, 3), "pixel_mask": (0, 1, 2)}, ("logits", "boxes"), draw_scenes
-    ),
-    "CLIP": Inputs({"pixel_values": (0,), **TEXT}, ("logits",), draw_both),
-}
-"""By the name of the member."""
-
-
 def inputs_of(model: nn.Module) -> Inputs:
-    """Raises:
-    UserError: a model that is none of these members.
+    """What a member's ``forward`` takes and gives.
+
+    Raises:
+        UserError: no member.
     """
-    name = type(model).__name__
-    if name not in INPUTS:
-        raise UserError(f"a {name} cannot be exported; these can: {', '.join(INPUTS)}.")
-    return INPUTS[name]
+    facts = facts_of(model)
+    if facts is None:
+        raise UserError(
+            f"a {type(model).__name__} cannot be exported: it is no member of the family, which say "
+            "what they read."
+        )
+    return facts.inputs
 
 
 def answers(model: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:

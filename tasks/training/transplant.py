@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from family.models.transplant import Entry, common_parts, differences, transplant
-from tasks.checkpoints import load_checkpoint
+from family.adapt.transplant import Entry, common_parts, differences, transplant
 from tasks.errors import UserError
-from tasks.published import TASKS, is_published, open_published
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.runs.sources import is_published, open_published
 
 log = logging.getLogger(__name__)
 WORDS = ("loaded", "resized", "fresh")
@@ -20,7 +20,7 @@ WORDS = ("loaded", "resized", "fresh")
 
 @dataclass
 class Transplant:
-    """Where parts of a model come from, see :func:`family.models.transplant.transplant`.
+    """Where parts of a model come from, see :func:`family.adapt.transplant.transplant`.
 
     Args:
         source: a ``.ckpt`` file, the folder of a run, or anything that
@@ -97,4 +97,4 @@ def trained_model(source: str) -> nn.Module:
     """
     if is_published(source):
         return open_published(source)
-    return load_checkpoint(source, *TASKS.values()).model
+    return load_checkpoint(source).model

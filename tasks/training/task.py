@@ -13,11 +13,11 @@ from torch import nn
 
 from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
-from tasks.checkpoints import build_for
 from tasks.errors import UserError, at_least, between
-from tasks.finetuning import LoRA, adapt
-from tasks.optim import build_optimizer, build_schedule
-from tasks.transplanting import Report, Transplant, carry_out
+from tasks.runs.checkpoints import build_for
+from tasks.training.finetuning import LoRA, adapt
+from tasks.training.optim import build_optimizer, build_schedule
+from tasks.training.transplant import Report, Transplant, carry_out
 
 
 class Task(pl.LightningModule):
@@ -35,10 +35,10 @@ class Task(pl.LightningModule):
             :func:`family.from_pretrained` takes, such as the id of a model on the hub.
         freeze: patterns of the names of parameters that do not learn, such as ``embedding.*``.
         layer_decay: each layer learns slower by this factor than the one above it (BEiT: 0.65 to
-            0.9), see :func:`~tasks.optim.layer_factors`.
-        lora: train adapters alone, see :class:`~tasks.finetuning.LoRA`.
+            0.9), see :func:`~tasks.training.optim.layer_factors`.
+        lora: train adapters alone, see :class:`~tasks.training.finetuning.LoRA`.
         transplant: start from parts of a trained model of another kind, see
-            :class:`~tasks.transplanting.Transplant`.
+            :class:`~tasks.training.transplant.Transplant`.
     """
 
     monitor = ("val/loss", "min")
@@ -110,7 +110,7 @@ class Task(pl.LightningModule):
             if self.build is None:
                 raise UserError(
                     "the task has no model: give model.model, what builds one, or "
-                    "model.pretrained, which the command line (or tasks.finetuning.load_source) reads."
+                    "model.pretrained, which the command line (or tasks.training.finetuning.load_source) reads."
                 )
             try:
                 self.model = build_for(self.build, self.data.model_arguments)

@@ -20,8 +20,8 @@ import family
 import tasks
 from family import TransformerConfig
 from tasks.cli import main
+from tasks.cli.messages import sentence
 from tasks.commands.pictures import make_folder
-from tasks.config_errors import sentence
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError, at_least, between
 

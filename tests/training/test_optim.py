@@ -10,7 +10,7 @@ import torch
 
 import family
 from tasks.errors import UserError
-from tasks.optim import (
+from tasks.training.optim import (
     build_optimizer,
     build_schedule,
     orthogonalise,

@@ -1,0 +1,57 @@
+"""Where ``family`` begins: it imports what the command that was named needs, and no more."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+
+from tasks.commands import COMMANDS, TRAINING
+from tasks.errors import UserError, closest
+
+HEAD = """Train and use the Transformer family.
+
+  family fit --config TASK/NAME    trains (family list names the configs)
+  family COMMAND --help            says more of a command
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``family COMMAND ...``; a user's mistake prints one sentence and exits with 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(arguments)
+    except UserError as error:
+        # A worker of a data loader sends its traceback along; the sentence is at the end.
+        said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
+        print(f"family: {said}", file=sys.stderr)
+        sys.exit(2)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Hand the arguments to the command's module.
+
+    Raises:
+        UserError: there is no such command, or what the command refuses.
+    """
+    first = arguments[0] if arguments else "--help"
+    if first in ("--help", "-h", "help"):
+        print(overview())
+    elif first == "--version":
+        print(importlib.metadata.version("transformer-family"))
+    elif first in COMMANDS:
+        importlib.import_module(f"tasks.commands.{COMMANDS[first].module}").run(arguments[1:])
+    elif first in TRAINING or first.startswith("-"):
+        importlib.import_module("tasks.cli.app").run(arguments)
+    else:
+        hint = closest(first, [*TRAINING, *COMMANDS]) or " family --help names them."
+        raise UserError(f"there is no command {first!r}.{hint}")
+
+
+def overview() -> str:
+    """All commands, a line each."""
+    lines = [HEAD, "Training:"]
+    lines += [f"  {name:11} {says}" for name, says in TRAINING.items()]
+    lines += ["", "Use of what was trained or published, and more:"]
+    lines += [f"  {name:11} {command.says}" for name, command in COMMANDS.items()]
+    return "\n".join(lines)

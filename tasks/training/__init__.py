@@ -1,0 +1,1 @@
+"""What tasks are made of: the base task, optimizers and schedules, fine-tuning, pictures of results."""
