@@ -36,17 +36,17 @@ class Facts:
         complete: whether a published model can answer without being trained further.
     """
 
-    task: str
-    reads: tuple[str, ...]
-    inputs: Inputs
-    example: Mapping[str, Any]
+    task: str = ""
+    reads: tuple[str, ...] = ()
+    inputs: Inputs | None = None
+    example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     any_size: bool = False
     complete: Callable[[Any], bool] = always
 
 
-def member(**facts: Any) -> Callable[[Class], Class]:
+def member(cls: Any = None, /, **facts: Any) -> Any:
     """Class decorator of a member: says what others need to know of it, and keeps the arguments that
     each of its models was built from.
 
@@ -54,7 +54,8 @@ def member(**facts: Any) -> Callable[[Class], Class]:
     ``model.preprocess`` and ``model.labels`` are None until a loaded checkpoint brings them.
 
     Args:
-        facts: the fields of :class:`Facts`.
+        facts: the fields of :class:`Facts`; none, for a class of one's own that only a format of
+            one's own needs: ``@member``.
     """
 
     def decorate(cls: Class) -> Class:
@@ -78,7 +79,7 @@ def member(**facts: Any) -> Callable[[Class], Class]:
             setattr(cls, name, None)
         return cls
 
-    return decorate
+    return decorate if cls is None else decorate(cls)
 
 
 def facts_of(model: Any) -> Facts | None:

@@ -28,10 +28,10 @@ def inputs_of(model: nn.Module) -> Inputs:
         UserError: no member.
     """
     facts = facts_of(model)
-    if facts is None:
+    if facts is None or facts.inputs is None:
         raise UserError(
-            f"a {type(model).__name__} cannot be exported: it is no member of the family, which say "
-            "what they read."
+            f"a {type(model).__name__} cannot be exported: only a member of the family says what it "
+            "reads."
         )
     return facts.inputs
 
