@@ -1,0 +1,81 @@
+"""What earlier versions wrote is still read: runs and folders under tests/fixtures, by fixtures/make.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import family
+from tasks.checkpoints import load_checkpoint
+from tasks.cli import main
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def model_of_run(folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return load_checkpoint(str(folder), config["model"]["class_path"].rpartition(".")[2]).model
+
+
+def model_of_folder(folder):
+    return family.from_pretrained(folder)
+
+
+def outputs_of(model, inputs):
+    """On one thread, as sums of many are rounded by how they are shared out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return model(**inputs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def resume(folder, target, steps):
+    """Train on from where a run stopped; returns the step that it came to."""
+    options = [f"--config={folder / 'config.yaml'}", f"--ckpt_path={folder}"]
+    main(["fit", *options, f"--trainer.max_steps={steps}", f"--run_folder={target}"])
+    return json.loads((target / "metrics-fit.json").read_text())["step"]
+
+
+def folders(kind):
+    found = sorted(path.parent for path in (FIXTURES / kind).glob("*/expected.pt"))
+    return [pytest.param(folder, id=folder.name) for folder in found]
+
+
+def check(model, folder):
+    kept = torch.load(folder / "expected.pt", weights_only=True)
+    assert not model.training
+    # Another processor may round otherwise.
+    torch.testing.assert_close(
+        outputs_of(model, kept["inputs"]), kept["outputs"], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("folder", folders("runs"))
+def test_run(folder):
+    check(model_of_run(folder), folder)
+
+
+@pytest.mark.parametrize("folder", folders("folders"))
+def test_folder(folder):
+    check(model_of_folder(folder), folder)
+
+
+RESUMED = sorted((FIXTURES / "runs").glob("*/checkpoints/last.ckpt"))
+
+
+@pytest.mark.parametrize("file", RESUMED, ids=lambda file: file.parts[-3])
+def test_resumed_run(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FAMILY_RUN_FOLDER", raising=False)
+    assert resume(file.parents[1], tmp_path / "more", steps=3) == 3
+
+
+def test_they_are_there():
+    assert (len(folders("runs")), len(folders("folders")), len(RESUMED)) == (10, 14, 2)
