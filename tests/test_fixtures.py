@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import family
-from tasks.checkpoints import load_checkpoint
+from tasks.runs.checkpoints import load_checkpoint
 from tasks.cli import main
 
 FIXTURES = Path(__file__).parent / "fixtures"
