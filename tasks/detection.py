@@ -13,12 +13,14 @@ from family.heads.detection import postprocess
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
-from tasks.training.coco_metrics import coco_table, matches
+from tasks.training.coco_metrics import coco_table, coco_truth, matches
 from tasks.training.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.training.task import Task
 
 SHOWN = 4
 """Pictures of the sheet."""
+TRUTH = ("image_id", "size", "labels", "boxes")
+"""What is kept of a target to judge by."""
 SURE = 0.3
 """Boxes of at least this score are drawn."""
 
@@ -26,8 +28,13 @@ SURE = 0.3
 class Detection(Task):
     """The set loss of DETR, or the model's own, each term logged; COCO's table of twelve; boxes drawn.
 
+    A batch has ``pixel_values (batch, 3, height, width)``, ``pixel_mask (batch, height, width)``, True =
+    picture, where pictures are padded, and ``targets``, for each picture a dictionary: ``labels (n)``,
+    ``boxes (n, 4)`` as cx, cy, w, h in 0..1, and for evaluation ``size``, (height, width) in pixels of the
+    original, and ``image_id``, a whole number.
+
     Args:
-        model: what builds the model from the number of classes.
+        model: the model, or what builds it from the number of classes.
         class_weight, box_weight, giou_weight, no_object_weight: of
             :class:`~family.losses.set_matching.SetLoss`; its ``classification`` is the model's. A
             model with a method ``losses(pixel_values, pixel_mask, targets)``, of terms that add up,
@@ -36,10 +43,11 @@ class Detection(Task):
     """
 
     monitor = ("val/map", "max")
+    fields = ("pixel_values", "targets", "pixel_mask")
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         class_weight: float | None = None,
         box_weight: float = 5.0,
         giou_weight: float = 2.0,
@@ -49,6 +57,8 @@ class Detection(Task):
         super().__init__(model, **options)
         self.weights = class_weight, box_weight, giou_weight, no_object_weight
         self.found: list[dict[str, Any]] = []
+        self.shown_truth: list[dict[str, Any]] = []
+        """The targets that were seen, where no data of ours know the whole truth."""
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -57,9 +67,9 @@ class Detection(Task):
 
     def inputs(self, batch: dict[str, Any]) -> list[Any]:
         """Pictures and their mask."""
-        mask = batch["pixel_mask"]
+        mask = batch.get("pixel_mask")
         # Without padding there is nothing to mask, and unmasked attention is faster.
-        return [batch["pixel_values"], None if bool(mask.all()) else mask]
+        return [batch["pixel_values"], None if mask is None or bool(mask.all()) else mask]
 
     def outputs(self, batch: dict[str, Any], targets: Any = None) -> dict[str, Any]:
         """What the model finds; models that learn from noised targets get them in training."""
@@ -74,19 +84,14 @@ class Detection(Task):
         losses = getattr(self.model, "losses", None)
         return losses if callable(losses) and not isinstance(losses, nn.Module) else None
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         targets = batch["targets"]
         if self.own_loss is not None:
             shown = self.own_loss(*self.inputs(batch), targets)
-            loss = torch.stack(list(shown.values())).sum()
-        else:
-            terms = self.criterion(self.outputs(batch, targets), targets)
-            loss = self.criterion.total(terms)
-            shown = {name: terms[name] for name in ("class", "boxes", "giou")}
-        self.log_training("loss", loss.detach(), prog_bar=True)
-        for name, term in shown.items():
-            self.log_training(name, term.detach())
-        return loss
+            return {"loss": torch.stack(list(shown.values())).sum(), **shown}
+        terms = self.criterion(self.outputs(batch, targets), targets)
+        shown = {name: terms[name] for name in ("class", "boxes", "giou")}
+        return {"loss": self.criterion.total(terms), **shown}
 
     def _evaluate(
         self, batch: dict[str, Any], split: str
@@ -97,7 +102,9 @@ class Detection(Task):
             loss = self.criterion.total(self.criterion(outputs, targets))
             self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
         made = self.boxes(outputs, targets)
-        ids = self.data.assets()["category_ids"]
+        ids = self.category_ids(outputs)
+        if not hasattr(self.data, "ground_truth"):
+            self.shown_truth += [{n: target[n] for n in TRUTH} for target in targets]
         pairs = zip(made, targets, strict=True)
         rows = [coco_results(boxes, target["image_id"], ids) for boxes, target in pairs]
         self.found += chain.from_iterable(rows)
@@ -113,15 +120,23 @@ class Detection(Task):
         if index == 0:
             self._show(batch, made)
 
+    def category_ids(self, outputs: dict[str, Any]) -> list[int]:
+        """Of each class the id that the data, or else its place, give it."""
+        count = outputs["logits"].shape[-1]
+        return self.assets().get("category_ids") or list(range(count))
+
     def on_test_epoch_start(self) -> None:
-        self.truth = self.data.ground_truth("test")
         self.objects: dict[int, list[dict[str, Any]]] = {}
-        for annotation in self.truth["annotations"]:
-            self.objects.setdefault(annotation["image_id"], []).append(annotation)
+        if hasattr(self.data, "ground_truth"):
+            self.truth = self.data.ground_truth("test")
+            for annotation in self.truth["annotations"]:
+                self.objects.setdefault(annotation["image_id"], []).append(annotation)
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By picture: its id, the categories of its objects, and its boxes, matched to them."""
         _, found = self._evaluate(batch, "test")
+        if not hasattr(self.data, "ground_truth"):
+            return {}
         lines = [target["image_id"] for target in batch["targets"]]
         true = [self.objects.get(line, []) for line in lines]
         return {
@@ -131,31 +146,42 @@ class Detection(Task):
         }
 
     def on_validation_epoch_end(self) -> None:
-        self._score("val", self.data.ground_truth("val"))
+        self._score("val")
 
     def on_test_epoch_end(self) -> None:
-        self._score("test", self.truth)
+        self._score("test")
 
-    def _score(self, split: str, truth: dict[str, Any]) -> None:
+    def _score(self, split: str) -> None:
         found, self.found = gather(self.found), []
+        seen, self.shown_truth = gather(self.shown_truth), []
         if self.trainer.sanity_checking:
             return
+        if split == "test" and self.objects:
+            truth = self.truth
+        elif hasattr(self.data, "ground_truth"):
+            truth = self.data.ground_truth(split)
+        else:
+            truth = coco_truth(seen)
         table = coco_table(truth, found)
         for name, value in table.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "map")
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        made = self.boxes(self.outputs(batch), batch["targets"])
-        ids = self.data.assets()["category_ids"]
+        outputs = self.outputs(batch)
+        made, ids = self.boxes(outputs, batch["targets"]), self.category_ids(outputs)
         pairs = zip(made, batch["targets"], strict=True)
         return [row for boxes, t in pairs for row in coco_results(boxes, t["image_id"], ids)]
 
     def _show(self, batch: dict[str, Any], made: list[dict[str, Tensor]]) -> None:
-        names = self.data.assets()["labels"]
+        kinds = [
+            int(one["labels"].max()) for one in [*batch["targets"], *made] if len(one["labels"])
+        ]
+        names = self.label_names(max(kinds, default=0) + 1)
         pictures, captions = [], []
-        restored = self.preprocess.restore(batch["pixel_values"][:SHOWN])
+        restored = self.restored(batch["pixel_values"][:SHOWN])
+        masks = batch.get("pixel_mask", torch.ones_like(batch["pixel_values"][:, 0]))
         for i, pixels in enumerate(restored):
-            target, found, mask = batch["targets"][i], made[i], batch["pixel_mask"][i]
+            target, found, mask = batch["targets"][i], made[i], masks[i]
             height, width = int(mask[:, 0].sum()), int(mask[0].sum())
             picture, factor = enlarged(to_picture(pixels[:, :height, :width]))
             true = to_corners(target["boxes"].cpu()) * torch.tensor([*picture.size] * 2)

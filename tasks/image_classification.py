@@ -15,7 +15,13 @@ SHOWN = 16
 
 
 class ImageClassification(ClassTask):
-    """Cross-entropy; top-1 and top-5 accuracy; a sheet of pictures with predictions and truth."""
+    """Cross-entropy; top-1 and top-5 accuracy; a sheet of pictures with predictions and truth.
+
+    A batch has ``pixel_values (batch, channels, height, width)`` and ``labels (batch)``, int64, or in
+    training probabilities ``(batch, classes)``.
+    """
+
+    fields = ("pixel_values", "labels")
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         return self.model(batch["pixel_values"]).float()
@@ -33,7 +39,7 @@ class ImageClassification(ClassTask):
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         logits = self.evaluate(batch, "val")
         # Some of each batch: sets are often sorted by class.
-        share = -(-SHOWN // int(self.trainer.num_val_batches[0]))
+        share = -(-SHOWN // int(min(self.trainer.num_val_batches[0], SHOWN)))
         self._keep(batch, logits, min(share, SHOWN - len(self.shown)))
 
     def on_validation_epoch_end(self) -> None:
@@ -43,8 +49,8 @@ class ImageClassification(ClassTask):
 
     def _keep(self, batch: dict[str, Any], logits: Tensor, count: int) -> None:
         """Remember the first pictures of a batch with what was made of them."""
-        names = self.data.assets()["labels"]
-        pixels = self.preprocess.restore(batch["pixel_values"][:count])
+        names = self.label_names(logits.shape[1])
+        pixels = self.restored(batch["pixel_values"][:count])
         ids = zip(logits[:count].argmax(-1).tolist(), batch["labels"][:count].tolist(), strict=True)
         for picture, (made, true) in zip(pixels, ids, strict=True):
             words = f"made: {names[made]}\ntrue: {names[true]}"

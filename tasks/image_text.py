@@ -29,8 +29,12 @@ class ImageText(Task):
     A picture and a sentence of one group (the data's ``groups``: equal captions, variants of one
     picture) count as a match, in training as in recall.
 
+    A batch has ``pixel_values (batch, channels, height, width)``, ``input_ids`` and ``mask (batch,
+    tokens)``, row by row what belongs together; ``groups (batch)``, ids over the whole set, where others
+    match too; ``labels``, ``file`` and ``caption`` to be judged and shown by.
+
     Args:
-        model: what builds the model from the vocabulary size.
+        model: the model, or what builds it from the vocabulary size.
         loss: "softmax" (Radford et al. 2021) or "sigmoid" (SigLIP, Zhai et al. 2023).
         templates: sentences for zero-shot classes, ``{}`` in the place of the class; their
             embeddings are averaged.
@@ -38,10 +42,11 @@ class ImageText(Task):
     """
 
     monitor = ("val/recall@1", "max")
+    fields = ("pixel_values", "input_ids", "mask", "groups")
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         loss: Literal["softmax", "sigmoid"] = "softmax",
         templates: tuple[str, ...] = ("a picture of a {}", "a {}"),
         **options: Any,
@@ -49,6 +54,7 @@ class ImageText(Task):
         super().__init__(model, **options)
         self.loss_name, self.templates = loss, templates
         self.seen: list[dict[str, Any]] = []
+        self.counted = 0
 
     def compiled_parts(self) -> list[nn.Module]:
         # Training never calls the model as a whole, whose pairs of one process are not all.
@@ -58,19 +64,18 @@ class ImageText(Task):
     def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """``(batch, embed_dim)`` of pictures and of sentences, not normalised."""
         images = self.model.encode_image(batch["pixel_values"])
-        return images, self.model.encode_text(batch["input_ids"], batch["mask"])
+        return images, self.model.encode_text(batch["input_ids"], batch.get("mask"))
 
-    def loss(self, images: Tensor, texts: Tensor, groups: Tensor) -> Tensor:
+    def contrast(self, images: Tensor, texts: Tensor, groups: Tensor | None = None) -> Tensor:
+        """The loss of embeddings ``(batch, embed_dim)``."""
         if self.loss_name == "softmax":
             return clip_loss(images, texts, self.model.logit_scale, groups=groups)
         bias = self.model.logit_bias
         return siglip_loss(images, texts, self.model.logit_scale, bias, groups=groups)
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss = self.loss(*self.embed(batch), batch["groups"])
-        self.log_training("loss", loss.detach(), prog_bar=True)
-        self.log_training("temperature", (-self.model.logit_scale.detach()).exp())
-        return loss
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        loss = self.contrast(*self.embed(batch), batch.get("groups"))
+        return {"loss": loss, "temperature": (-self.model.logit_scale.detach()).exp()}
 
     def on_train_batch_end(self, *_: Any) -> None:
         if hasattr(self.model, "clamp_temperature"):
@@ -78,16 +83,20 @@ class ImageText(Task):
 
     def _evaluate(self, batch: dict[str, Any]) -> None:
         images, texts = self.embed(batch)
-        pixels = self.preprocess.restore(batch["pixel_values"])
+        pixels = self.restored(batch["pixel_values"])
         room = THUMBNAILS - len(self.seen)
+        first = self.counted  # rows without a group of their own each are one
+        self.counted += len(images)
         for i, (image, text) in enumerate(zip(normalised(images), normalised(texts), strict=True)):
             self.seen.append(
                 {
                     "image": image,
                     "text": text,
-                    "group": int(batch["groups"][i]),
-                    "caption": batch["caption"][i],
-                    "file": batch["file"][i],
+                    "group": int(batch["groups"][i]) if "groups" in batch else -1 - first - i,
+                    "caption": batch["caption"][i] if "caption" in batch else "",
+                    "file": batch["file"][i]
+                    if "file" in batch
+                    else f"{self.global_rank}/{first + i}",
                     "label": int(batch["labels"][i]) if "labels" in batch else None,
                     "picture": to_picture(pixels[i]) if i < room else None,
                 }
@@ -102,6 +111,8 @@ class ImageText(Task):
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         images, texts = self.embed(batch)
         cosine = F.cosine_similarity(images.float(), texts.float())
+        if "file" not in batch:
+            return [{"similarity": round(s, 6)} for s in cosine.tolist()]
         rows = zip(batch["file"], batch["caption"], cosine.tolist(), strict=True)
         return [{"file": f, "caption": c, "similarity": round(s, 6)} for f, c, s in rows]
 
@@ -112,7 +123,7 @@ class ImageText(Task):
         self._score("test")
 
     def _score(self, split: str) -> None:
-        seen, self.seen = gather(self.seen), []
+        seen, self.seen, self.counted = gather(self.seen), [], 0
         # A picture with several sentences stands once among the candidates.
         first = list({s["file"]: i for i, s in reversed(list(enumerate(seen)))}.values())[::-1]
         shown = [seen[i] for i in first]
@@ -129,8 +140,8 @@ class ImageText(Task):
             self.log(f"{split}/recall@{k}", sum(either) / 2, prog_bar=k == 1)
         # Of guessing at random: the share of pairs that are right.
         self.log(f"{split}/chance@1", same.float().mean())
-        if shown[0]["label"] is not None:
-            classes = self.class_embeddings(self.data.assets()["labels"])
+        if shown[0]["label"] is not None and hasattr(self.data, "encode"):
+            classes = self.class_embeddings(self.assets()["labels"])
             labels = torch.tensor([s["label"] for s in shown])
             accuracy = ((images @ classes.T).argmax(1) == labels).float().mean()
             self.log(f"{split}/zero_shot_accuracy", accuracy, prog_bar=True)

@@ -15,7 +15,14 @@ from tasks.training.token_task import TokenTask
 
 
 class LanguageModeling(TokenTask):
-    """Loss, perplexity and bits per byte; a sample of text at each validation."""
+    """Loss, perplexity and bits per byte; a sample of text at each validation.
+
+    A batch has ``input_ids`` and ``labels`` ``(batch, tokens)``, int64: the tokens, and after each the
+    next one, or -100 where none is to be predicted. Without a tokenizer there are no samples, and
+    without data of ours no bits per byte.
+    """
+
+    fields = ("input_ids", "labels")
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -34,15 +41,18 @@ class LanguageModeling(TokenTask):
         self.evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        """By window: the summed loss, its tokens, and the bytes of as many."""
-        found, size = self.evaluate(batch, "test"), self.data.bytes_per_token("test")
+        """By window: the summed loss, its tokens, and with data of ours the bytes of as many."""
+        found = self.evaluate(batch, "test")
+        if not hasattr(self.data, "bytes_per_token"):
+            return found
+        size = self.data.bytes_per_token("test")
         return {**found, "bytes": [count * size for count in found["tokens"]]}
 
     def on_validation_epoch_end(self) -> None:
         self._derived("val")
-        if self.trainer.sanity_checking or not hasattr(self.model, "generate"):
+        tokenizer = self.tokenizer()
+        if self.trainer.sanity_checking or not hasattr(self.model, "generate") or not tokenizer:
             return
-        tokenizer = self.data.tokenizer
         start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
         longest = longest_text(self.model, 256)
         count = min(200, longest - start.shape[1])
@@ -58,4 +68,6 @@ class LanguageModeling(TokenTask):
         if loss is None:
             return
         self.log(f"{split}/perplexity", loss.exp())
-        self.log(f"{split}/bits_per_byte", loss / math.log(2) / self.data.bytes_per_token(split))
+        if hasattr(self.data, "bytes_per_token"):
+            bits = loss / math.log(2) / self.data.bytes_per_token(split)
+            self.log(f"{split}/bits_per_byte", bits)

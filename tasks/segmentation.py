@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tasks.data.segmentation import IGNORE_MASK
@@ -22,24 +23,35 @@ class Segmentation(Task):
 
     Logits are resized to each mask's own size before they are judged. The IoU of a class is taken
     over the whole set, and the mean over the classes that occur in the truth or in the predictions.
+
+    A batch has ``pixel_values (batch, channels, height, width)`` and ``labels (batch, height, width)``,
+    int64, 255 where a pixel counts for nothing; in evaluation also a list of masks of unequal sizes.
     """
+
+    fields = ("pixel_values", "labels")
 
     monitor = ("val/miou", "max")
 
+    def __init__(
+        self, model: nn.Module | Callable[..., nn.Module] | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        self.confusion: MulticlassConfusionMatrix | None = None
+
     def configure_model(self) -> None:
         super().configure_model()
-        classes = self.data.model_arguments["num_classes"]
-        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_MASK)
+        if self.num_classes and self.confusion is None:  # it counts over all processes
+            self.confusion = confusion_matrix(self.num_classes)
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         loss, count = pixel_loss(self.model(batch["pixel_values"]), batch["labels"])
-        loss = loss / count.clamp(min=1)  # a batch of void alone teaches nothing
-        self.log_training("loss", loss.detach(), prog_bar=True)
-        return loss
+        return {"loss": loss / count.clamp(min=1)}  # a batch of void alone teaches nothing
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
         """The logits, and of each picture the pixels by true and made class."""
         logits, confusions = self.model(batch["pixel_values"]).float(), []
+        if self.confusion is None:
+            self.confusion = confusion_matrix(logits.shape[1]).to(logits.device)
         for i, labels in enumerate(batch["labels"]):
             whole = F.interpolate(logits[i : i + 1], labels.shape, mode="bilinear")
             loss, count = pixel_loss(whole, labels[None])
@@ -72,26 +84,28 @@ class Segmentation(Task):
         self._score("test")
 
     def _score(self, split: str) -> None:
+        if self.confusion is None:
+            return
         iou, accuracy = scores(self.confusion.compute())
         self.confusion.reset()
         self.log(f"{split}/miou", iou[~iou.isnan()].mean(), prog_bar=True)
         self.log(f"{split}/pixel_accuracy", accuracy)
-        names = self.data.assets()["labels"]
+        names = self.label_names(len(iou))
         known = [(name, value) for name, value in zip(names, iou, strict=True) if value == value]
         self.log_dict({f"{split}/iou/{name}": value for name, value in known})
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        names = self.data.assets()["labels"]
-        found = []
-        for ids in class_map(self.model(batch["pixel_values"])):
+        logits, found = self.model(batch["pixel_values"]), []
+        names = self.label_names(logits.shape[1])
+        for ids in class_map(logits):
             share = torch.bincount(ids.flatten(), minlength=len(names)) / ids.numel()
             found.append({n: round(float(s), 4) for n, s in zip(names, share, strict=True)})
         return found
 
     def _show(self, batch: dict[str, Any], logits: Tensor) -> None:
-        names = self.data.assets()["labels"]
+        names = self.label_names(logits.shape[1])
         pictures, captions = [], []
-        restored = self.preprocess.restore(batch["pixel_values"][:SHOWN])
+        restored = self.restored(batch["pixel_values"][:SHOWN])
         masks = [labels.cpu() for labels in batch["labels"][:SHOWN]]
         for pixels, made, true in zip(restored, class_map(logits[:SHOWN]), masks, strict=True):
             picture = to_picture(pixels)
@@ -100,6 +114,10 @@ class Segmentation(Task):
             captions += ["picture", "made", "true"]
         page = sheet(pictures, captions, columns=3, side=240)
         self.pictures = {"masks": stack([page, legend(names, page.width)])}
+
+
+def confusion_matrix(classes: int) -> MulticlassConfusionMatrix:
+    return MulticlassConfusionMatrix(classes, ignore_index=IGNORE_MASK)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 
 from family.models.member import longest_text
@@ -26,7 +27,20 @@ class Judged(NamedTuple):
 
 
 class TextClassification(ClassTask):
-    """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes."""
+    """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes.
+
+    A batch has ``input_ids (batch, tokens)`` and ``labels (batch)``, int64, and ``mask (batch, tokens)``,
+    True = a token, where texts are padded; to be shown in samples also ``text``, a list.
+    """
+
+    fields = ("input_ids", "labels", "mask")
+
+    def __init__(
+        self, model: nn.Module | Callable[..., nn.Module] | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        self.f1: MulticlassF1Score | None = None
+        self.judged: list[Judged] = []
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -37,23 +51,30 @@ class TextClassification(ClassTask):
                 f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
                 "make one smaller, or the other larger."
             )
-        classes = self.data.model_arguments["num_classes"]
-        self.f1 = MulticlassF1Score(classes, average="macro")
+
+        if (
+            self.num_classes and self.f1 is None
+        ):  # before processes part: it counts over all of them
+            self.f1 = macro_f1(self.num_classes)
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["input_ids"], batch["mask"]).float()
+        return self.model(batch["input_ids"], batch.get("mask")).float()
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         logits = super().evaluate(batch, split)
+        if self.f1 is None:
+            self.f1 = macro_f1(logits.shape[1]).to(logits.device)
         self.f1.update(logits, batch["labels"])
         return logits
 
     def on_validation_epoch_start(self) -> None:
-        self.judged: list[Judged] = []
+        self.judged = []
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         logits = self.evaluate(batch, "val")
-        names = self.data.assets()["labels"]
+        if "text" not in batch:
+            return
+        names = self.label_names(logits.shape[1])
         chances, ids = logits.softmax(-1).max(-1)
         rows = zip(
             batch["text"], batch["labels"].tolist(), ids.tolist(), chances.tolist(), strict=True
@@ -74,10 +95,17 @@ class TextClassification(ClassTask):
         self._score("test")
 
     def _score(self, split: str) -> None:
-        self.log(f"{split}/f1_macro", self.f1.compute(), prog_bar=True)
-        self.f1.reset()
+        if self.f1 is not None:
+            self.log(f"{split}/f1_macro", self.f1.compute(), prog_bar=True)
+            self.f1.reset()
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         made = super().predict_step(batch, index)
+        if "text" not in batch:
+            return made
         rows = zip(batch["line"], batch["text"], made, strict=True)
         return [{"line": line, "text": text, **one} for line, text, one in rows]
+
+
+def macro_f1(classes: int) -> MulticlassF1Score:
+    return MulticlassF1Score(classes, average="macro")

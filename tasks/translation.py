@@ -18,7 +18,13 @@ from tasks.training.token_task import TokenTask
 class Translation(TokenTask):
     """Label-smoothed cross-entropy; sacreBLEU and chrF of decoded sentences.
 
+    A batch has ``source``, ``target`` (what the decoder is fed) and ``labels`` (what it is to answer,
+    -100 where nothing), ``(batch, tokens)`` int64, and ``source_mask``, True = a token; to be scored and
+    shown also ``source_text``, ``target_text`` and ``line``, lists. Without a tokenizer there are no
+    sentences, and the loss is all.
+
     Args:
+        model: the model, or what builds it from the sizes of the vocabularies.
         beams: of the test's beam search; validation decodes greedily, which is faster.
         length_penalty: exponent of the length that a hypothesis' score is divided by.
         max_ratio: a translation has at most ``max_ratio`` times the source's tokens, and 10 more.
@@ -26,10 +32,11 @@ class Translation(TokenTask):
     """
 
     monitor = ("val/bleu", "max")
+    fields = ("source", "target", "labels", "source_mask")
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         beams: int = 4,
         length_penalty: float = 1.0,
         max_ratio: float = 2.0,
@@ -42,14 +49,14 @@ class Translation(TokenTask):
         self.decoded: list[tuple[str, str, str]] = []
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["source"], batch["target"], batch["source_mask"])
+        return self.model(batch["source"], batch["target"], batch.get("source_mask"))
 
     def translate(self, batch: dict[str, Any], beams: int) -> list[str]:
         """The sentences that the model makes of ``source`` and ``source_mask``."""
-        tokenizer = self.data.target_tokenizer
+        tokenizer = self.tokenizer("target")
         tokens = self.model.generate(
             batch["source"],
-            batch["source_mask"],
+            batch.get("source_mask"),
             max_new_tokens=most_new_tokens(
                 batch["source"].shape[1],
                 getattr(self.model, "longest_target", longest_text(self.model)),
@@ -64,6 +71,8 @@ class Translation(TokenTask):
 
     def _evaluate(self, batch: dict[str, Any], split: str, beams: int) -> list[str]:
         self.evaluate(batch, split)
+        if "target_text" not in batch or self.tokenizer("target") is None:
+            return []
         hypotheses = self.translate(batch, beams)
         self.decoded += zip(batch["source_text"], batch["target_text"], hypotheses, strict=True)
         return hypotheses
@@ -74,14 +83,17 @@ class Translation(TokenTask):
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By example: its line, the sentence, the translation that was made, and the true one."""
         made = self._evaluate(batch, "test", self.beams)
+        if not made:
+            return {}
         source, true = batch["source_text"], batch["target_text"]
         return {"line": batch["line"], "source": source, "made": made, "true": true}
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        made = zip(
-            batch["line"], batch["source_text"], self.translate(batch, self.beams), strict=True
-        )
-        return [{"line": line, "source": source, "translation": t} for line, source, t in made]
+        made = self.translate(batch, self.beams)
+        if "source_text" not in batch:
+            return [{"translation": translation} for translation in made]
+        rows = zip(batch["line"], batch["source_text"], made, strict=True)
+        return [{"line": line, "source": source, "translation": t} for line, source, t in rows]
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -91,6 +103,8 @@ class Translation(TokenTask):
 
     def _score(self, split: str) -> None:
         decoded, self.decoded = gather(self.decoded), []
+        if not decoded:
+            return
         hypotheses = [hypothesis for _, _, hypothesis in decoded]
         references = [[reference for _, reference, _ in decoded]]
         for name, metric in (

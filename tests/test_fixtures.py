@@ -10,8 +10,8 @@ import torch
 import yaml
 
 import family
-from tasks.runs.checkpoints import load_checkpoint
 from tasks.cli import main
+from tasks.runs.checkpoints import load_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

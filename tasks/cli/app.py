@@ -21,11 +21,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence
+from tasks.data.base import FamilyData
 from tasks.errors import UserError, at_least, between
 from tasks.runs.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
 from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published
 from tasks.training.finetuning import load_source, restore
+from tasks.training.task import Task
 
 FOLDER = "FAMILY_RUN_FOLDER"
 """Tells the other processes of a run where it lives."""
@@ -47,6 +49,14 @@ class FamilyCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             args=args,
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
+        # A module of the user's own may bring its loaders along.
+        parser.add_lightning_class_args(
+            pl.LightningDataModule, "data", subclass_mode=True, required=False
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -96,7 +106,7 @@ class FamilyCLI(LightningCLI):
         self.folder = self._choose_folder()
         # A list of its own: the trainer adds its callbacks to the one in the config.
         given = list(self._get(self.config_init, "trainer.callbacks") or [])
-        trainer = super().instantiate_trainer(
+        trainer: Any = super().instantiate_trainer(
             # Our samplers share the batches out among processes themselves.
             logger=run_loggers(self.folder),
             use_distributed_sampler=False,
@@ -107,20 +117,25 @@ class FamilyCLI(LightningCLI):
         # Lightning adds one that keeps the newest alone, unless the config has its own.
         defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
-        trainer.callbacks.append(RunRecord(self.folder))
+        trainer.callbacks.append(RunRecord(self.folder, self._module_spec()))
         if defaults:
-            trainer.callbacks += checkpoints(folder, *self.model.monitor)
+            trainer.callbacks += checkpoints(folder, getattr(self.model, "monitor", None))
         for callback in found:
             callback.dirpath = callback.dirpath or str(folder)
         return trainer
 
+    def _module_spec(self) -> dict[str, Any] | None:
+        """Class path and arguments of a module that is no task of ours."""
+        given = self.config[self.subcommand].model.as_dict()
+        return None if isinstance(self.model, Task) else given
+
     def _choose_folder(self) -> Path:
         """Where the run goes: the first process decides, and tells those that it starts."""
-        if rank_zero_only.rank and FOLDER in os.environ:
+        if rank() and FOLDER in os.environ:
             return Path(os.environ[FOLDER])
         wanted = self.config[self.subcommand].run_folder
         folder = new_run_folder(Path("runs"), self._name()) if wanted is None else Path(wanted)
-        if folder.exists() and not rank_zero_only.rank:
+        if folder.exists() and not rank():
             raise UserError(f"run_folder {folder} exists: choose another, or remove it.")
         os.environ[FOLDER] = str(folder)
         return folder
@@ -136,10 +151,15 @@ class FamilyCLI(LightningCLI):
         except ValueError as error:
             # Values that our classes refuse, quoted by the parser.
             raise UserError(sentence(str(error))) from error
-        spec = self.config[self.subcommand].model.init_args.get("model")
-        if spec is not None:
-            self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
-            find_class(self.model.model_spec["class_path"])  # else no checkpoint could be loaded
+        if self.datamodule is None and isinstance(self.model, Task):
+            raise UserError(f"{type(self.model).__name__} needs data: give data.class_path.")
+        if isinstance(self.model, Task):
+            spec = self.config[self.subcommand].model.init_args.get("model")
+            if spec is not None:
+                self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+                find_class(
+                    self.model.model_spec["class_path"]
+                )  # else no checkpoint could be loaded
         self._use_checkpoint()
 
     def _use_checkpoint(self) -> None:
@@ -151,21 +171,34 @@ class FamilyCLI(LightningCLI):
                 f"family {self.subcommand} needs --ckpt_path: a .ckpt file, the folder of a run, or "
                 "a published model."
             )
-        if path is not None:
-            self.model.transplant = None  # what it brought is in the checkpoint
+        ours = isinstance(self.model, Task)
         if path is not None and not is_published(path):
             file = find_checkpoint(path, "last" if fit else "best")
             config.ckpt_path = called.ckpt_path = str(file)
-            record = read_checkpoint(file)["family"]
-            check_same_model(file, record, self.model)
-            restore(self.model, record)
-            self.datamodule.use_assets(record["assets"])
+            record = read_checkpoint(file, theirs=not ours).get("family", {})
+            if ours:
+                self.model.transplant = None  # what it brought is in the checkpoint
+                check_same_model(file, record, self.model)
+                restore(self.model, record)
+            if isinstance(self.datamodule, FamilyData) and "assets" in record:
+                self.datamodule.use_assets(record["assets"])
+        elif not ours:
+            if path is not None:
+                raise UserError(
+                    f"--ckpt_path {path} is no checkpoint: give a .ckpt file, or a run."
+                )
         elif path is not None and fit:
             raise UserError(
                 f"--ckpt_path {path} is no checkpoint of ours to go on from; "
                 f"--model.pretrained={path} would train on from published weights."
             )
         elif source := path or self.model.pretrained:
+            if not isinstance(self.datamodule, FamilyData):
+                raise UserError(
+                    f"{source} is read together with data of ours, which take its tokenizer and "
+                    f"preprocessing: {type(self.datamodule).__name__} is none."
+                )
+            self.model.transplant = None if path else self.model.transplant
             called.ckpt_path = None
             load_source(self.model, self.datamodule, source, training=fit)
 
@@ -173,7 +206,7 @@ class FamilyCLI(LightningCLI):
         """Lightning would read the whole checkpoint for options that ours do not hold."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if not rank_zero_only.rank:
+        if not rank():
             try:
                 self.folder.mkdir(parents=True)
             except FileExistsError:
@@ -185,7 +218,7 @@ class FamilyCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except (UserError, MisconfigurationException):
             # Nothing was done yet: leave the name free for the corrected call.
-            if not rank_zero_only.rank and not any(self.folder.rglob("*.ckpt")):
+            if not rank() and not any(self.folder.rglob("*.ckpt")):
                 shutil.rmtree(self.folder)
             raise
 
@@ -198,10 +231,15 @@ class FamilyCLI(LightningCLI):
         return self._parser(self.subcommand).dump(config, skip_none=False)
 
     def after_fit(self) -> None:
-        if not rank_zero_only.rank:
+        if not rank():
             print(f"The run is in {self.folder}.")
 
     after_validate = after_test = after_predict = after_fit
+
+
+def rank() -> int:
+    """The number of this process, before Lightning has started others: 0 alone."""
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def no_advertisement(record: logging.LogRecord) -> bool:

@@ -68,7 +68,7 @@ def build_task(
 ) -> tuple[Task, FamilyData]:
     """The task of a config and its data, set up; the task's model is still to be configured.
 
-    The task logs nothing, and its trainer, of one device of this machine, never runs.
+    Its trainer, of one device of this machine, never runs.
 
     Args:
         config, options, change: of :class:`Dry`.
@@ -81,14 +81,9 @@ def build_task(
     task, data = made.model, made.datamodule
     task.trainer = data.trainer = made.trainer
     made.trainer.datamodule = data  # type: ignore[attr-defined]
-    for name in ("log", "log_dict", "log_training"):
-        setattr(task, name, silent)
+    data.prepare_data()
     data.setup("fit")
     return task, data
-
-
-def silent(*_: Any, **__: Any) -> None:
-    """What a task without a run logs."""
 
 
 @contextmanager

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from jsonargparse import Namespace
 from pytorch_lightning.utilities import move_data_to_device
-from torch import Tensor, nn
+from torch import Tensor
 
 from tasks.cli.building import build_task
 from tasks.compare.shares import part
 from tasks.data.base import FamilyData
-from tasks.runs.checkpoints import build_for
 from tasks.training.optim import build_optimizer
 from tasks.training.task import Task
 
@@ -92,12 +91,10 @@ def own_lengths(variant: Variant) -> list[int]:
 def make_case(variant: Variant, length: int, size: int) -> Case:
     """Model, optimizer and batch of a variant, on the device of its task."""
     task, device = variant.task, variant.task.trainer.strategy.root_device
-    build, arguments = task.build, variant.data.model_arguments
-    if build is not None and "image_size" in arguments:
-        task.build = partial(at_size, build, length)
-    task.model = None
-    task.configure_model()
-    task.build = build
+    arguments = variant.data.model_arguments
+    if "image_size" in arguments:
+        arguments = {**arguments, "image_size": (length, length)}
+    task.renew(arguments)
     task.to(device).train()
     batch = move_data_to_device(grown(variant.batch, length, size), device)
     optimizer = build_optimizer(
@@ -120,17 +117,12 @@ def make_case(variant: Variant, length: int, size: int) -> Case:
     return case
 
 
-def at_size(build: Callable[..., nn.Module], side: int, **arguments: Any) -> nn.Module:
-    """A model for pictures of another size."""
-    return build_for(build, {**arguments, "image_size": (side, side)})
-
-
 def backward(task: Task, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
     """Forward and backward pass of a training step."""
     task.model.train()
     optimizer.zero_grad()
     with part("loss"), task.trainer.precision_plugin.train_step_context():
-        loss: Any = task.training_step(batch, 0)
+        loss = task.loss(batch)["loss"]
     loss.backward()
 
 

@@ -16,7 +16,6 @@ from tasks.cli.building import Dry, quietly
 from tasks.cli.messages import sentence
 from tasks.compare.config import Config
 from tasks.errors import UserError
-from tasks.runs.checkpoints import build_for
 from tasks.training.optim import build_optimizer
 
 ANYWHERE = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
@@ -48,7 +47,7 @@ def describe(name: str, config: Config, test: bool = False) -> Described:
             made = Dry(str(file), ANYWHERE)
             task = made.model
             arguments = model_arguments(config, made.datamodule, test)
-            model = task.model or build_for(task.build, arguments)
+            model = task.model or task.build_model(arguments)
             options = (task.lr, task.weight_decay, task.betas, False, task.layer_decay)
             build_optimizer(task.optimizer_name, model, *options)
     except (UserError, ArgumentError, MisconfigurationException) as error:

@@ -115,8 +115,11 @@ def find_checkpoint(path: str, prefer: str = "best") -> Path:
     return file
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path, theirs: bool = False) -> dict[str, Any]:
     """All that a file holds, as plain values and tensors; nothing in it is executed.
+
+    Args:
+        theirs: any checkpoint of Lightning's will do, be it of no task of ours.
 
     Raises:
         UserError: no checkpoint of ours.
@@ -124,7 +127,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         # Mapped: weights that nobody asks for are never read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        if "family" in content:
+        if "family" in content or (theirs and "state_dict" in content):
             return content
     except (pickle.UnpicklingError, RuntimeError, KeyError, EOFError, TypeError, ValueError):
         pass
@@ -206,21 +209,6 @@ def build_model(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     if is_member(model) and given.get("pretrained"):
         given["pretrained"] = False  # nothing is fetched: the checkpoint's weights follow
     return model(**{**given, **accepted(model, arguments, given)})
-
-
-def build_for(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """The model that a task's ``build`` makes, with what the data decides of it.
-
-    Raises:
-        UserError: it takes no number of classes or of tokens.
-    """
-    maker, known = build, None
-    if isinstance(build, partial):
-        maker = build.func
-        if maker.__module__.startswith("jsonargparse"):
-            # It keeps the class beside every argument that it knows of.
-            maker, known = next(filter(inspect.isclass, build.args)), build.keywords
-    return build(**accepted(maker, arguments, known))
 
 
 def accepted(

@@ -62,21 +62,45 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.file)
 
 
-def checkpoints(folder: Path, monitor: str, mode: str) -> list[Checkpoint]:
-    """The best by ``monitor`` and the last, in ``folder``."""
+def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoint]:
+    """The last, and the best by a metric and "max" or "min", in ``folder``; without a metric the last
+    alone."""
+    last: list[Checkpoint] = [LastCheckpoint(folder)]
+    if monitor is None:
+        return last
+    name, mode = monitor
     best = ModelCheckpoint(
-        folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False
+        folder, filename="best", monitor=name, mode=mode, enable_version_counter=False
     )
-    return [best, LastCheckpoint(folder)]
+    return [best, *last]
 
 
 class RunRecord(pl.Callback):
-    """Write samples and pictures at each validation, predictions, and the last metrics as JSON."""
+    """Write samples and pictures at each validation, predictions, and the last metrics as JSON.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        module: class path and arguments of a module that is no task of ours, for its checkpoints:
+            trained on data of ours, they can then be used as those of a task.
+    """
+
+    def __init__(self, folder: Path, module: dict[str, Any] | None = None) -> None:
+        self.folder, self.module = folder, module
         self.predictions: list[dict[str, Any]] = []
         self.start = time.perf_counter()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if self.module is not None and hasattr(data, "assets"):
+            checkpoint["family"] = {
+                "task": self.module["class_path"],
+                "kind": data.task,
+                "model": self.module,
+                "arguments": {},
+                "assets": data.assets(),
+                "whole": True,
+            }
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.start = time.perf_counter()

@@ -16,7 +16,7 @@ class ClassTask(Task):
     """Train a model on the cross-entropy of classes.
 
     Args:
-        model: what builds the model from the number of classes.
+        model: the model, or what builds it from the number of classes.
         label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
         options: of :class:`~tasks.training.task.Task`.
     """
@@ -25,7 +25,7 @@ class ClassTask(Task):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:
@@ -37,13 +37,10 @@ class ClassTask(Task):
         """``(batch, classes)`` in float32, by the contract of the task's members."""
         raise NotImplementedError
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         # Labels are ids, or after mixup and cutmix probabilities: cross-entropy takes both.
-        loss = F.cross_entropy(
-            self.logits(batch), batch["labels"], label_smoothing=self.label_smoothing
-        )
-        self.log_training("loss", loss.detach(), prog_bar=True)
-        return loss
+        logits, labels = self.logits(batch), batch["labels"]
+        return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         """Log loss and accuracy; returns the logits."""
@@ -57,8 +54,8 @@ class ClassTask(Task):
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By example: the class, the one that was made, and whether they are the same."""
-        made, true = self.evaluate(batch, "test").argmax(-1), batch["labels"]
-        names = self.data.assets()["labels"]
+        logits, true = self.evaluate(batch, "test"), batch["labels"]
+        made, names = logits.argmax(-1), self.label_names(logits.shape[1])
         place = {"line": batch["line"], "source": batch["text"]} if "line" in batch else {}
         return {
             **place,
@@ -68,7 +65,7 @@ class ClassTask(Task):
         }
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        scores, ids = self.logits(batch).softmax(-1).max(-1)
-        names = self.data.assets()["labels"]
+        chances = self.logits(batch).softmax(-1)
+        (scores, ids), names = chances.max(-1), self.label_names(chances.shape[1])
         pairs = zip(ids.tolist(), scores.tolist(), strict=True)
         return [{"label": names[i], "score": round(score, 6)} for i, score in pairs]

@@ -75,3 +75,34 @@ def matches(true: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[lis
 def as_bits(flags: np.ndarray) -> int:
     """The first flag is the lowest bit."""
     return int((flags << np.arange(len(flags))).sum())
+
+
+def coco_truth(targets: list[dict[str, Any]]) -> dict[str, Any]:
+    """A COCO data set of the targets of pictures, none of them a crowd.
+
+    Args:
+        targets: ``image_id``, ``size`` (height, width) in pixels, ``labels (n)``, and ``boxes (n, 4)`` as
+            cx, cy, w, h in 0..1; a class is its own category.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for target in targets:
+        height, width = map(int, target["size"])
+        image_id = int(target["image_id"])
+        images.append({"id": image_id, "height": height, "width": width})
+        for label, box in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            across, down = box[2] * width, box[3] * height
+            corner = [box[0] * width - across / 2, box[1] * height - down / 2]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label,
+                    "bbox": [*corner, across, down],
+                    "area": across * down,
+                    "iscrowd": 0,
+                }
+            )
+    kinds = sorted({one["category_id"] for one in annotations})
+    categories = [{"id": kind, "name": str(kind)} for kind in kinds]
+    return {"images": images, "annotations": annotations, "categories": categories}

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from family.models.member import build, describe
 from tasks.errors import UserError
 from tasks.runs.checkpoints import build_model
 from tasks.runs.sources import check_suits, open_published, published_assets
+from tasks.training.record import Given
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     described = describe(model)["arguments"]
     path = f"{type(model).__module__}.{type(model).__qualname__}"
     task.pretrained, task.model_spec = source, {"class_path": path, "init_args": described}
-    task.build = partial(given, model.train(training))
+    task.build = Given(model.train(training))
 
 
 def known(data: Any) -> dict[str, Any]:
@@ -132,12 +132,7 @@ def restore(task: Any, record: dict[str, Any]) -> None:
     """Let a task that builds no model of its own build that of a checkpoint's record."""
     if task.build is None:
         task.pretrained, task.model_spec = record.get("pretrained"), record["model"]
-        task.build = partial(given, build_model(record["model"], record["arguments"]))
-
-
-def given(model: nn.Module, **arguments: Any) -> nn.Module:
-    """A model that is there already, whatever the data asks for."""
-    return model
+        task.build = Given(build_model(record["model"], record["arguments"]))
 
 
 # --- What of it learns -----------------------------------------------------------------------

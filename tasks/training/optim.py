@@ -102,11 +102,11 @@ def build_optimizer(
     if name in ("adamw", "adam"):
         build = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
         return build(groups, lr=lr, betas=betas, fused=fused)
-    known = ["adamw", "adam", "muon", *timm.optim.list_optimizers()]
+    known = ["adamw", "adam", "muon", *map(str, timm.optim.list_optimizers())]
     if name not in known:
         raise UserError(f"optimizer={name!r} is unknown.{closest(name, known)}")
     info = timm.optim.get_optimizer_info(name)
-    more = {"betas": betas} if info.has_betas and info.num_betas == 2 else {}
+    more: dict[str, Any] = {"betas": betas} if info.has_betas and info.num_betas == 2 else {}
     return timm.optim.create_optimizer_v2(groups, opt=name, lr=lr, **more)
 
 
@@ -157,8 +157,9 @@ class MuonAdamW(Optimizer):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+            gradient: Any = parameter.grad
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(state["momentum"], group["momentum"]))
         parts: list[Tensor] = []
         for parameter, update in zip(parameters, updates, strict=True):
             parts += update.chunk(self.parts.get(id(parameter), 1))
@@ -186,8 +187,9 @@ class MuonAdamW(Optimizer):
                 state["mean"] = torch.zeros_like(parameter)
                 state["square"] = torch.zeros_like(parameter)
             state["step"] += 1
-            state["mean"].lerp_(parameter.grad, 1 - beta1)
-            state["square"].lerp_(parameter.grad.square(), 1 - beta2)
+            gradient: Any = parameter.grad
+            state["mean"].lerp_(gradient, 1 - beta1)
+            state["square"].lerp_(gradient.square(), 1 - beta2)
             mean = state["mean"] / (1 - beta1 ** state["step"])
             square = state["square"] / (1 - beta2 ** state["step"])
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -204,7 +206,7 @@ def edge_parameters(model: nn.Module) -> Iterable[Tensor]:
 def fused_parts(model: nn.Module) -> dict[int, int]:
     """How many projections of one size a weight holds, by its id, where they are several."""
     return {
-        id(weight): module.parts
+        id(weight): int(module.parts)  # type: ignore[arg-type]
         for module in model.modules()
         if getattr(module, "parts", 1) > 1
         for weight in module.parameters(recurse=False)

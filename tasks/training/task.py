@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pytorch_lightning as pl
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
-from tasks.runs.checkpoints import build_for
-from tasks.training.finetuning import LoRA, adapt
+from tasks.runs.checkpoints import find_checkpoint, read_checkpoint
+from tasks.training.carried import carried_assets
+from tasks.training.finetuning import LoRA, adapt, restore
 from tasks.training.optim import build_optimizer, build_schedule
+from tasks.training.record import Given, build_for, options_of, record_of
 from tasks.training.transplant import Report, Transplant, carry_out
 
 
 class Task(pl.LightningModule):
     """Train a model; subclasses say by which loss, and how well it does.
 
+    A Lightning module like any other: ``trainer.fit(task, data)`` takes a data module of ours or of
+    the user's own, or a plain DataLoader whose batches have the task's fields, by name or, in their
+    order, as a tuple. With ours the data decide what the model is built for; otherwise the model says
+    so itself. What inference needs beside it (names of classes, a tokenizer, preprocessing) comes from
+    our data module, or from the model's ``labels``, ``tokenizer`` and ``preprocess``.
+
     Args:
-        model: what builds the model; the data module hands in what it decides (a vocabulary size, a
-            number of classes, the size of pictures).
+        model: the model, or what builds it, a class or a function; our data modules hand in what they
+            decide (a vocabulary size, a number of classes, the size of pictures).
         lr: the peak of the schedule.
         optimizer: "adamw", "adam", "muon", or any of timm's.
         schedule: "constant", "inverse_sqrt", "cosine", "linear" or "wsd", after a linear warm-up.
@@ -43,10 +54,17 @@ class Task(pl.LightningModule):
 
     monitor = ("val/loss", "min")
     """The metric by which the best checkpoint is chosen."""
+    fields: tuple[str, ...] = ()
+    """What stands where in a batch that is a tuple; those that may be left out come last."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            remember_options(cls)
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         lr: float = 1e-3,
         optimizer: str = "adamw",
         weight_decay: float = 0.0,
@@ -77,7 +95,8 @@ class Task(pl.LightningModule):
         between(0, 1, of="model.", min_lr_ratio=min_lr_ratio, beta1=betas[0], beta2=betas[1])
         if layer_decay is not None:
             between(0, 1, of="model.", layer_decay=layer_decay)
-        self.build, self.pretrained = model, pretrained
+        self.build: Any = Given(model) if isinstance(model, nn.Module) else model
+        self.pretrained = pretrained
         self.freeze_patterns, self.layer_decay, self.lora = list(freeze or []), layer_decay, lora
         self.transplant = transplant
         self.transplanted: Report | None = None
@@ -94,45 +113,144 @@ class Task(pl.LightningModule):
         """Predictions as pictures, by name, of the last validation."""
         self.signatures: dict[str, str] = {}
         """How each metric was computed, where there is more than one way."""
+        self.kept: dict[str, Any] | None = None
+        """The assets of the checkpoint that this task was loaded from."""
+        self._adapted = self._prepared = False
+
+    options: dict[str, Any]
+    """What the task was made with, by name."""
+
+    # --- Data and model ----------------------------------------------------------------------
 
     @property
     def data(self) -> Any:
-        """The data module of the run."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        """The data module of the run; None where it goes without one."""
+        return None if self._trainer is None else getattr(self._trainer, "datamodule", None)
 
     @property
-    def preprocess(self) -> Preprocess:
-        """How the data makes ``pixel_values`` of pictures."""
-        return Preprocess.from_dict(self.data.assets()["preprocess"])
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decide of the model."""
+        return getattr(self.data, "model_arguments", {})
+
+    def assets(self) -> dict[str, Any]:
+        """What inference needs beside the model, as plain values, see
+        :meth:`tasks.data.base.FamilyData.assets`; a data module that is not ours has none."""
+        if hasattr(self.data, "assets"):
+            return self.data.assets()
+        return carried_assets(self.model) if self.kept is None else self.kept
+
+    @property
+    def num_classes(self) -> int | None:
+        """By the data, or else by the model; None where neither says it."""
+        own = getattr(self.model, "num_classes", None)
+        return self.model_arguments.get("num_classes", own)
+
+    def label_names(self, count: int) -> list[str]:
+        """Names of so many classes; their numbers, where nobody gives names."""
+        return self.assets().get("labels") or [str(i) for i in range(count)]
+
+    def tokenizer(self, name: str = "text") -> Any:
+        """The tokenizer of "text", "source" or "target"; None where neither data nor model has one."""
+        of_data = getattr(self.data, "tokenizer" if name == "text" else f"{name}_tokenizer", None)
+        own = of_data or getattr(self.model, "tokenizer", None)
+        return own.target if name == "target" and own is not None else own
+
+    def restored(self, pixel_values: Tensor) -> Tensor:
+        """Pixels as uint8, for looking at; stretched, where nobody says how they were normalised."""
+        fields = self.assets().get("preprocess")
+        if fields is not None:
+            return Preprocess.from_dict(fields).restore(pixel_values)
+        low, high = pixel_values.amin(), pixel_values.amax()
+        return ((pixel_values - low) / (high - low).clamp(min=1e-6) * 255).to(torch.uint8)
+
+    def build_model(self, arguments: dict[str, Any] | None = None) -> nn.Module:
+        """The model, built for what the data decide.
+
+        Args:
+            arguments: in place of the data's own.
+
+        Raises:
+            UserError: there is nothing to build it from, or values that do not fit.
+        """
+        if self.build is None:
+            raise UserError(
+                "the task has no model: give model.model, what builds one, or "
+                "model.pretrained, which the command line (or tasks.training.finetuning.load_source) reads."
+            )
+        try:
+            decided = self.model_arguments if arguments is None else arguments
+            return build_for(self.build, decided, self.model_spec)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model: {error}") from error
+
+    def adapt_model(self) -> None:
+        """Build the model, where it is not there, and change in it what the options say; once."""
+        if self.model is None:
+            self.model = self.build_model()
+        if self._adapted:
+            return
+        self._adapted = True
+        if self.transplant is not None:
+            self.transplanted = carry_out(self.model, self.transplant)
+        adapt(self.model, self.lora, self.freeze_patterns)
+
+    def renew(self, arguments: dict[str, Any]) -> None:
+        """Begin with a new model, built for other arguments than the data's; one that was handed in
+        stays."""
+        if isinstance(self.build, Given):
+            return self.configure_model()
+        self.model, self._adapted, self._prepared = self.build_model(arguments), False, False
+        self.configure_model()
 
     def configure_model(self) -> None:
-        if self.model is None:
-            if self.build is None:
-                raise UserError(
-                    "the task has no model: give model.model, what builds one, or "
-                    "model.pretrained, which the command line (or tasks.training.finetuning.load_source) reads."
-                )
-            try:
-                self.model = build_for(self.build, self.data.model_arguments)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"model: {error}") from error
-            if self.transplant is not None:
-                self.transplanted = carry_out(self.model, self.transplant)
-            adapt(self.model, self.lora, self.freeze_patterns)
-            if self.trainer.strategy.root_device.type == "cpu":
-                accelerate(self.model)
-            if self.compile_model:
-                for part in self.compiled_parts():
-                    part.compile()  # in place: names in checkpoints stay as they are
+        self.adapt_model()
+        if self._prepared:
+            return
+        self._prepared = True
+        if self.trainer.strategy.root_device.type == "cpu":
+            accelerate(self.model)
+        if self.compile_model:
+            for part in self.compiled_parts():
+                part.compile()  # in place: names in checkpoints stay as they are
 
     def compiled_parts(self) -> list[nn.Module]:
         """What training calls of the model."""
         return [self.model]
 
-    def log_training(self, name: str, value: Any, prog_bar: bool = False) -> None:
-        """Log a number of a training step, at the steps that are logged at all."""
-        if self.global_step % self.trainer.log_every_n_steps == 0:
-            self.log(f"train/{name}", value, prog_bar=prog_bar)
+    # --- Training ----------------------------------------------------------------------------
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What a batch teaches: "loss", which is minimised, and beside it what a log should show.
+
+        Pure: it asks for no trainer and logs nothing.
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        terms = self.loss(batch)
+        self.log_training(terms)
+        return terms["loss"]
+
+    def on_after_batch_transfer(self, batch: Any, index: int) -> Any:
+        """A batch that is a tuple, by the names of its fields.
+
+        Raises:
+            UserError: it has more parts than the task has fields.
+        """
+        if not isinstance(batch, tuple | list) or not self.fields:
+            return batch
+        if len(batch) > len(self.fields):
+            raise UserError(
+                f"the loader gives batches of {len(batch)} parts, but {type(self).__name__} knows "
+                f"{', '.join(self.fields)}: give dictionaries by these names."
+            )
+        return dict(zip(self.fields, batch, strict=False))
+
+    def log_training(self, terms: dict[str, Tensor]) -> None:
+        """Log the numbers of a training step, at the steps that are logged at all."""
+        if self.global_step % int(self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+            for name, value in terms.items():
+                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:
         fused = "mixed" not in str(self.trainer.precision)
@@ -161,14 +279,57 @@ class Task(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    # --- Checkpoints -------------------------------------------------------------------------
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Plain values alone, so that the file loads with weights_only.
-        checkpoint["family"] = {
-            "task": f"{type(self).__module__}.{type(self).__qualname__}",
-            "model": self.model_spec,
-            # A published model's are all its own.
-            "arguments": {} if self.pretrained else dict(self.data.model_arguments),
-            "assets": self.data.assets(),
-            "pretrained": self.pretrained,
-            "lora": None if self.lora is None else asdict(self.lora),
-        }
+        checkpoint["family"] = record_of(self)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
+    ) -> Self:
+        """The task of a checkpoint, its model built and filled, ready for a trainer or for its own
+        methods.
+
+        Args:
+            checkpoint_path: a ``.ckpt`` file, or the folder of a run.
+            options: of the task, in place of those that it was trained with; ``model`` where it was
+                trained around a module that a checkpoint cannot describe.
+
+        Raises:
+            UserError: no checkpoint of ours, one of another task, or weights that do not fit.
+        """
+        file = find_checkpoint(str(checkpoint_path))
+        content = read_checkpoint(file)
+        record = content["family"]
+        theirs = record["task"].rsplit(".", 1)[-1]
+        if theirs not in [base.__name__ for base in cls.__mro__]:
+            raise UserError(f"{file} was trained for {theirs}, not for {cls.__name__}.")
+        given = {**record.get("options", {}), **options}
+        for name, kind in (("lora", LoRA), ("transplant", Transplant)):
+            if isinstance(given.get(name), dict):
+                given[name] = kind(**given[name])
+        task = cls(**given)
+        restore(task, record)
+        task.transplant, task.kept = None, record["assets"]
+        task.adapt_model()
+        try:
+            task.load_state_dict(content["state_dict"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise UserError(f"{file} does not fit the model: {reason}") from None
+        return task.eval().to(map_location or "cpu")
+
+
+def remember_options(cls: type[Task]) -> None:
+    """Let a class of task keep what each of its tasks is made with."""
+    init = cls.__init__
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def remembering(self: Task, *args: Any, **options: Any) -> None:
+        if "options" not in vars(self):  # the outermost class has them all
+            object.__setattr__(self, "options", options_of(signature, self, *args, **options))
+        init(self, *args, **options)
+
+    cls.__init__ = remembering  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ class TokenTask(Task):
     """Train a model on next-token cross-entropy.
 
     Args:
-        model: what builds the model from the vocabulary size.
+        model: the model, or what builds it from the vocabulary size.
         label_smoothing: in training; validation and test report the plain loss.
         balance: weight of the loss that keeps the experts of a mixture evenly used, see
             :func:`~family.losses.balance.balance_loss`; without experts it means nothing.
@@ -29,7 +29,7 @@ class TokenTask(Task):
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | None = None,
+        model: nn.Module | Callable[..., nn.Module] | None = None,
         label_smoothing: float = 0.0,
         balance: float = 0.01,
         **options: Any,
@@ -45,14 +45,16 @@ class TokenTask(Task):
         """``(batch, tokens, vocab)``, by the contract of the task's members."""
         raise NotImplementedError
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         loss = language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
-        self.log_training("loss", loss.detach(), prog_bar=True)
         found = balance_loss(self.model)
-        if found is not None:
-            loss = loss + self.balance * found[0]
-            self.log_training("balance", found[0].detach())
-            self.log_training("expert_load", found[1])
+        if found is None:
+            return {"loss": loss}
+        more = {"cross_entropy": loss, "balance": found[0], "expert_load": found[1]}
+        return {"loss": loss + self.balance * found[0], **more}
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        loss = super().training_step(batch, index)
         if self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1:
             return loss
         # A mean of means would give tokens of small batches more weight: sum here, and divide by
