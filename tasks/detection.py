@@ -47,7 +47,7 @@ class Detection(Task):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        model: Callable[[int], nn.Module] | None = None,
         class_weight: float | None = None,
         box_weight: float = 5.0,
         giou_weight: float = 2.0,
@@ -60,10 +60,9 @@ class Detection(Task):
         self.shown_truth: list[dict[str, Any]] = []
         """The targets that were seen, where no data of ours know the whole truth."""
 
-    def configure_model(self) -> None:
-        super().configure_model()
-        classification = getattr(self.model, "classification", "softmax")
-        self.criterion = SetLoss(classification, *self.weights)
+    @property
+    def criterion(self) -> SetLoss:
+        return SetLoss(getattr(self.model, "classification", "softmax"), *self.weights)
 
     def inputs(self, batch: dict[str, Any]) -> list[Any]:
         """Pictures and their mask."""

@@ -46,7 +46,7 @@ class ImageText(Task):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        model: Callable[[int], nn.Module] | None = None,
         loss: Literal["softmax", "sigmoid"] = "softmax",
         templates: tuple[str, ...] = ("a picture of a {}", "a {}"),
         **options: Any,

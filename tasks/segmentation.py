@@ -32,9 +32,7 @@ class Segmentation(Task):
 
     monitor = ("val/miou", "max")
 
-    def __init__(
-        self, model: nn.Module | Callable[..., nn.Module] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
         super().__init__(model, **options)
         self.confusion: MulticlassConfusionMatrix | None = None
 

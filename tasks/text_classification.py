@@ -35,9 +35,7 @@ class TextClassification(ClassTask):
 
     fields = ("input_ids", "labels", "mask")
 
-    def __init__(
-        self, model: nn.Module | Callable[..., nn.Module] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
         super().__init__(model, **options)
         self.f1: MulticlassF1Score | None = None
         self.judged: list[Judged] = []

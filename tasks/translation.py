@@ -36,7 +36,7 @@ class Translation(TokenTask):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        model: Callable[[int], nn.Module] | None = None,
         beams: int = 4,
         length_penalty: float = 1.0,
         max_ratio: float = 2.0,

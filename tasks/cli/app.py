@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,23 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence
 from tasks.data.base import FamilyData
 from tasks.errors import UserError, at_least, between
-from tasks.runs.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
+from tasks.runs.checkpoints import (
+    build_model,
+    check_same_model,
+    find_checkpoint,
+    find_class,
+    read_checkpoint,
+)
 from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published
 from tasks.training.finetuning import load_source, restore
+from tasks.training.record import Given
 from tasks.training.task import Task
 
 FOLDER = "FAMILY_RUN_FOLDER"
@@ -156,10 +165,12 @@ class FamilyCLI(LightningCLI):
         if isinstance(self.model, Task):
             spec = self.config[self.subcommand].model.init_args.get("model")
             if spec is not None:
-                self.model.model_spec = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
-                find_class(
-                    self.model.model_spec["class_path"]
-                )  # else no checkpoint could be loaded
+                made = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+                find_class(made["class_path"])  # else no checkpoint could be loaded
+                self.model.model_spec = made
+                if isinstance(self.model.build, Given):
+                    # A task that does not say the type of its model gets one built without the data.
+                    self.model.build = partial(built, made)
         self._use_checkpoint()
 
     def _use_checkpoint(self) -> None:
@@ -235,6 +246,11 @@ class FamilyCLI(LightningCLI):
             print(f"The run is in {self.folder}.")
 
     after_validate = after_test = after_predict = after_fit
+
+
+def built(spec: dict[str, Any], **arguments: Any) -> nn.Module:
+    """The model of a class path, and of what the data decide."""
+    return build_model(spec, arguments)
 
 
 def rank() -> int:

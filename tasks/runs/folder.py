@@ -95,7 +95,7 @@ class RunRecord(pl.Callback):
         if self.module is not None and hasattr(data, "assets"):
             checkpoint["family"] = {
                 "task": self.module["class_path"],
-                "kind": data.task,
+                "kind": getattr(data, "task", ""),
                 "model": self.module,
                 "arguments": {},
                 "assets": data.assets(),

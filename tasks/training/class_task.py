@@ -25,7 +25,7 @@ class ClassTask(Task):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        model: Callable[[int], nn.Module] | None = None,
         label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.core.hooks import DataHooks
 from torch import Tensor, nn
 
 from family.accelerate import accelerate
@@ -64,7 +65,8 @@ class Task(pl.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        # A module is callable too; the parser would build one at once, were it named here.
+        model: Callable[[int], nn.Module] | None = None,
         lr: float = 1e-3,
         optimizer: str = "adamw",
         weight_decay: float = 0.0,
@@ -231,7 +233,14 @@ class Task(pl.LightningModule):
         self.log_training(terms)
         return terms["loss"]
 
-    def on_after_batch_transfer(self, batch: Any, index: int) -> Any:
+    def setup(self, stage: str) -> None:
+        # Ours name their fields themselves; Lightning asks data for the hook before it asks the task.
+        owner: Any = self if self.data is None else self.data
+        unchanged = type(owner).on_after_batch_transfer is DataHooks.on_after_batch_transfer
+        if unchanged and (owner is self or not hasattr(owner, "assets")):
+            owner.on_after_batch_transfer = self.by_name
+
+    def by_name(self, batch: Any, index: int = 0) -> Any:
         """A batch that is a tuple, by the names of its fields.
 
         Raises:

@@ -29,7 +29,7 @@ class TokenTask(Task):
 
     def __init__(
         self,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
+        model: Callable[[int], nn.Module] | None = None,
         label_smoothing: float = 0.0,
         balance: float = 0.01,
         **options: Any,
