@@ -34,8 +34,8 @@ from tasks.runs.checkpoints import (
 )
 from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published
+from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
-from tasks.training.record import Given
 from tasks.training.task import Task
 
 FOLDER = "FAMILY_RUN_FOLDER"

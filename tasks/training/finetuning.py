@@ -17,7 +17,7 @@ from family.models.member import build, describe
 from tasks.errors import UserError
 from tasks.runs.checkpoints import build_model
 from tasks.runs.sources import check_suits, open_published, published_assets
-from tasks.training.record import Given
+from tasks.training.building import Given
 
 log = logging.getLogger(__name__)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from family.models.member import describe, plain
-from tasks.runs.checkpoints import accepted, find_class
+from tasks.errors import UserError
+from tasks.runs.checkpoints import accepted, find_checkpoint, read_checkpoint
+from tasks.training.finetuning import LoRA, restore
+from tasks.training.transplant import Transplant
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -75,35 +77,28 @@ def is_plain(value: Any) -> bool:
     return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, PLAIN)
 
 
-def build_for(
-    build: Callable[..., nn.Module], arguments: dict[str, Any], spec: dict[str, Any] | None = None
-) -> nn.Module:
-    """The model that a task's ``build`` makes, with what the data decides of it.
-
-    Args:
-        spec: the class path and arguments that ``build`` was made from, where a config names them.
-
-    Raises:
-        UserError: it takes no number of classes or of tokens.
-    """
-    maker, known = build, None
-    if spec:
-        maker, known = find_class(spec["class_path"]), spec.get("init_args")
-    elif isinstance(build, partial):
-        maker, known = build.func, build.keywords
-    elif isinstance(build, Given):
-        return build.model
-    return build(**accepted(maker, arguments, known))
-
-
-class Given:
-    """Builds nothing: a model that is there already, whatever the data asks for."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __call__(self, **arguments: Any) -> nn.Module:
-        return self.model
+def loaded_task(cls: type, path: Path, options: dict[str, Any]) -> Any:
+    """A task of ``cls`` as a checkpoint holds it, see ``Task.load_from_checkpoint``."""
+    file = find_checkpoint(str(path))
+    content = read_checkpoint(file)
+    record = content["family"]
+    theirs = record["task"].rsplit(".", 1)[-1]
+    if theirs not in [base.__name__ for base in cls.__mro__]:
+        raise UserError(f"{file} was trained for {theirs}, not for {cls.__name__}.")
+    given = {**record.get("options", {}), **options}
+    for name, kind in (("lora", LoRA), ("transplant", Transplant)):
+        if isinstance(given.get(name), dict):
+            given[name] = kind(**given[name])
+    task: Any = cls(**given)
+    restore(task, record)
+    task.transplant, task.kept = None, record["assets"]
+    task.adapt_model()
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"{file} does not fit the model: {reason}") from None
+    return task
 
 
 def options_of(signature: inspect.Signature, *args: Any, **options: Any) -> dict[str, Any]:
@@ -114,3 +109,17 @@ def options_of(signature: inspect.Signature, *args: Any, **options: Any) -> dict
         if parameter.kind is parameter.VAR_KEYWORD:
             given |= given.pop(parameter.name, {})
     return given
+
+
+def remember_options(cls: Any) -> None:
+    """Let a class of task keep what each of its tasks is made with."""
+    init = cls.__init__
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def remembering(self: Any, *args: Any, **options: Any) -> None:
+        if "options" not in vars(self):  # the outermost class has them all
+            object.__setattr__(self, "options", options_of(signature, self, *args, **options))
+        init(self, *args, **options)
+
+    cls.__init__ = remembering

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +16,11 @@ from torch import Tensor, nn
 from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
-from tasks.runs.checkpoints import find_checkpoint, read_checkpoint
+from tasks.training.building import Given, build_for
 from tasks.training.carried import carried_assets
-from tasks.training.finetuning import LoRA, adapt, restore
+from tasks.training.finetuning import LoRA, adapt
 from tasks.training.optim import build_optimizer, build_schedule
-from tasks.training.record import Given, build_for, options_of, record_of
+from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.transplant import Report, Transplant, carry_out
 
 
@@ -308,37 +306,5 @@ class Task(pl.LightningModule):
         Raises:
             UserError: no checkpoint of ours, one of another task, or weights that do not fit.
         """
-        file = find_checkpoint(str(checkpoint_path))
-        content = read_checkpoint(file)
-        record = content["family"]
-        theirs = record["task"].rsplit(".", 1)[-1]
-        if theirs not in [base.__name__ for base in cls.__mro__]:
-            raise UserError(f"{file} was trained for {theirs}, not for {cls.__name__}.")
-        given = {**record.get("options", {}), **options}
-        for name, kind in (("lora", LoRA), ("transplant", Transplant)):
-            if isinstance(given.get(name), dict):
-                given[name] = kind(**given[name])
-        task = cls(**given)
-        restore(task, record)
-        task.transplant, task.kept = None, record["assets"]
-        task.adapt_model()
-        try:
-            task.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
-            raise UserError(f"{file} does not fit the model: {reason}") from None
+        task = loaded_task(cls, Path(checkpoint_path), options)
         return task.eval().to(map_location or "cpu")
-
-
-def remember_options(cls: type[Task]) -> None:
-    """Let a class of task keep what each of its tasks is made with."""
-    init = cls.__init__
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def remembering(self: Task, *args: Any, **options: Any) -> None:
-        if "options" not in vars(self):  # the outermost class has them all
-            object.__setattr__(self, "options", options_of(signature, self, *args, **options))
-        init(self, *args, **options)
-
-    cls.__init__ = remembering  # type: ignore[method-assign]

@@ -1,0 +1,42 @@
+"""The model of a task, from what builds it and what the data decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from tasks.runs.checkpoints import accepted, find_class
+
+
+def build_for(
+    build: Callable[..., nn.Module], arguments: dict[str, Any], spec: dict[str, Any] | None = None
+) -> nn.Module:
+    """The model that a task's ``build`` makes, with what the data decides of it.
+
+    Args:
+        spec: the class path and arguments that ``build`` was made from, where a config names them.
+
+    Raises:
+        UserError: it takes no number of classes or of tokens.
+    """
+    maker, known = build, None
+    if spec:
+        maker, known = find_class(spec["class_path"]), spec.get("init_args")
+    elif isinstance(build, partial):
+        maker, known = build.func, build.keywords
+    elif isinstance(build, Given):
+        return build.model
+    return build(**accepted(maker, arguments, known))
+
+
+class Given:
+    """Builds nothing: a model that is there already, whatever the data asks for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, **arguments: Any) -> nn.Module:
+        return self.model
