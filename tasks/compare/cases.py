@@ -130,7 +130,7 @@ def backward(task: Task, batch: dict[str, Any], optimizer: torch.optim.Optimizer
     task.model.train()
     optimizer.zero_grad()
     with part("loss"), task.trainer.precision_plugin.train_step_context():
-        loss: Any = task.training_step(batch, 0)
+        loss = task.loss(batch)["loss"]
     loss.backward()
 
 
