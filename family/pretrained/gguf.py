@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from family.core.rotary import RotaryScaling, rotary_frequency
-from family.models.gpt import GPT
 from family.pretrained.configs import MISSING, get, put, to_arguments
+from family.pretrained.formats import llama
 from family.pretrained.found import Published
 from family.pretrained.gguf_text import read_gguf_tokenizer
 from family.pretrained.table import Field, Format, blocks
@@ -43,7 +43,7 @@ def detected(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 FORMAT = Format(
     name="gguf",
-    member=GPT,
+    member=llama.FORMAT.member,
     model_types=("llama", "qwen2"),
     architectures=(),
     fields=(

@@ -19,7 +19,7 @@ RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5
 """Pillow's numbers -> torchvision's names."""
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-SHORTER = ("CLIP", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
+SHORTER = ("CLIPImage", "CLIPFeature", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
 """Beginnings of classes of transformers for which a single number is the shorter side."""
 VILT = "Vilt"
 """The beginning of the class that says of its longer side nothing: it is 1333 to 800 at most."""

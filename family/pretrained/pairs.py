@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from family.models.seq2seq import Seq2Seq
 from family.pretrained.shared_fields import ACTIVATIONS, BLOCK, CROSS
 from family.pretrained.table import FIRST, POSITIONS, Field, Names, Row, blocks
 
@@ -44,7 +43,7 @@ TEXT = (
     *both(Field("max_tokens", "max_position_embeddings", 1024)),
     Field("tie_embeddings", "tie_word_embeddings", True),
 )
-"""Those of :class:`Seq2Seq`."""
+"""Those of text on both sides."""
 CODING = {"is_encoder_decoder": True, "is_decoder": False}
 OLD = (r"\.version$",)
 """Names of numbers that fairseq's files have, and some that were made from them."""
@@ -59,7 +58,7 @@ def rates(dropout: float = 0.1, attention: float = 0.0) -> tuple[Field, ...]:
     )
 
 
-def names(model: Seq2Seq) -> Names:
+def names(model: Any) -> Names:
     """The weights of BART's kind with text on both sides; each format has some of them."""
     source = Row(("model.shared",), copies=("model.encoder.embed_tokens",))
     if model.target_vocab_size is not None:  # a table of its own for each side
@@ -80,7 +79,7 @@ def names(model: Seq2Seq) -> Names:
     }
 
 
-def copies(model: Seq2Seq) -> dict[str, Tensor]:
+def copies(model: Any) -> dict[str, Tensor]:
     """The other names of a table that both sides share, where the head has one of its own: their
     loader then takes nothing for shared."""
     if model.tie_embeddings or model.target_vocab_size is not None:

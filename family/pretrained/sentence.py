@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import nn
 
-from family.models.bert import BERT
-from family.models.sentence import SentenceEncoder
+from family.pretrained.formats.sentence_encoder import (
+    DENSE,
+    MEMBER,
+    format_of,
+    only_encoder,
+    wrapped,
+)
 from family.pretrained.found import Published, from_hub_folder
-from family.pretrained.table import Format, Names, nested
 from family.pretrained.weights import SINGLE, Weights, open_folder, read_json
 
 NAME = "sentence-transformers"
@@ -39,10 +43,6 @@ ACTIVATIONS = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.linear.Identity": "identity",
 }
-DENSE = ("linear.weight", "linear.bias")
-ANSWERS = ("masked_head", "replaced_head", "num_classes")
-BEFORE = ("masked_activation", "pooling", "pooler_norm", "dense_bias", "head_dropout")
-"""Arguments of a BERT that make its heads, and those that are of them."""
 
 
 def is_sentence_folder(folder: Path) -> bool:
@@ -86,14 +86,7 @@ def published(folder: Path) -> Published:
     folders = module_folders(folder)
     found = from_hub_folder(folders["Transformer"])
     origin = folders["Transformer"] / "config.json"
-    if found.layout.member is not BERT or any(map(found.arguments.get, ANSWERS)):
-        raise ValueError(
-            f"{origin}: only a bare BERT, or one of its descendants, encodes sentences here."
-        )
-    weights = found.weights
-    arguments = {n: v for n, v in found.arguments.items() if n not in (*ANSWERS, *BEFORE)}
-    if arguments.get("embedding_dim") == arguments["config"]["dim"]:
-        del arguments["embedding_dim"]  # as it is without saying
+    weights, arguments = found.weights, only_encoder(found.layout, found.arguments, str(origin))
     arguments |= read_pooling(folders["Pooling"] / "config.json")
     arguments |= {"normalize": "Normalize" in folders, "max_tokens": read_limit(folder, folders)}
     if "Dense" in folders:
@@ -102,16 +95,6 @@ def published(folder: Path) -> Published:
         weights = Weights({**weights.places, **dense.places}, weights.origin)
     layout = wrapped(found.layout)
     return Published(layout, arguments, weights, folders["Transformer"], origin=str(origin))
-
-
-def wrapped(layout: Format) -> Format:
-    """The format of an encoder, as a part of a SentenceEncoder."""
-
-    def names(model: SentenceEncoder) -> Names:
-        encoder = nested(layout.table(model.encoder), "encoder.")
-        return {**encoder, "projection.weight": DENSE[0], "projection.bias": DENSE[1]}
-
-    return replace(layout, member=SentenceEncoder, names=names)
 
 
 def read_pooling(file: Path) -> dict[str, Any]:
@@ -162,30 +145,19 @@ def only(config: dict[str, Any], file: Path, **supported: Any) -> None:
             raise ValueError(f"{file}: {name}={value!r} is not supported; only {wanted!r} is.")
 
 
-def encoder_part(model: Any) -> tuple[BERT, str]:
+def encoder_part(model: Any) -> tuple[nn.Module, str]:
     """A model's encoder with the tokenizer, and its published format.
 
     Raises:
         ValueError: no model that encodes sentences.
     """
-    if not isinstance(model, SentenceEncoder):
+    if not isinstance(model, MEMBER):
         raise ValueError(
-            f"format={NAME!r} is for SentenceEncoder, and this is a {type(model).__name__}."
+            f"format={NAME!r} is for {MEMBER.__name__}, and this is a {type(model).__name__}."
         )
     encoder: Any = model.encoder
     encoder.tokenizer = model.tokenizer
     return encoder, format_of(encoder)
-
-
-def format_of(encoder: Any) -> str:
-    """The published format that has a place for a bare encoder."""
-    by_position = {"relative": "mpnet", "rotary": "modernbert"}
-    if encoder.config.position in by_position:
-        return by_position[encoder.config.position]
-    if encoder.embedding_dim != encoder.config.dim:
-        return "electra"
-    token_types = {0: "distilbert", 1: "roberta"}
-    return token_types.get(encoder.arguments["token_types"], "bert")
 
 
 def save_modules(model: Any, folder: Path) -> None:

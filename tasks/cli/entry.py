@@ -41,7 +41,7 @@ def dispatch(arguments: list[str]) -> None:
         print(importlib.metadata.version("transformer-family"))
     elif first in COMMANDS:
         importlib.import_module(f"tasks.commands.{COMMANDS[first].module}").run(arguments[1:])
-    elif first in TRAINING or first.startswith("-"):
+    elif first in TRAINING:
         importlib.import_module("tasks.cli.app").run(arguments)
     else:
         hint = closest(first, [*TRAINING, *COMMANDS]) or " family --help names them."

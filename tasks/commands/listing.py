@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -22,10 +23,11 @@ def run(arguments: list[str]) -> None:
     if task is not None and task not in folders:
         hint = closest(task, folders) or f" There are: {', '.join(folders)}."
         raise UserError(f"there are no configs of {task!r}.{hint}")
+    fill = partial(textwrap.fill, break_on_hyphens=False, break_long_words=False)
     wide = max(60, shutil.get_terminal_size((100, 24)).columns)
     for name, path in files.items():
         if task in (None, name.partition("/")[0]):
-            print(textwrap.fill(f"{name:36} {header(path)}", wide, subsequent_indent=" " * 37))
+            print(fill(f"{name:36} {header(path)}", wide, subsequent_indent=" " * 37))
 
 
 def header(path: Path) -> str:

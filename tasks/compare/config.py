@@ -236,8 +236,10 @@ def lay_over(base: Config, over: Config) -> Config:
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[name] = lay_over(old, value) if both else copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = lay_over(old, value)
+        else:
+            merged[name] = copy.deepcopy(value)
     return merged
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,8 +9,7 @@ import torch
 from torch import Tensor
 
 from family.losses.language_model import IGNORE
-from tasks.compare.flops import analytic_flops, counted_flops
-from tasks.errors import UserError
+from tasks.compare.flops import counted_flops
 
 
 def count_of_batch(batch: Any) -> dict[str, Tensor | int]:
@@ -29,25 +26,22 @@ def count_of_batch(batch: Any) -> dict[str, Tensor | int]:
     return {"examples": len(tensors[0]) if tensors else 0, "tokens": tokens, "pictures": pictures}
 
 
-def flops_of_batch(
-    trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
-) -> float:
-    """FLOPs of one batch, forward and backward, counted on a copy of the step that leaves no trace."""
-    quiet = copy.copy(module)  # shares the weights; what a step notes on itself stays with the copy
-    quiet.trainer = trainer  # a copy comes without
-    silent: Callable[..., None] = lambda *_, **__: None  # noqa: E731
-    for name in ("log", "log_dict", "log_training"):
-        setattr(quiet, name, silent)
+def flops_of_batch(trainer: pl.Trainer, module: Any, batch: Any) -> float:
+    """FLOPs of one batch, forward and backward, as it runs; weights, gradients, buffers and random
+    numbers are afterwards as they were.
+
+    Args:
+        module: a task: ``module.loss(batch)["loss"]`` is what it learns by.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
     state = random_state()
 
     def step() -> None:
         with trainer.precision_plugin.train_step_context():
-            loss = quiet.training_step(batch, index)
-        loss = loss["loss"] if isinstance(loss, dict) else loss
-        loss.backward()  # type: ignore[union-attr]
+            loss = module.loss(batch)["loss"]
+        loss.backward()
 
-    gradients = [(p, p.grad) for p in module.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
@@ -59,17 +53,6 @@ def flops_of_batch(
             for buffer, value in buffers:
                 buffer.copy_(value)
         set_random_state(state)
-
-
-def analytic_flops_of_batch(module: pl.LightningModule, batch: Any) -> float | None:
-    """The same, worked out from the sizes of layers; None for a model without a formula."""
-    if not isinstance(batch, dict):
-        return None
-    shapes = {name: value.shape for name, value in batch.items() if isinstance(value, Tensor)}
-    try:
-        return float(sum(analytic_flops(module.model, shapes).values()))  # type: ignore[arg-type]
-    except UserError:
-        return None
 
 
 def random_state() -> dict[str, Any]:

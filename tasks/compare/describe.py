@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tasks.cli.building import Dry, quietly
@@ -50,8 +49,8 @@ def describe(name: str, config: Config, test: bool = False) -> Described:
             model = task.model or task.build_model(arguments)
             options = (task.lr, task.weight_decay, task.betas, False, task.layer_decay)
             build_optimizer(task.optimizer_name, model, *options)
-    except (UserError, ArgumentError, MisconfigurationException) as error:
-        said = str(error) if isinstance(error, UserError) else sentence(str(error))
+    except (UserError, MisconfigurationException) as error:
+        said = str(error) if isinstance(error, UserError) else sentence(error)
         raise UserError(f"variants.{name}: {said}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"variants.{name}: model: {error}") from None

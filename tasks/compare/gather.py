@@ -27,7 +27,6 @@ COSTS = (
     "pictures",
     "flops",
     "flops_per_step",
-    "analytic_flops_per_step",
     "memory_bytes",
     "step_per_second",
     "examples_per_second",

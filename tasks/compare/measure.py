@@ -13,15 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from tasks.compare.code import code_version
 from tasks.compare.counting import (
-    analytic_flops_of_batch,
     count_of_batch,
     device_name,
     flops_of_batch,
     random_state,
     set_random_state,
 )
-from tasks.compare.provenance import code_version
 from tasks.runs.gathering import gather
 
 COUNTED = 8
@@ -50,7 +49,6 @@ class Measure(pl.Callback):
         self.seconds, self.started = 0.0, 0.0
         self.warm: dict[str, float] | None = None
         self.flops: list[float] = []
-        self.analytic: list[float | None] = []
         self.flops_error, self.memory, self.step = "", 0, 0
         self.random: dict[str, Any] | None = None
         self.code = ""
@@ -84,8 +82,7 @@ class Measure(pl.Callback):
         if len(self.flops) < COUNTED and not self.flops_error:
             self._pause(module)
             try:
-                self.flops.append(flops_of_batch(trainer, module, batch, index))
-                self.analytic.append(analytic_flops_of_batch(module, batch))
+                self.flops.append(flops_of_batch(trainer, module, batch))
             except Exception as error:  # a model that cannot be counted can still be trained
                 self.flops_error = f"{type(error).__name__}: {error}"
             self.started = time.perf_counter()
@@ -137,14 +134,13 @@ class Measure(pl.Callback):
             "seconds": self.seconds + now,
             "warm": self.warm,
             "flops": self.flops,
-            "analytic": self.analytic,
             "memory": self.memory,
             "random": random_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in vars(self).keys() & state.keys():  # of before it may hold more
+            setattr(self, name, state[name])
 
     def _pause(self, module: pl.LightningModule) -> None:
         """Stop the clock, with all that the device still has to do."""
@@ -160,7 +156,7 @@ class Measure(pl.Callback):
         spent = {"step": trainer.global_step, "seconds": round(self.seconds + now, 3)}
         spent |= {kind: int(count) for kind, count in self.seen.items()}
         if self.flops:
-            spent["flops"] = per_step(self.flops, trainer) * trainer.global_step
+            spent["flops"] = (per_step(self.flops, trainer) or 0) * trainer.global_step
         return spent
 
     def _at_the_end(self, trainer: pl.Trainer) -> bool:
@@ -190,7 +186,6 @@ class Measure(pl.Callback):
             "parameters": sum(p.numel() for p in module.parameters()),
             "trained": sum(p.numel() for p in module.parameters() if p.requires_grad),
             "flops_per_step": per_step(self.flops, trainer),
-            "analytic_flops_per_step": per_step(self.analytic, trainer),
             "flops_error": self.flops_error,
             "memory_bytes": self.memory,
             "memory_kind": "GPU" if module.device.type == "cuda" else "resident",
@@ -236,9 +231,9 @@ class Outcomes(pl.Callback):
             (folder / "outcomes.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def per_step(batches: list[Any], trainer: pl.Trainer) -> Any:
+def per_step(batches: list[float], trainer: pl.Trainer) -> float | None:
     """Of counts of single batches, that of a step; None where there is none."""
-    if not batches or None in batches:
+    if not batches:
         return None
     size = trainer.accumulate_grad_batches * trainer.world_size
     return sum(batches) / len(batches) * size

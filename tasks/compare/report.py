@@ -128,8 +128,7 @@ def bare(p: float | None) -> str:
 
 COSTS = {
     "step": ("steps", 1),
-    "flops_per_step": ("FLOPs a step, counted", 1),
-    "analytic_flops_per_step": ("FLOPs a step, worked out", 1),
+    "flops_per_step": ("FLOPs a step", 1),
     "flops": ("FLOPs in all", 1),
     "tokens": ("tokens", 1),
     "pictures": ("pictures", 1),

@@ -10,17 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from jsonargparse import ArgumentError
 from PIL import Image
-from pytorch_lightning.cli import LightningArgumentParser
 
 import family
 import tasks
 from family import TransformerConfig
 from tasks.cli import main
-from tasks.cli.messages import sentence
 from tasks.commands.pictures import make_folder
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError, at_least, between
@@ -195,74 +191,6 @@ def test_other_errors_while_a_tokenizer_reads_stay_as_they_are():
 
     with pytest.raises(UserError, match="train.txt"):
         Tokenizer.train("unigram", texts(), 100)
-
-
-# --- What the parser says --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def parser():
-    made = LightningArgumentParser(exit_on_error=False)
-    made.add_lightning_class_args(pl.Trainer, "trainer")
-    made.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
-    made.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
-    return made
-
-
-GIVEN = [
-    "--model=tasks.Translation",
-    "--model.model=family.Seq2Seq",
-    "--data=tasks.TranslationData",
-]
-SAID = {
-    "--data.tokenizer=bqe": "data.tokenizer='bqe' is unknown; choose one of: bpe, unigram, char. "
-    "Did you mean 'bpe'?",
-    "--trainer.precision=bf17": "Did you mean 'bf16'?",
-    "--trainer.max_steps=many": "trainer.max_steps must be a whole number, not many.",
-    "--trainer.gradient_clip_val=x": "trainer.gradient_clip_val must be a number, not x.",
-    "--model.lr=fast": "model.lr must be a number, not fast.",
-    "--model.betas=[0.9]": "model.betas must be a list of 2 in [...], not [0.9].",
-    "--model.compile=x": "model.compile must be true or false, not x.",
-    "--model.model.init_args.config.heads=x": "config.heads must be a whole number, not x.",
-    "--model.learning_rate=3": "Did you mean 'lr'?",
-    "--trainer.epochs=3": "unknown option 'epochs' of trainer. Did you mean 'max_epochs'?",
-    "--data.bs=3": "Did you mean 'tokens_per_batch'?",
-    "--data.tokeniser=bpe": "unknown option 'tokeniser' of data. Did you mean 'tokenizer'?",
-    "--data.on_bad=skip": "unknown option 'on_bad' of data. There are: root, source,",
-    "--model.model.init_args.config.n_heads=3": "Did you mean 'heads'?",
-    "--model.num_layers=3": "Did you mean 'model.model.init_args.config.depth'?",
-    "--model.max_steps=3": "Did you mean 'trainer.max_steps'?",
-    "--trainer.batch_size=3": "Did you mean 'data.batch_size'?",
-    "--model=tasks.Translatoin": "there is no tasks.Translatoin. Did you mean 'Translation'?",
-    "--model=torch.nn.Linear": "model='torch.nn.Linear' is no LightningModule.",
-    "--data=shapes": "data='shapes' is no class: give its dotted path.",
-    "--trainer.callbacks=x": "trainer.callbacks='x' is no class: give its dotted path.",
-    "--max_steps=3": "Did you mean 'trainer.max_steps'?",
-}
-
-
-@pytest.mark.parametrize("argument", SAID)
-def test_the_parser_speaks_in_one_sentence(parser, argument):
-    with pytest.raises((ArgumentError, ValueError)) as caught:
-        parser.parse_args([*GIVEN, argument])
-    said = sentence(str(caught.value))
-    assert SAID[argument] in said
-    assert "\n" not in said
-
-
-MESSAGES = {
-    "Subcommand 'fit' does not accept option 'trainer.max_stepz'": "Did you mean 'max_steps'?",
-    "ambiguous option: --lr=3 could match --lr_scheduler.help": "Did you mean 'model.lr'?",
-    "Problems parsing config: did not find ']'\n  in line 2": "not YAML: did not find ']' in line 2.",
-    "Unexpected config: just text\n": "not 'just text'.",
-    "No supported gpu backend found!": "trainer.accelerator=gpu: there is no GPU here",
-    "something new": "something new",
-}
-
-
-@pytest.mark.parametrize("message", MESSAGES)
-def test_other_messages_of_the_parser(message):
-    assert MESSAGES[message] in sentence(message)
 
 
 # --- Commands --------------------------------------------------------------------------------

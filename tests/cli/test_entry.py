@@ -1,0 +1,87 @@
+"""Where ``family`` begins: it lists and refuses at once, and imports what a command needs alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from tasks.cli import main
+from tasks.cli.configs import config_files
+from tasks.commands import COMMANDS, TRAINING
+from tasks.commands.listing import header
+
+HEAVY = ("torch", "pytorch_lightning", "jsonargparse", "numpy")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Which of the heavy packages a fresh process has after these arguments."""
+    code = f"import sys\n{{}}\nprint(*(n for n in {HEAVY} if n in sys.modules), file=sys.stderr)"
+    run = "from tasks.cli import main; main(sys.argv[1:])" if arguments else "import family, tasks"
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(run), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "gpt"], ["--help"], ["--version"], []])
+def test_what_answers_at_once_imports_nothing_heavy(arguments):
+    assert imported_by(*arguments) == set()
+
+
+def test_help_names_every_command(capsys):
+    main(["--help"])
+    shown = capsys.readouterr().out
+    main([])
+    assert capsys.readouterr().out == shown
+    for name, says in {**TRAINING, **{n: c.says for n, c in COMMANDS.items()}}.items():
+        assert f"  {name:11} {says}\n" in shown
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == importlib.metadata.version("transformer-family") + "\n"
+
+
+@pytest.mark.parametrize("width", ["20", "80", "200"])
+def test_list_cuts_no_sentence(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", width)
+    main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    long = [line for line in lines if len(line) > max(60, int(width))]
+    assert all(len(line.split()) == 1 for line in long)  # a path is not broken
+    entries = " ".join(line.strip() for line in lines)
+    assert entries.split() == [
+        word for name, path in config_files().items() for word in f"{name} {header(path)}".split()
+    ]
+    assert all(header(path).rstrip(":").endswith((".", ")")) for path in config_files().values())
+
+
+def test_list_of_a_task(capsys):
+    main(["list", "detection"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+    assert names == [name for name in config_files() if name.startswith("detection/")]
+    assert names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fti"], "there is no command 'fti'. Did you mean 'fit'?"),
+        (["compair"], "there is no command 'compair'. Did you mean 'compare'?"),
+        (["--config", "gpt/shapes"], "there is no command '--config'. family --help names them."),
+        (["list", "detektion"], "there are no configs of 'detektion'. Did you mean 'detection'?"),
+        (["list", "x"], "there are no configs of 'x'. There are: compare, detection, gpt,"),
+    ],
+)
+def test_what_there_is_not(capsys, arguments, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
