@@ -74,7 +74,7 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
     files, prepared = (CONFIG, SINGLE), None
     if format is None:
-        if type(model).__name__ not in family.__all__:
+        if type(model).__name__ not in dir(family):
             raise ValueError(
                 f"a {type(model).__name__} is no member of the package: our own layout could not be read "
                 "again. Give a format."
@@ -153,7 +153,7 @@ def published(folder: Path) -> Published:
     """
     config = read_json(folder / "config.json")
     name, arguments = str(config.get("class")), config.get("arguments")
-    member: Any = getattr(family, name) if name in family.__all__ else None
+    member: Any = getattr(family, name) if name in dir(family) else None
     if not is_member(member) or not isinstance(arguments, dict):
         raise ValueError(
             f"{folder / 'config.json'}: class={name!r} with its arguments is no member of ours."

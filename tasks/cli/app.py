@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from tasks.cli.configs import resolve_configs
-from tasks.cli.messages import sentence
+from tasks.cli.messages import sentence, unknown
 from tasks.data.base import FamilyData
 from tasks.errors import UserError, at_least, between
 from tasks.runs.checkpoints import (
@@ -78,7 +78,13 @@ class FamilyCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # Mistakes come to us as exceptions, and leave as one sentence.
-        return super().init_parser(**{**kwargs, "exit_on_error": False})
+        return super().init_parser(**{**kwargs, "exit_on_error": False, "allow_abbrev": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UserError(sentence(error, args)) from error
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
@@ -91,7 +97,7 @@ class FamilyCLI(LightningCLI):
         for file in config.get("config") or []:
             for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
                 if name not in config and name not in self.subcommands():
-                    raise UserError(sentence(f"Option '{name}' is not accepted"))
+                    raise UserError(unknown(name, "", vars(config)))
         trainer = config.trainer
         if not re.fullmatch(r"auto|-?\d+(, *\d+)*", str(trainer.devices).strip("[]")):
             raise UserError(
@@ -159,7 +165,7 @@ class FamilyCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             # Values that our classes refuse, quoted by the parser.
-            raise UserError(sentence(str(error))) from error
+            raise UserError(sentence(error)) from error
         if self.datamodule is None and isinstance(self.model, Task):
             raise UserError(f"{type(self.model).__name__} needs data: give data.class_path.")
         if isinstance(self.model, Task):
@@ -269,8 +275,6 @@ def run(arguments: list[str]) -> None:
     Raises:
         UserError: what the parser, Lightning or we refuse.
     """
-    # We hand the arguments in, because names of configs became paths.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     warnings.filterwarnings("ignore", message=".*treespec")
     # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
@@ -284,5 +288,5 @@ def run(arguments: list[str]) -> None:
     logging.getLogger(connector).setLevel(logging.WARNING)
     try:
         FamilyCLI(resolve_configs(arguments))
-    except (ArgumentError, MisconfigurationException) as error:
-        raise UserError(sentence(str(error))) from error
+    except MisconfigurationException as error:
+        raise UserError(sentence(error)) from error

@@ -93,9 +93,9 @@ def quietly() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (*names, "lightning_fabric.utilities.seed")]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", message="GPU available but not used")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
