@@ -143,9 +143,16 @@ class DetectionData(FamilyData):
             raise UserError(f"data.images={self.images!r}: {folder} is not a folder.")
         return folder
 
-    def setup(self, stage: str | None = None) -> None:
+    def _categories(self) -> dict[int, str]:
+        """Ids and names: a checkpoint's, those of the first process, or the training split's."""
         if self.categories is None:
             self.annotations("train")
+        assert self.categories is not None
+        return self.categories
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._categories()
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
             for split in ("train", "val"):
@@ -159,16 +166,13 @@ class DetectionData(FamilyData):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """The classes; "no object" is the model's own."""
-        self.setup("classes")
-        assert self.categories is not None
-        return {"num_classes": len(self.categories)}
+        return {"num_classes": len(self._categories())}
 
     def assets(self) -> dict[str, Any]:
-        self.setup("classes")
-        assert self.categories is not None
+        categories = self._categories()
         return {
-            "labels": list(self.categories.values()),
-            "category_ids": list(self.categories),
+            "labels": list(categories.values()),
+            "category_ids": list(categories),
             "preprocess": dataclasses.asdict(self.preprocess),
         }
 
@@ -192,7 +196,9 @@ class DetectionData(FamilyData):
         found, training = self.annotations(split), split == "train"
         augment = self.augment if training else None
         dataset = Detections(found, self.preprocess, augment, self.on_bad, self.order_seed)
-        batches = ExampleBatches(len(found), self.batch_size, training, self.order_seed, self.place)
+        batches = ExampleBatches(
+            len(found), self.batch_size, training, self.order_seed, self.progress
+        )
         return batch_loader(dataset, batches, self.num_workers)
 
 

@@ -247,6 +247,7 @@ class ImageClassificationData(FamilyData):
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
 
     def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
         # Read now, so that a mistake in the files ends the run before it began.
         if stage in (None, "fit"):
             self.split("train")
@@ -275,7 +276,7 @@ class ImageClassificationData(FamilyData):
             pictures, self.preprocess, augment, crop, store, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tasks.data.batching import Place
+from tasks.data.batching import LoaderProgress, check_enough, rounds
 
 
 class Pick(NamedTuple):
@@ -23,15 +23,16 @@ class Pick(NamedTuple):
 
 
 class ExampleBatches(Sampler[list[Pick]]):
-    """Batches of examples; those of training depend on ``(seed, place.epoch)`` alone.
+    """Batches of examples; those of training depend on ``(seed, progress.epoch)`` alone.
 
     In training all processes get equally many batches, and a resumed run goes on at
-    ``place.done``. Evaluation covers every example exactly once over all processes.
+    ``progress.done``. Evaluation covers every example exactly once over all processes, each of
+    which has one batch at least.
 
     Args:
         count: number of examples.
         shuffle: whether this is training.
-        place: where the run stands.
+        progress: how far the run is.
         drop_last: leave out a last batch that is not full (unless it is the only one).
     """
 
@@ -41,36 +42,44 @@ class ExampleBatches(Sampler[list[Pick]]):
         batch_size: int,
         shuffle: bool,
         seed: int = 0,
-        place: Place | None = None,
+        progress: LoaderProgress | None = None,
         drop_last: bool = False,
     ) -> None:
         # Not "batch_size" and "drop_last": by these names Lightning takes it for PyTorch's own
         # kind, and builds it anew for prediction.
         self.count, self.size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.place, self.full_only = place or Place(), drop_last
+        self.progress, self.full_only = progress or LoaderProgress(), drop_last
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        rank, world = self.place.process
-        epoch = self.place.epoch if self.shuffle else 0
+        rank, world = self.progress.process
+        epoch = self.progress.epoch if self.shuffle else 0
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        first = self.place.done if self.shuffle else 0
+        first = self.progress.done if self.shuffle else 0
+        size = self._size()
         for batch in range(rank + first * world, self._usable(), world):
-            start = batch * self.size
-            yield [Pick(i, epoch) for i in order[start : start + self.size].tolist()]
+            yield [Pick(i, epoch) for i in order[batch * size : (batch + 1) * size].tolist()]
 
     def __len__(self) -> int:
-        rank, world = self.place.process
+        rank, world = self.progress.process
         return len(range(rank, self._usable(), world))
+
+    def _size(self) -> int:
+        """Examples of a batch: in evaluation no more than leave some for every process."""
+        world = self.progress.process[1]
+        if self.shuffle:
+            return self.size
+        check_enough(self.count, world)
+        return min(self.size, self.count // world)
 
     def _usable(self) -> int:
         """Batches of all processes together."""
-        batches = -(-self.count // self.size)
-        if self.full_only and self.count >= self.size:
-            batches = self.count // self.size
-        world = self.place.process[1]
-        return max(1, batches // world) * world if self.shuffle and batches >= world else batches
+        size, world = self._size(), self.progress.process[1]
+        batches = -(-self.count // size)
+        if self.full_only and self.count >= size:
+            batches = self.count // size
+        return rounds(batches, world) * world if self.shuffle else batches
 
 
 @contextmanager

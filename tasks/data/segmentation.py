@@ -197,6 +197,7 @@ class SegmentationData(FamilyData):
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
 
     def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
         # Read now, so that a mistake in the files ends the run before it began.
         if stage in (None, "fit"):
             self.pairs("train")
@@ -217,12 +218,12 @@ class SegmentationData(FamilyData):
             self.pairs(split), masks, self.preprocess, augment, train, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
 
 
-class SegmentationBatches(Dataset[dict[str, Tensor]]):
+class SegmentationBatches(Dataset[dict[str, Any]]):
     """Whole batches: ``pixel_values`` ``(batch, 3, height, width)`` and ``labels``.
 
     Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count; in evaluation
@@ -272,7 +273,7 @@ class SegmentationBatches(Dataset[dict[str, Tensor]]):
         both = self.augment(both)
         return both["image"].as_subclass(Tensor), both["mask"].as_subclass(Tensor)
 
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
         indices = [pick.index for pick in picks]
         with seeded(self.seed, picks[0]):
             if self.train:
