@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from tasks.data.batching import LoaderProgress
+from tasks.errors import UserError
 
 
 class FamilyData(pl.LightningDataModule):
@@ -37,12 +39,15 @@ class FamilyData(pl.LightningDataModule):
         """What the order of batches, and augmentation, depend on."""
         return self.seed + self.run_seed
 
+    # --- What one process makes and all have ---
+
     def prepare_data(self) -> None:
         """Make what all processes share, where no checkpoint brought it; again, it does nothing.
 
         A subclass adds what it writes to disk.
         """
-        self.assets()
+        with self.mistakes_wait():
+            self.assets()
 
     def setup(self, stage: str | None = None) -> None:
         """Take over what the first process has made.
@@ -52,18 +57,40 @@ class FamilyData(pl.LightningDataModule):
 
         Args:
             stage: "fit", "validate", "test" or "predict"; None is as "fit".
+
+        Raises:
+            UserError: the data are not as they must be; in every process.
         """
-        if self.trainer is not None and self.trainer.world_size > 1:
-            first = self.trainer.is_global_zero
-            assets = self.from_first(self.assets() if first else {})
-            if not first:
-                self.use_assets(assets)
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return
+        made: dict[str, Any] | UserError | None = None
+        if trainer.is_global_zero:
+            try:
+                made = self.assets()
+            except UserError as error:
+                made = error
+        made = self.from_first(made)
+        if isinstance(made, UserError):
+            raise made
+        if not trainer.is_global_zero:
+            self.use_assets(made)
 
     def from_first(self, value: Any) -> Any:
         """What the first process of a run has in the place of ``value``; all must call it."""
         if self.trainer is None or self.trainer.world_size == 1:
             return value
         return self.trainer.strategy.broadcast(value)
+
+    def mistakes_wait(self) -> AbstractContextManager[None]:
+        """Around ``prepare_data``: leave it to ``setup`` to raise a UserError, where others wait.
+
+        They would end with an error of their own, for the lack of this process.
+        """
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return suppress(UserError) if several else nullcontext()
+
+    # --- What the data decide, and what a checkpoint carries of them ---
 
     @property
     def model_arguments(self) -> dict[str, Any]:
@@ -86,6 +113,8 @@ class FamilyData(pl.LightningDataModule):
             UserError: the data contradicts it (another list of classes).
         """
         raise NotImplementedError
+
+    # --- Loaders, and how far a run is with them ---
 
     def loader(self, split: str) -> DataLoader[Any]:
         """The batches of "train", "val" or "test"."""

@@ -57,8 +57,8 @@ class TokenBatches(Sampler[list[int]]):
 
     Each epoch shuffles anew: examples of equal length among each other, and the order of batches.
     The order depends on ``(seed, epoch)`` alone, so that a resumed run can skip what it has seen.
-    Several processes take turns at the batches: in training all get equally many, in evaluation
-    every one gets some, and each example is in one batch of all processes.
+    Several processes take turns at the batches and get equally many of them. Training leaves out
+    what is over; in evaluation each example is in one batch of one process.
 
     Args:
         lengths: tokens of each example, the larger of source and target.
@@ -111,7 +111,7 @@ class TokenBatches(Sampler[list[int]]):
         if self.shuffle:
             batches = batches[: rounds(len(batches), world) * world]
         else:
-            batches = at_least_as_many(batches, world)
+            batches = equally_many(batches, world)
         return batches[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -135,18 +135,26 @@ def rounds(batches: int, processes: int) -> int:
     return batches // processes
 
 
-def at_least_as_many(batches: list[list[int]], processes: int) -> list[list[int]]:
-    """Batches of evaluation, of which the largest are halved until there is one for each process.
+def equally_many(batches: list[list[int]], processes: int) -> list[list[int]]:
+    """Batches of evaluation, some of which are halved so that all processes get equally many.
+
+    A process with fewer would not answer where others wait for all, as in losses over all boxes.
+    Where all batches are of one example, the shortest are put together.
+
+    Args:
+        batches: in the order of their lengths.
 
     Raises:
         UserError: there are fewer examples than processes.
     """
     check_enough(sum(map(len, batches)), processes)
     batches = list(batches)
-    while len(batches) < processes:
+    while len(batches) % processes and max(map(len, batches)) > 1:
         largest = max(range(len(batches)), key=lambda i: len(batches[i]))
         rows = batches[largest]
         batches[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    for first in range(len(batches) % processes):
+        batches[first : first + 2] = [batches[first] + batches[first + 1]]
     return batches
 
 

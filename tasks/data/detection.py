@@ -31,6 +31,15 @@ VISIBLE = 0.25
 class DetectionData(FamilyData):
     """Pictures with boxes and classes.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised; zeros at the right and the bottom
+      of pictures smaller than the largest;
+    - ``pixel_mask (batch, height, width)`` bool: True = picture;
+    - ``targets``: list of a dictionary each, ``labels (objects,)`` int64, ``boxes (objects, 4)``
+      float32 as cx, cy, w, h in 0..1 of the picture without padding, ``image_id`` int and ``size``,
+      height and width of the original picture.
+
     Args:
         root: a folder in COCO's format (``annotations/instances_SPLIT.json`` or ``SPLIT.json``,
             the pictures in ``SPLIT/``, ``images/`` or beside it) or in Pascal VOC's
@@ -303,13 +312,7 @@ def centred(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def collate(examples: list[tuple[Tensor, Batch]]) -> Batch:
-    """A batch of pictures of unequal sizes.
-
-    - ``pixel_values (batch, 3, height, width)``: zeros at the right and the bottom;
-    - ``pixel_mask (batch, height, width)``: True = picture;
-    - ``targets``, a dictionary each: ``labels (n,)``, ``boxes (n, 4)`` as cx, cy, w, h in 0..1 of
-      the picture without padding, ``image_id``, ``size`` (height, width) of the original.
-    """
+    """A batch of :class:`DetectionData`, of pictures of unequal sizes."""
     height = max(pixels.shape[1] for pixels, _ in examples)
     width = max(pixels.shape[2] for pixels, _ in examples)
     pixel_values = torch.zeros(len(examples), 3, height, width)

@@ -42,6 +42,12 @@ MEMORY = 1 << 30
 class ImageClassificationData(FamilyData):
     """Pictures and their classes.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
+    - ``labels (batch,)`` int64: ids of the classes; in training with ``mixup`` or ``cutmix``
+      ``(batch, classes)`` float32, probabilities.
+
     Where there is no validation split, a part of the training split is held out, chosen by the
     hash of each picture's name.
 
@@ -287,7 +293,7 @@ def hashes(names: list[str]) -> np.ndarray:
 
 
 class ClassificationBatches(Dataset[dict[str, Tensor]]):
-    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)``, ``labels`` ``(batch,)``.
+    """Whole batches of :class:`ImageClassificationData`.
 
     Args:
         augment: None in evaluation.

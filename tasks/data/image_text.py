@@ -28,10 +28,14 @@ DEFAULT_SPLITS = ("train", "val", "test")
 class ImageTextData(FamilyData):
     """Pictures and sentences, in pairs.
 
-    A batch: ``pixel_values (batch, 3, height, width)``, ``input_ids (batch, tokens)`` as
-    <bos> sentence <eos> padded at the right, ``mask (batch, tokens)`` True = a token,
-    ``groups (batch,)`` equal where a picture or a sentence is the same, ``caption`` and ``file``;
-    with the built-in world ``labels (batch,)`` too, for zero-shot classification.
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised;
+    - ``input_ids (batch, tokens)`` int64: <bos> sentence <eos>, padded at the right;
+    - ``mask (batch, tokens)`` bool: True = a token;
+    - ``groups (batch,)`` int64: equal where a picture or a sentence is the same;
+    - ``caption``: list of the sentences; ``file``: list of the pictures' names;
+    - with the built-in world ``labels (batch,)`` int64: their classes, for zero-shot classification.
 
     Args:
         root: a folder with a table of pictures and sentences (``SPLIT.tsv``, ``.csv``, ``.jsonl``;

@@ -33,6 +33,11 @@ class LanguageModelingData(FamilyData):
     Training draws windows at random places; validation covers the whole split in consecutive
     windows, so that every token but the first is predicted exactly once.
 
+    A batch:
+
+    - ``input_ids (batch, context)`` int64;
+    - ``labels (batch, context)`` int64: the token after each; -100 where there is none.
+
     Args:
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
             they are called ``train.txt``, ``val.txt`` and ``test.txt``, they are the splits. None is
@@ -120,7 +125,8 @@ class LanguageModelingData(FamilyData):
     def prepare_data(self) -> None:
         """Train the tokenizer, and write the files of tokens that the run will read."""
         super().prepare_data()
-        self._read(None if self.trainer is None else self.trainer.state.fn)
+        with self.mistakes_wait():
+            self._read(None if self.trainer is None else self.trainer.state.fn)
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)

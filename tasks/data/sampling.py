@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +26,8 @@ class Pick(NamedTuple):
 class ExampleBatches(Sampler[list[Pick]]):
     """Batches of examples; those of training depend on ``(seed, progress.epoch)`` alone.
 
-    In training all processes get equally many batches, and a resumed run goes on at
-    ``progress.done``. Evaluation covers every example exactly once over all processes, each of
-    which has one batch at least.
+    All processes get equally many batches. In training a resumed run goes on at ``progress.done``.
+    Evaluation covers every example exactly once over all processes.
 
     Args:
         count: number of examples.
@@ -57,29 +57,28 @@ class ExampleBatches(Sampler[list[Pick]]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         first = self.progress.done if self.shuffle else 0
-        size = self._size()
-        for batch in range(rank + first * world, self._usable(), world):
-            yield [Pick(i, epoch) for i in order[batch * size : (batch + 1) * size].tolist()]
+        for start, stop in self._bounds()[rank + first * world :: world]:
+            yield [Pick(i, epoch) for i in order[start:stop].tolist()]
 
     def __len__(self) -> int:
         rank, world = self.progress.process
-        return len(range(rank, self._usable(), world))
+        return len(self._bounds()[rank::world])
 
-    def _size(self) -> int:
-        """Examples of a batch: in evaluation no more than leave some for every process."""
-        world = self.progress.process[1]
-        if self.shuffle:
-            return self.size
-        check_enough(self.count, world)
-        return min(self.size, self.count // world)
-
-    def _usable(self) -> int:
-        """Batches of all processes together."""
-        size, world = self._size(), self.progress.process[1]
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Where the batches of all processes together begin and end in the order of examples."""
+        size, world = self.size, self.progress.process[1]
         batches = -(-self.count // size)
-        if self.full_only and self.count >= size:
-            batches = self.count // size
-        return rounds(batches, world) * world if self.shuffle else batches
+        if self.shuffle:
+            if self.full_only and self.count >= size:
+                batches = self.count // size
+            batches = rounds(batches, world) * world
+        elif world > 1:
+            check_enough(self.count, world)
+            # As few as hold all, of nearly one size, and no process without its share.
+            batches = min(-(-batches // world), self.count // world) * world
+            edges = [self.count * i // batches for i in range(batches + 1)]
+            return list(pairwise(edges))
+        return [(i * size, min((i + 1) * size, self.count)) for i in range(batches)]
 
 
 @contextmanager

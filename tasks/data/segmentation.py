@@ -49,6 +49,12 @@ MASKS = ("masks", "annotations", "labels")
 class SegmentationData(FamilyData):
     """Pictures and masks.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
+    - ``labels (batch, height, width)`` int64: the class of each pixel, 255 where it does not count;
+      in evaluation a list of ``(height, width)``, each mask at its own size.
+
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
             (or "annotations" or "labels" for "masks"); a picture and its mask have one name. None
@@ -224,10 +230,7 @@ class SegmentationData(FamilyData):
 
 
 class SegmentationBatches(Dataset[dict[str, Any]]):
-    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)`` and ``labels``.
-
-    Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count; in evaluation
-    they are a list, each mask at its own size.
+    """Whole batches of :class:`SegmentationData`.
 
     Args:
         masks: None where masks hold labels already.

@@ -33,6 +33,14 @@ class TextClassificationData(FamilyData):
 
     The classes are those of the training split, in the order of their names, or of their numbers.
 
+    A batch:
+
+    - ``input_ids (batch, tokens)`` int64: between the special tokens that the tokenizer adds
+      (``<bos>`` and ``<eos>``), padded at the right;
+    - ``mask (batch, tokens)`` bool: True = a token;
+    - ``labels (batch,)`` int64: ids of the classes;
+    - ``text``: list of the raw texts; ``line``: list of their rows from 0.
+
     Args:
         root: a folder with a table for each split, ``SPLIT.tsv``, ``.csv`` or ``.jsonl``, whose
             first line names the columns (a ``.tsv`` of two columns may do without: a sentence, a
@@ -181,7 +189,7 @@ class TextClassificationData(FamilyData):
 def collate(
     tokenizer: AnyTokenizer, max_tokens: int, examples: list[tuple[str, int, int]]
 ) -> Batch:
-    """A batch: ``input_ids, mask (batch, tokens)``, ``labels (batch,)``, the texts, their lines."""
+    """A batch of :class:`TextClassificationData`."""
     texts, labels, lines = zip(*examples, strict=True)
     input_ids, mask = encode_texts(tokenizer, texts, max_tokens)
     return {

@@ -29,6 +29,15 @@ Example = tuple[list[int], list[int], tuple[str, str], int]
 class TranslationData(FamilyData):
     """Sentence pairs, tokenized, in batches of like length.
 
+    A batch:
+
+    - ``source (batch, tokens)`` int64: a sentence and ``<eos>``, padded at the right;
+    - ``source_mask (batch, tokens)`` bool: True = a token;
+    - ``target (batch, tokens)`` int64: what the decoder reads, ``<bos>`` and the translation;
+    - ``labels (batch, tokens)`` int64: what it is to say, the translation and ``<eos>``, -100 at
+      padding;
+    - ``source_text``, ``target_text``: lists of the raw sentences; ``line``: of their lines from 0.
+
     Args:
         root: a folder with, for each split, ``SPLIT.SOURCE`` and ``SPLIT.TARGET`` (one sentence a
             line), ``SPLIT.tsv``, ``SPLIT.po`` or ``SPLIT.mo``; None is the built-in world of
@@ -191,11 +200,7 @@ def collate(
     examples: list[Example],
     start_id: int | None = None,
 ) -> Batch:
-    """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` the raw texts, their lines.
-
-    The target as fed to the decoder begins with ``<bos>``, or what ``start_id`` says; labels are the
-    target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
-    """
+    """A batch of :class:`TranslationData`; ``start_id`` stands in the place of ``<bos>``, if given."""
     pad, eos = target_tokenizer.pad_id, target_tokenizer.eos_id
     start = target_tokenizer.bos_id if start_id is None else start_id
     assert pad is not None and eos is not None and start is not None
