@@ -138,7 +138,8 @@ def rounds(batches: int, processes: int) -> int:
 def equally_many(batches: list[list[int]], processes: int) -> list[list[int]]:
     """Batches of evaluation, some of which are halved so that all processes get equally many.
 
-    A process with fewer would not answer where others wait for all, as in losses over all boxes.
+    A process with fewer would not answer where a step of the others asks all, and one without any
+    would have no metric to choose checkpoints by.
     Where all batches are of one example, the shortest are put together.
 
     Args:
