@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from tasks.data.batching import Place
+from tasks.data.batching import LoaderProgress
+from tasks.errors import UserError
 
 
 class FamilyData(pl.LightningDataModule):
-    """A data module whose place in the data is saved with a checkpoint.
+    """A data module, of which checkpoints carry what inference needs and how far a run came.
 
-    Its samplers take ``self.place``; a resumed run then goes on with the next batch. Runs of other
+    What is costly and the same in every process (tokenizers, the list of classes) is made once:
+    Lightning calls :meth:`prepare_data` on one process a node, and :meth:`setup` takes over from the
+    first what its :meth:`assets` say. Where a checkpoint brings them (:meth:`use_assets`, before
+    both), nothing is made. Without a trainer they are made when something is first asked that needs
+    them: ``setup``, ``assets``, ``model_arguments`` or a loader.
+
+    Its samplers take ``self.progress``; a resumed run then goes on with the next batch. Runs of other
     seeds (Lightning's ``seed_everything``) see the same data in another order.
     """
 
@@ -23,7 +31,7 @@ class FamilyData(pl.LightningDataModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = Place(self)
+        self.progress = LoaderProgress(self)
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     @property
@@ -31,13 +39,66 @@ class FamilyData(pl.LightningDataModule):
         """What the order of batches, and augmentation, depend on."""
         return self.seed + self.run_seed
 
+    # --- What one process makes and all have ---
+
+    def prepare_data(self) -> None:
+        """Make what all processes share, where no checkpoint brought it; again, it does nothing.
+
+        A subclass adds what it writes to disk.
+        """
+        with self.mistakes_wait():
+            self.assets()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Take over what the first process has made.
+
+        A subclass then reads the splits of the stage, so that a mistake in the files ends the run
+        before it began.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict"; None is as "fit".
+
+        Raises:
+            UserError: the data are not as they must be; in every process.
+        """
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return
+        made: dict[str, Any] | UserError | None = None
+        if trainer.is_global_zero:
+            try:
+                made = self.assets()
+            except UserError as error:
+                made = error
+        made = self.from_first(made)
+        if isinstance(made, UserError):
+            raise made
+        if not trainer.is_global_zero:
+            self.use_assets(made)
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process of a run has in the place of ``value``; all must call it."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.broadcast(value)
+
+    def mistakes_wait(self) -> AbstractContextManager[None]:
+        """Around ``prepare_data``: leave it to ``setup`` to raise a UserError, where others wait.
+
+        They would end with an error of their own, for the lack of this process.
+        """
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return suppress(UserError) if several else nullcontext()
+
+    # --- What the data decide, and what a checkpoint carries of them ---
+
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the data decides of a model: ``vocab_size``, ``num_classes``, ``image_size`` ..."""
         raise NotImplementedError
 
     def assets(self) -> dict[str, Any]:
-        """What inference needs beside the model, as plain values, for the checkpoint.
+        """What inference needs beside the model, as plain values: all that a checkpoint has of the data.
 
         Keys: ``tokenizers`` (name -> JSON), ``labels`` (names of the classes in the order of their
         ids), ``preprocess`` (the fields of :class:`~family.inputs.preprocess.Preprocess`), and what
@@ -52,6 +113,8 @@ class FamilyData(pl.LightningDataModule):
             UserError: the data contradicts it (another list of classes).
         """
         raise NotImplementedError
+
+    # --- Loaders, and how far a run is with them ---
 
     def loader(self, split: str) -> DataLoader[Any]:
         """The batches of "train", "val" or "test"."""
@@ -70,8 +133,8 @@ class FamilyData(pl.LightningDataModule):
         return self.loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.place.state_dict(), "run_seed": self.run_seed}
+        return {**self.progress.state_dict(), "run_seed": self.run_seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.place.load_state_dict(state)
-        self.run_seed = state.get("run_seed", 0)  # a place is one in this order
+        self.progress.load_state_dict(state)
+        self.run_seed = state.get("run_seed", 0)  # the progress is one in this order

@@ -9,9 +9,11 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import Sampler
 
+from tasks.errors import UserError
 
-class Place:
-    """Where a run stands in its data: the epoch, the batches done of it, this process of how many.
+
+class LoaderProgress:
+    """How far a run is with its data: the epoch, the batches done of it, this process of how many.
 
     Saved with a checkpoint by the data module, so that a resumed run goes on with the next batch.
     """
@@ -55,14 +57,15 @@ class TokenBatches(Sampler[list[int]]):
 
     Each epoch shuffles anew: examples of equal length among each other, and the order of batches.
     The order depends on ``(seed, epoch)`` alone, so that a resumed run can skip what it has seen.
-    Several processes take turns at the batches; in training all get equally many.
+    Several processes take turns at the batches and get equally many of them. Training leaves out
+    what is over; in evaluation each example is in one batch of one process.
 
     Args:
         lengths: tokens of each example, the larger of source and target.
         tokens_per_batch: an example longer than this is a batch of its own.
         max_rows: at most so many examples a batch, however short they are.
         shuffle: False keeps the examples in the order of their lengths.
-        place: where the run stands.
+        progress: how far the run is.
     """
 
     def __init__(
@@ -71,16 +74,16 @@ class TokenBatches(Sampler[list[int]]):
         tokens_per_batch: int,
         shuffle: bool = True,
         seed: int = 0,
-        place: Place | None = None,
+        progress: LoaderProgress | None = None,
         max_rows: int | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.tokens_per_batch, self.shuffle, self.seed = tokens_per_batch, shuffle, seed
-        self.place, self.max_rows = place or Place(), max_rows
+        self.progress, self.max_rows = progress or LoaderProgress(), max_rows
 
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch."""
-        random = np.random.default_rng([self.seed, self.place.epoch if self.shuffle else 0])
+        random = np.random.default_rng([self.seed, self.progress.epoch if self.shuffle else 0])
         order = np.arange(len(self.lengths))
         noise = np.zeros(len(order))
         if self.shuffle:
@@ -103,14 +106,67 @@ class TokenBatches(Sampler[list[int]]):
 
     def mine(self) -> list[list[int]]:
         """The batches of this process."""
-        rank, world = self.place.process
+        rank, world = self.progress.process
         batches = self.batches()
         if self.shuffle:
-            batches = batches[: max(1, len(batches) // world) * world]
+            batches = batches[: rounds(len(batches), world) * world]
+        else:
+            batches = equally_many(batches, world)
         return batches[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.mine()[self.place.done if self.shuffle else 0 :])
+        return iter(self.mine()[self.progress.done if self.shuffle else 0 :])
 
     def __len__(self) -> int:
         return len(self.mine())
+
+
+def rounds(batches: int, processes: int) -> int:
+    """How many batches of training each process gets, equally many.
+
+    Raises:
+        UserError: not even one: the others would wait for a process without any.
+    """
+    if batches < processes:
+        raise UserError(
+            f"the training data make {batches} batch{'es' * (batches != 1)}, too few for {processes} "
+            "processes: make the batches smaller, or give fewer trainer.devices."
+        )
+    return batches // processes
+
+
+def equally_many(batches: list[list[int]], processes: int) -> list[list[int]]:
+    """Batches of evaluation, some of which are halved so that all processes get equally many.
+
+    A process with fewer would not answer where a step of the others asks all, and one without any
+    would have no metric to choose checkpoints by.
+    Where all batches are of one example, the shortest are put together.
+
+    Args:
+        batches: in the order of their lengths.
+
+    Raises:
+        UserError: there are fewer examples than processes.
+    """
+    check_enough(sum(map(len, batches)), processes)
+    batches = list(batches)
+    while len(batches) % processes and max(map(len, batches)) > 1:
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        rows = batches[largest]
+        batches[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    for first in range(len(batches) % processes):
+        batches[first : first + 2] = [batches[first] + batches[first + 1]]
+    return batches
+
+
+def check_enough(examples: int, processes: int) -> None:
+    """Refuse to evaluate with more processes than examples: one would wait for metrics in vain.
+
+    Raises:
+        UserError: there are fewer examples than processes.
+    """
+    if examples < processes:
+        raise UserError(
+            f"evaluation has {examples} example{'s' * (examples != 1)}, too few for {processes} "
+            "processes: give fewer trainer.devices."
+        )

@@ -31,6 +31,15 @@ VISIBLE = 0.25
 class DetectionData(FamilyData):
     """Pictures with boxes and classes.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised; zeros at the right and the bottom
+      of pictures smaller than the largest;
+    - ``pixel_mask (batch, height, width)`` bool: True = picture;
+    - ``targets``: list of a dictionary each, ``labels (objects,)`` int64, ``boxes (objects, 4)``
+      float32 as cx, cy, w, h in 0..1 of the picture without padding, ``image_id`` int and ``size``,
+      height and width of the original picture.
+
     Args:
         root: a folder in COCO's format (``annotations/instances_SPLIT.json`` or ``SPLIT.json``,
             the pictures in ``SPLIT/``, ``images/`` or beside it) or in Pascal VOC's
@@ -143,9 +152,16 @@ class DetectionData(FamilyData):
             raise UserError(f"data.images={self.images!r}: {folder} is not a folder.")
         return folder
 
-    def setup(self, stage: str | None = None) -> None:
+    def _categories(self) -> dict[int, str]:
+        """Ids and names: a checkpoint's, those of the first process, or the training split's."""
         if self.categories is None:
             self.annotations("train")
+        assert self.categories is not None
+        return self.categories
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._categories()
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
             for split in ("train", "val"):
@@ -159,16 +175,13 @@ class DetectionData(FamilyData):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """The classes; "no object" is the model's own."""
-        self.setup("classes")
-        assert self.categories is not None
-        return {"num_classes": len(self.categories)}
+        return {"num_classes": len(self._categories())}
 
     def assets(self) -> dict[str, Any]:
-        self.setup("classes")
-        assert self.categories is not None
+        categories = self._categories()
         return {
-            "labels": list(self.categories.values()),
-            "category_ids": list(self.categories),
+            "labels": list(categories.values()),
+            "category_ids": list(categories),
             "preprocess": dataclasses.asdict(self.preprocess),
         }
 
@@ -192,7 +205,9 @@ class DetectionData(FamilyData):
         found, training = self.annotations(split), split == "train"
         augment = self.augment if training else None
         dataset = Detections(found, self.preprocess, augment, self.on_bad, self.order_seed)
-        batches = ExampleBatches(len(found), self.batch_size, training, self.order_seed, self.place)
+        batches = ExampleBatches(
+            len(found), self.batch_size, training, self.order_seed, self.progress
+        )
         return batch_loader(dataset, batches, self.num_workers)
 
 
@@ -297,13 +312,7 @@ def centred(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def collate(examples: list[tuple[Tensor, Batch]]) -> Batch:
-    """A batch of pictures of unequal sizes.
-
-    - ``pixel_values (batch, 3, height, width)``: zeros at the right and the bottom;
-    - ``pixel_mask (batch, height, width)``: True = picture;
-    - ``targets``, a dictionary each: ``labels (n,)``, ``boxes (n, 4)`` as cx, cy, w, h in 0..1 of
-      the picture without padding, ``image_id``, ``size`` (height, width) of the original.
-    """
+    """A batch of :class:`DetectionData`, of pictures of unequal sizes."""
     height = max(pixels.shape[1] for pixels, _ in examples)
     width = max(pixels.shape[2] for pixels, _ in examples)
     pixel_values = torch.zeros(len(examples), 3, height, width)

@@ -42,6 +42,12 @@ MEMORY = 1 << 30
 class ImageClassificationData(FamilyData):
     """Pictures and their classes.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
+    - ``labels (batch,)`` int64: ids of the classes; in training with ``mixup`` or ``cutmix``
+      ``(batch, classes)`` float32, probabilities.
+
     Where there is no validation split, a part of the training split is held out, chosen by the
     hash of each picture's name.
 
@@ -247,6 +253,7 @@ class ImageClassificationData(FamilyData):
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
 
     def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
         # Read now, so that a mistake in the files ends the run before it began.
         if stage in (None, "fit"):
             self.split("train")
@@ -275,7 +282,7 @@ class ImageClassificationData(FamilyData):
             pictures, self.preprocess, augment, crop, store, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
 
@@ -286,7 +293,7 @@ def hashes(names: list[str]) -> np.ndarray:
 
 
 class ClassificationBatches(Dataset[dict[str, Tensor]]):
-    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)``, ``labels`` ``(batch,)``.
+    """Whole batches of :class:`ImageClassificationData`.
 
     Args:
         augment: None in evaluation.

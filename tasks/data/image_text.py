@@ -28,10 +28,14 @@ DEFAULT_SPLITS = ("train", "val", "test")
 class ImageTextData(FamilyData):
     """Pictures and sentences, in pairs.
 
-    A batch: ``pixel_values (batch, 3, height, width)``, ``input_ids (batch, tokens)`` as
-    <bos> sentence <eos> padded at the right, ``mask (batch, tokens)`` True = a token,
-    ``groups (batch,)`` equal where a picture or a sentence is the same, ``caption`` and ``file``;
-    with the built-in world ``labels (batch,)`` too, for zero-shot classification.
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised;
+    - ``input_ids (batch, tokens)`` int64: <bos> sentence <eos>, padded at the right;
+    - ``mask (batch, tokens)`` bool: True = a token;
+    - ``groups (batch,)`` int64: equal where a picture or a sentence is the same;
+    - ``caption``: list of the sentences; ``file``: list of the pictures' names;
+    - with the built-in world ``labels (batch,)`` int64: their classes, for zero-shot classification.
 
     Args:
         root: a folder with a table of pictures and sentences (``SPLIT.tsv``, ``.csv``, ``.jsonl``;
@@ -175,10 +179,16 @@ class ImageTextData(FamilyData):
 
     # --- What a model and a checkpoint need ---
 
-    def setup(self, stage: str | None = None) -> None:
+    def _tokenizer(self) -> Tokenizer:
+        """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = dict.fromkeys(self.pairs("train").texts)
             self.tokenizer = Tokenizer.train(self.kind, texts, self.vocab_size, self.lowercase)
+        return self.tokenizer
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._tokenizer()
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
             self.pairs("train")
@@ -187,15 +197,11 @@ class ImageTextData(FamilyData):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """``vocab_size`` and ``image_size``."""
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
-        return {"vocab_size": self.tokenizer.vocab_size, "image_size": self.preprocess.size}
+        return {"vocab_size": self._tokenizer().vocab_size, "image_size": self.preprocess.size}
 
     def assets(self) -> dict[str, Any]:
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
         made: dict[str, Any] = {
-            "tokenizers": {"text": self.tokenizer.to_json()},
+            "tokenizers": {"text": self._tokenizer().to_json()},
             "preprocess": dataclasses.asdict(self.preprocess),
             "max_tokens": self.max_tokens,
         }
@@ -210,22 +216,18 @@ class ImageTextData(FamilyData):
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids ``(texts, tokens)`` and their mask, as in a batch."""
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
-        return encode_texts(self.tokenizer, texts, self.max_tokens)
+        return encode_texts(self._tokenizer(), texts, self.max_tokens)
 
     # --- Loaders ---
 
     def loader(self, split: str) -> DataLoader[Any]:
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
         pairs, training = self.pairs(split), split == "train"
         augment = None
         if training:
             augment = augmentation(self.preprocess.size, self.crop, self.flip, self.colour)
         dataset = PairBatches(
             pairs,
-            self.tokenizer,
+            self._tokenizer(),
             self.max_tokens,
             self.preprocess,
             augment,
@@ -234,7 +236,12 @@ class ImageTextData(FamilyData):
         )
         # A smaller last batch would have fewer pictures to tell apart.
         batches = ExampleBatches(
-            len(pairs), self.batch_size, training, self.order_seed, self.place, drop_last=training
+            len(pairs),
+            self.batch_size,
+            training,
+            self.order_seed,
+            self.progress,
+            drop_last=training,
         )
         return batch_loader(dataset, batches, self.num_workers)
 

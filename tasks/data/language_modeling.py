@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
-from tasks.data.batching import Place
-from tasks.data.sampling import as_it_is
+from tasks.data.batching import LoaderProgress
+from tasks.data.sampling import ExampleBatches, Pick, as_it_is, batch_loader
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import Kind, Tokenizer, pieces
 from tasks.errors import UserError, at_least
@@ -32,6 +32,11 @@ class LanguageModelingData(FamilyData):
 
     Training draws windows at random places; validation covers the whole split in consecutive
     windows, so that every token but the first is predicted exactly once.
+
+    A batch:
+
+    - ``input_ids (batch, context)`` int64;
+    - ``labels (batch, context)`` int64: the token after each; -100 where there is none.
 
     Args:
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
@@ -68,12 +73,12 @@ class LanguageModelingData(FamilyData):
         self.batch_size, self.val_fraction = batch_size, val_fraction
         self.cache, self.seed = Path(cache), seed
         self.tokenizer: Tokenizer | None = None
+        self._files: dict[str, tuple[Path, int]] = {}
+        """Of each split the file of its tokens, and the UTF-8 bytes of its text."""
         self._tokens: dict[str, np.ndarray] = {}
-        self._bytes: dict[str, int] = {}
 
     def assets(self) -> dict[str, Any]:
-        assert self.tokenizer is not None
-        return {"tokenizers": {"text": self.tokenizer.to_json()}}
+        return {"tokenizers": {"text": self._tokenizer().to_json()}}
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
@@ -108,14 +113,34 @@ class LanguageModelingData(FamilyData):
             size = path.stat().st_size
             yield from read_pieces(path, *((0, cut) if split == "train" else (cut, size)))
 
-    def setup(self, stage: str | None = None) -> None:
+    def _tokenizer(self) -> Tokenizer:
+        """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             lines = (line for text in self.texts("train") for line in pieces(text))
             self.tokenizer = Tokenizer.train(
                 self.kind, lines, self.vocab_size, specials=self.kind != "char"
             )
-        if stage in (None, "fit"):
+        return self.tokenizer
+
+    def prepare_data(self) -> None:
+        """Train the tokenizer, and write the files of tokens that the run will read."""
+        super().prepare_data()
+        with self.mistakes_wait():
+            self._read(None if self.trainer is None else self.trainer.state.fn)
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._tokenizer()
+        self._files = self.from_first(self._files)
+        self._read(stage)
+
+    def _read(self, stage: str | None) -> None:
+        """The tokens of a stage: a mistake in the texts ends the run before it began."""
+        if stage == "test":
+            self.tokens("test")
+        elif stage != "predict":
             self.tokens("val")
+        if stage in (None, "fit"):
             count = len(self.tokens("train"))
             if count <= self.context:
                 raise UserError(
@@ -126,56 +151,62 @@ class LanguageModelingData(FamilyData):
     def tokens(self, split: str) -> np.ndarray:
         """The tokens of a split, memory-mapped."""
         if split not in self._tokens:
-            self.setup("tokenizer")
-            tokens, self._bytes[split] = self._encode(split)
+            path, _ = self._file(split)
+            tokens = np.memmap(path, dtype=self._dtype(), mode="r")
             if len(tokens) < 2:
                 raise UserError(f"the {split} split of {self.root} has fewer than 2 tokens.")
             self._tokens[split] = tokens
         return self._tokens[split]
 
-    def _encode(self, split: str) -> tuple[np.ndarray, int]:
-        """The tokens of a split as a memory map, and the UTF-8 bytes of its text."""
-        assert self.tokenizer is not None
-        digest = hashlib.sha256(self.tokenizer.to_json().encode())
+    def _dtype(self) -> type[np.unsignedinteger[Any]]:
+        return np.uint16 if self._tokenizer().vocab_size <= 1 << 16 else np.uint32
+
+    def _file(self, split: str) -> tuple[Path, int]:
+        """The file of a split's tokens, written where there is none yet, and the bytes of the text."""
+        known = self._files.get(split)
+        if known is not None and known[0].exists():
+            return known
+        tokenizer = self._tokenizer()
+        digest = hashlib.sha256(tokenizer.to_json().encode())
         size = 0
         for text in self.texts(split):
             digest.update(text.encode())
             size += len(text.encode())
-        dtype = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A name of its own: several processes may begin together.
-            partial = path.with_suffix(f".{os.getpid()}")
+            # A name of its own: several runs, or nodes, may begin together.
+            partial = path.with_suffix(f".{uuid4().hex[:8]}")
             try:
                 with partial.open("wb") as file:
                     for text in self.texts(split):
-                        file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
+                        ids = np.asarray(tokenizer.encode(text), dtype=self._dtype())
+                        file.write(ids.tobytes())
             except UserError as error:
                 partial.unlink()
                 raise UserError(f"the {split} split of {self.root}: {error}") from None
             partial.replace(path)
-        return np.memmap(path, dtype=dtype, mode="r"), size
+        self._files[split] = path, size
+        return self._files[split]
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the data decides of a model."""
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
-        return {"vocab_size": self.tokenizer.vocab_size}
+        return {"vocab_size": self._tokenizer().vocab_size}
 
     def bytes_per_token(self, split: str) -> float:
         """UTF-8 bytes of a token in "val" or "test", to compare losses across tokenizers."""
-        return self._bytes[split] / len(self.tokens(split))
+        return self._file(split)[1] / len(self.tokens(split))
 
     def loader(self, split: str) -> DataLoader[Any]:
         tokens = self.tokens(split)
         if split != "train":
             blocks = Blocks(tokens, self.context)
-            return DataLoader(blocks, batch_size=self.batch_size, collate_fn=as_it_is)
+            batches = ExampleBatches(len(blocks), self.batch_size, False, progress=self.progress)
+            return batch_loader(blocks, batches, num_workers=0)
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
-        sampler = RandomWindows(last, self.batch_size, per_epoch, self.order_seed, self.place)
+        sampler = RandomWindows(last, self.batch_size, per_epoch, self.order_seed, self.progress)
         windows = Windows(tokens, self.context)
         return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
 
@@ -203,11 +234,11 @@ class Blocks(Dataset[Any]):
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.context)
 
-    def __getitems__(self, blocks: list[int]) -> dict[str, Tensor]:
-        input_ids = torch.zeros(len(blocks), self.context, dtype=torch.long)
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+        input_ids = torch.zeros(len(picks), self.context, dtype=torch.long)
         labels = torch.full_like(input_ids, IGNORE)
-        for row, block in enumerate(blocks):
-            start = block * self.context
+        for row, pick in enumerate(picks):
+            start = pick.index * self.context
             part = torch.from_numpy(self.tokens[start : start + self.context + 1].astype("i8"))
             input_ids[row, : len(part) - 1] = part[:-1]
             labels[row, : len(part) - 1] = part[1:]
@@ -215,25 +246,30 @@ class Blocks(Dataset[Any]):
 
 
 class RandomWindows(Sampler[list[int]]):
-    """Batches of random offsets that depend on ``(seed, epoch)`` and the process alone.
+    """Batches of random offsets that depend on ``(seed, epoch)`` alone; processes share them.
 
-    An epoch's windows start at every ``last / count``-th place or so, shifted at random and in random
+    An epoch's windows start at every ``last / count``-th token or so, shifted at random and in random
     order: all of the text is seen about equally often.
     """
 
-    def __init__(self, last: int, batch_size: int, batches: int, seed: int, place: Place) -> None:
+    def __init__(
+        self, last: int, batch_size: int, batches: int, seed: int, progress: LoaderProgress
+    ) -> None:
         self.last, self.batch_size, self.count = last, batch_size, batches
-        self.seed, self.place = seed, place
+        self.seed, self.progress = seed, progress
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.place.epoch, self.place.process[0]])
-        slots = self.count * self.batch_size
+        rank, world = self.progress.process
+        random = np.random.default_rng([self.seed, self.progress.epoch, 0])
+        # Of a text too short for all processes, windows overlap more.
+        count = max(self.count, world)
+        slots = count * self.batch_size
         offsets = (random.permutation(slots) + random.random()) * (self.last / slots)
-        batches = offsets.astype(int).reshape(self.count, self.batch_size)[: len(self)]
-        return iter(batches[self.place.done :].tolist())
+        batches = offsets.astype(int).reshape(count, self.batch_size)[rank::world][: len(self)]
+        return iter(batches[self.progress.done :].tolist())
 
     def __len__(self) -> int:
-        return max(1, self.count // self.place.process[1])
+        return max(1, self.count // self.progress.process[1])
 
 
 def split_offset(path: Path, fraction: float) -> int:

@@ -6,13 +6,14 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tasks.data.batching import Place
+from tasks.data.batching import LoaderProgress, check_enough, rounds
 
 
 class Pick(NamedTuple):
@@ -23,15 +24,15 @@ class Pick(NamedTuple):
 
 
 class ExampleBatches(Sampler[list[Pick]]):
-    """Batches of examples; those of training depend on ``(seed, place.epoch)`` alone.
+    """Batches of examples; those of training depend on ``(seed, progress.epoch)`` alone.
 
-    In training all processes get equally many batches, and a resumed run goes on at
-    ``place.done``. Evaluation covers every example exactly once over all processes.
+    All processes get equally many batches. In training a resumed run goes on at ``progress.done``.
+    Evaluation covers every example exactly once over all processes.
 
     Args:
         count: number of examples.
         shuffle: whether this is training.
-        place: where the run stands.
+        progress: how far the run is.
         drop_last: leave out a last batch that is not full (unless it is the only one).
     """
 
@@ -41,36 +42,43 @@ class ExampleBatches(Sampler[list[Pick]]):
         batch_size: int,
         shuffle: bool,
         seed: int = 0,
-        place: Place | None = None,
+        progress: LoaderProgress | None = None,
         drop_last: bool = False,
     ) -> None:
         # Not "batch_size" and "drop_last": by these names Lightning takes it for PyTorch's own
         # kind, and builds it anew for prediction.
         self.count, self.size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.place, self.full_only = place or Place(), drop_last
+        self.progress, self.full_only = progress or LoaderProgress(), drop_last
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        rank, world = self.place.process
-        epoch = self.place.epoch if self.shuffle else 0
+        rank, world = self.progress.process
+        epoch = self.progress.epoch if self.shuffle else 0
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        first = self.place.done if self.shuffle else 0
-        for batch in range(rank + first * world, self._usable(), world):
-            start = batch * self.size
-            yield [Pick(i, epoch) for i in order[start : start + self.size].tolist()]
+        first = self.progress.done if self.shuffle else 0
+        for start, stop in self._bounds()[rank + first * world :: world]:
+            yield [Pick(i, epoch) for i in order[start:stop].tolist()]
 
     def __len__(self) -> int:
-        rank, world = self.place.process
-        return len(range(rank, self._usable(), world))
+        rank, world = self.progress.process
+        return len(self._bounds()[rank::world])
 
-    def _usable(self) -> int:
-        """Batches of all processes together."""
-        batches = -(-self.count // self.size)
-        if self.full_only and self.count >= self.size:
-            batches = self.count // self.size
-        world = self.place.process[1]
-        return max(1, batches // world) * world if self.shuffle and batches >= world else batches
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Where the batches of all processes together begin and end in the order of examples."""
+        size, world = self.size, self.progress.process[1]
+        batches = -(-self.count // size)
+        if self.shuffle:
+            if self.full_only and self.count >= size:
+                batches = self.count // size
+            batches = rounds(batches, world) * world
+        elif world > 1:
+            check_enough(self.count, world)
+            # As few as hold all, of nearly one size, and no process without its share.
+            batches = min(-(-batches // world), self.count // world) * world
+            edges = [self.count * i // batches for i in range(batches + 1)]
+            return list(pairwise(edges))
+        return [(i * size, min((i + 1) * size, self.count)) for i in range(batches)]
 
 
 @contextmanager

@@ -49,6 +49,12 @@ MASKS = ("masks", "annotations", "labels")
 class SegmentationData(FamilyData):
     """Pictures and masks.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
+    - ``labels (batch, height, width)`` int64: the class of each pixel, 255 where it does not count;
+      in evaluation a list of ``(height, width)``, each mask at its own size.
+
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
             (or "annotations" or "labels" for "masks"); a picture and its mask have one name. None
@@ -197,6 +203,7 @@ class SegmentationData(FamilyData):
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
 
     def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
         # Read now, so that a mistake in the files ends the run before it began.
         if stage in (None, "fit"):
             self.pairs("train")
@@ -217,16 +224,13 @@ class SegmentationData(FamilyData):
             self.pairs(split), masks, self.preprocess, augment, train, self.on_bad, self.order_seed
         )
         batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.order_seed, self.place, drop_last=train
+            len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
 
 
-class SegmentationBatches(Dataset[dict[str, Tensor]]):
-    """Whole batches: ``pixel_values`` ``(batch, 3, height, width)`` and ``labels``.
-
-    Labels ``(batch, height, width)`` are ``IGNORE_MASK`` where pixels do not count; in evaluation
-    they are a list, each mask at its own size.
+class SegmentationBatches(Dataset[dict[str, Any]]):
+    """Whole batches of :class:`SegmentationData`.
 
     Args:
         masks: None where masks hold labels already.
@@ -272,7 +276,7 @@ class SegmentationBatches(Dataset[dict[str, Tensor]]):
         both = self.augment(both)
         return both["image"].as_subclass(Tensor), both["mask"].as_subclass(Tensor)
 
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
         indices = [pick.index for pick in picks]
         with seeded(self.seed, picks[0]):
             if self.train:

@@ -33,6 +33,14 @@ class TextClassificationData(FamilyData):
 
     The classes are those of the training split, in the order of their names, or of their numbers.
 
+    A batch:
+
+    - ``input_ids (batch, tokens)`` int64: between the special tokens that the tokenizer adds
+      (``<bos>`` and ``<eos>``), padded at the right;
+    - ``mask (batch, tokens)`` bool: True = a token;
+    - ``labels (batch,)`` int64: ids of the classes;
+    - ``text``: list of the raw texts; ``line``: list of their rows from 0.
+
     Args:
         root: a folder with a table for each split, ``SPLIT.tsv``, ``.csv`` or ``.jsonl``, whose
             first line names the columns (a ``.tsv`` of two columns may do without: a sentence, a
@@ -121,11 +129,17 @@ class TextClassificationData(FamilyData):
 
     # --- What Lightning and tasks ask for ---
 
-    def setup(self, stage: str | None = None) -> None:
+    def _tokenizer(self) -> Tokenizer:
+        """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = (row.text for row in self.rows("train"))
             self.tokenizer = Tokenizer.train(self.kind, texts, self.vocab_size, self.lowercase)
             with_ends(self.tokenizer)
+        return self.tokenizer
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._tokenizer()
         # Read now, so that a mistake in the files ends the run before it began.
         if stage in (None, "fit"):
             self.labels("train")
@@ -135,15 +149,11 @@ class TextClassificationData(FamilyData):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """``vocab_size`` and ``num_classes``."""
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
-        return {"vocab_size": self.tokenizer.vocab_size, "num_classes": len(self.classes)}
+        return {"vocab_size": self._tokenizer().vocab_size, "num_classes": len(self.classes)}
 
     def assets(self) -> dict[str, Any]:
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
         return {
-            "tokenizers": {"text": self.tokenizer.to_json()},
+            "tokenizers": {"text": self._tokenizer().to_json()},
             "labels": list(self.classes),
             "max_tokens": self.max_tokens,
         }
@@ -156,29 +166,30 @@ class TextClassificationData(FamilyData):
         self.max_tokens = min(self.max_tokens, assets.get("max_tokens") or self.max_tokens)
 
     def loader(self, split: str) -> DataLoader[Any]:
-        self.setup("tokenizer")
-        assert self.tokenizer is not None
+        tokenizer = with_ends(self._tokenizer())
         texts = [row.text for row in self.rows(split)]
-        ids = with_ends(self.tokenizer).encode_batch(texts, special_tokens=True)
+        ids = tokenizer.encode_batch(texts, special_tokens=True)
         sampler = TokenBatches(
             [min(len(row), self.max_tokens) for row in ids],
             self.batch_size * self.max_tokens,
             split == "train",
             self.order_seed,
-            self.place,
+            self.progress,
             max_rows=self.batch_size,
         )
         return DataLoader(
             list(zip(texts, self.labels(split), range(len(texts)), strict=True)),  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=partial(collate, self.tokenizer, self.max_tokens),
+            collate_fn=partial(collate, tokenizer, self.max_tokens),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
 
-def collate(tokenizer: Tokenizer, max_tokens: int, examples: list[tuple[str, int, int]]) -> Batch:
-    """A batch: ``input_ids, mask (batch, tokens)``, ``labels (batch,)``, the texts, their lines."""
+def collate(
+    tokenizer: AnyTokenizer, max_tokens: int, examples: list[tuple[str, int, int]]
+) -> Batch:
+    """A batch of :class:`TextClassificationData`."""
     texts, labels, lines = zip(*examples, strict=True)
     input_ids, mask = encode_texts(tokenizer, texts, max_tokens)
     return {
@@ -207,10 +218,10 @@ def with_ends(tokenizer: AnyTokenizer) -> AnyTokenizer:
     The first token then stands for the whole text, as BERT's [CLS] (Devlin et al. 2019, section 3).
     """
     inner = tokenizer.inner
-    ends = [tokenizer.specials.get(name) for name in ("bos", "eos")]
-    if None not in ends and not inner.num_special_tokens_to_add(False):
+    bos, eos = tokenizer.specials.get("bos"), tokenizer.specials.get("eos")
+    if bos is not None and eos is not None and not inner.num_special_tokens_to_add(False):
         inner.post_processor = TemplateProcessing(
-            single=[ends[0], "$A", ends[1]],
-            special_tokens=[(token, inner.token_to_id(token)) for token in ends],
+            single=[bos, "$A", eos],
+            special_tokens=[(token, inner.token_to_id(token)) for token in (bos, eos)],
         )
     return tokenizer

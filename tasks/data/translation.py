@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from family.inputs.tokenizer import Tokenizer as AnyTokenizer
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
@@ -27,6 +28,15 @@ Example = tuple[list[int], list[int], tuple[str, str], int]
 
 class TranslationData(FamilyData):
     """Sentence pairs, tokenized, in batches of like length.
+
+    A batch:
+
+    - ``source (batch, tokens)`` int64: a sentence and ``<eos>``, padded at the right;
+    - ``source_mask (batch, tokens)`` bool: True = a token;
+    - ``target (batch, tokens)`` int64: what the decoder reads, ``<bos>`` and the translation;
+    - ``labels (batch, tokens)`` int64: what it is to say, the translation and ``<eos>``, -100 at
+      padding;
+    - ``source_text``, ``target_text``: lists of the raw sentences; ``line``: of their lines from 0.
 
     Args:
         root: a folder with, for each split, ``SPLIT.SOURCE`` and ``SPLIT.TARGET`` (one sentence a
@@ -74,8 +84,8 @@ class TranslationData(FamilyData):
             max_tokens,
         )
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
-        self.source_tokenizer: Tokenizer | None = None
-        self.target_tokenizer: Tokenizer | None = None
+        self.source_tokenizer: AnyTokenizer | None = None
+        self.target_tokenizer: AnyTokenizer | None = None
         self.start_id: int | None = None
         """What a published model's decoder starts from; None is ``<bos>``."""
 
@@ -92,12 +102,9 @@ class TranslationData(FamilyData):
         return read_parallel(self.root, name, self.source, self.target)
 
     def assets(self) -> dict[str, Any]:
-        assert self.source_tokenizer is not None and self.target_tokenizer is not None
+        source, target = self._tokenizers()
         return {
-            "tokenizers": {
-                "source": self.source_tokenizer.to_json(),
-                "target": self.target_tokenizer.to_json(),
-            },
+            "tokenizers": {"source": source.to_json(), "target": target.to_json()},
             "start_id": self.start_id,
         }
 
@@ -106,8 +113,9 @@ class TranslationData(FamilyData):
         self.source_tokenizer, self.target_tokenizer = given["source"], given["target"].target
         self.start_id = assets.get("start_id")
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.source_tokenizer is None:
+    def _tokenizers(self) -> tuple[AnyTokenizer, AnyTokenizer]:
+        """Of source and target: a checkpoint's, those of the first process, or trained now."""
+        if self.source_tokenizer is None or self.target_tokenizer is None:
             pairs = self.pairs("train")
             train = partial(
                 Tokenizer.train, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
@@ -118,6 +126,11 @@ class TranslationData(FamilyData):
             else:
                 self.source_tokenizer = train(p[0] for p in pairs)
                 self.target_tokenizer = train(p[1] for p in pairs)
+        return self.source_tokenizer, self.target_tokenizer
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._tokenizers()
         if stage in (None, "fit"):
             # Read now, so that a mistake in the files ends the run before it began.
             self.pairs("val")
@@ -125,19 +138,16 @@ class TranslationData(FamilyData):
     @property
     def model_arguments(self) -> dict[str, Any]:
         """What the data decides of a model."""
-        self.setup("tokenizers")
-        assert self.source_tokenizer is not None and self.target_tokenizer is not None
-        arguments: dict[str, Any] = {"vocab_size": self.source_tokenizer.vocab_size}
+        source, target = self._tokenizers()
+        arguments: dict[str, Any] = {"vocab_size": source.vocab_size}
         if not self.shared:
-            arguments["target_vocab_size"] = self.target_tokenizer.vocab_size
+            arguments["target_vocab_size"] = target.vocab_size
         return arguments
 
     def loader(self, split: str) -> DataLoader[Any]:
-        self.setup("tokenizers")
-        assert self.source_tokenizer is not None and self.target_tokenizer is not None
-        pairs = self.pairs(split)
-        source = sources(self.source_tokenizer, [pair[0] for pair in pairs])
-        target = self.target_tokenizer.encode_batch([pair[1] for pair in pairs])
+        tokenizers, pairs = self._tokenizers(), self.pairs(split)
+        source = sources(tokenizers[0], [pair[0] for pair in pairs])
+        target = tokenizers[1].encode_batch([pair[1] for pair in pairs])
         examples = list(zip(source, target, pairs, range(len(pairs)), strict=True))
         if split == "train":
             kept = [example for example in examples if length(example) <= self.max_tokens]
@@ -159,20 +169,18 @@ class TranslationData(FamilyData):
             self.tokens_per_batch,
             split == "train",
             self.order_seed,
-            self.place,
+            self.progress,
         )
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=partial(
-                collate, self.source_tokenizer, self.target_tokenizer, start_id=self.start_id
-            ),
+            collate_fn=partial(collate, *tokenizers, start_id=self.start_id),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
 
-def sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def sources(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts as a model reads them: with what its tokenizer puts around each, where ``<eos>`` is
     part of that (BART, NLLB), or with ``<eos>`` behind."""
     if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
@@ -187,18 +195,16 @@ def length(example: Example) -> int:
 
 
 def collate(
-    source_tokenizer: Tokenizer,
-    target_tokenizer: Tokenizer,
+    source_tokenizer: AnyTokenizer,
+    target_tokenizer: AnyTokenizer,
     examples: list[Example],
     start_id: int | None = None,
 ) -> Batch:
-    """A batch: ``source, source_mask, target, labels`` ``(batch, tokens)`` the raw texts, their lines.
-
-    The target as fed to the decoder begins with ``<bos>``, or what ``start_id`` says; labels are the
-    target shifted by one, ending with ``<eos>``, ``IGNORE`` at padding.
-    """
+    """A batch of :class:`TranslationData`; ``start_id`` stands in the place of ``<bos>``, if given."""
     pad, eos = target_tokenizer.pad_id, target_tokenizer.eos_id
     start = target_tokenizer.bos_id if start_id is None else start_id
+    assert pad is not None and eos is not None and start is not None
+    assert source_tokenizer.pad_id is not None
     source = pad_rows([e[0] for e in examples], -1)
     mask = source >= 0
     labels = pad_rows([[*e[1], eos] for e in examples], IGNORE)

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from tasks.data import detection
-from tasks.data.batching import Place
+from tasks.data.batching import LoaderProgress
 from tasks.data.detection import Augment, DetectionData
 from tasks.data.sampling import Pick
 from tasks.errors import UserError
@@ -250,7 +250,7 @@ def test_classes_of_splits_and_checkpoints_must_agree(tmp_path):
     again.use_assets(assets)
     assert again.model_arguments == {"num_classes": 2}
     shapes = DetectionData()
-    shapes.setup("classes")
+    shapes.prepare_data()
     with pytest.raises(UserError, match="1 circle.* but the checkpoint is for 3 cat"):
         shapes.use_assets(assets)
 
@@ -357,7 +357,7 @@ def test_training_resumes_and_scales():
     assert sorted(i for batch in order for i in batch) == list(range(1, 9))
     assert all(max(b["pixel_mask"].shape[1:]) <= 32 for b in made.train_dataloader())
     made.load_state_dict({"epoch": 0, "batches": 1})
-    assert isinstance(made.place, Place)
+    assert isinstance(made.progress, LoaderProgress)
     rest = [[t["image_id"] for t in batch["targets"]] for batch in made.train_dataloader()]
     assert rest == order[1:]
     with pytest.raises(UserError, match="data.scale"):

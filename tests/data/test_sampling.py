@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
 
-from tasks.data.batching import Place
+from tasks.data.batching import LoaderProgress
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
@@ -21,8 +21,8 @@ from tasks.data.text_classification import TextClassificationData
 from tasks.data.translation import TranslationData
 
 
-class At(Place):
-    """A place that no trainer decides."""
+class At(LoaderProgress):
+    """Progress that no trainer decides."""
 
     epoch, process = 0, (0, 1)
 
@@ -36,28 +36,28 @@ def seen(batches):
 
 
 def test_epochs_differ_and_repeat():
-    first = list(ExampleBatches(10, 4, True, seed=3, place=At(0)))
+    first = list(ExampleBatches(10, 4, True, seed=3, progress=At(0)))
     assert sorted(seen(first)) == list(range(10))
     assert [len(batch) for batch in first] == [4, 4, 2]
-    assert first == list(ExampleBatches(10, 4, True, seed=3, place=At(0)))
-    second = list(ExampleBatches(10, 4, True, seed=3, place=At(1)))
+    assert first == list(ExampleBatches(10, 4, True, seed=3, progress=At(0)))
+    second = list(ExampleBatches(10, 4, True, seed=3, progress=At(1)))
     assert seen(second) != seen(first)
     assert {pick.epoch for batch in second for pick in batch} == {1}
-    assert seen(ExampleBatches(10, 4, True, seed=4, place=At(0))) != seen(first)
+    assert seen(ExampleBatches(10, 4, True, seed=4, progress=At(0))) != seen(first)
 
 
 def test_resume_goes_on_with_the_next_batch():
-    place = At(2)
-    sampler = ExampleBatches(20, 4, True, place=place)
+    progress = At(2)
+    sampler = ExampleBatches(20, 4, True, progress=progress)
     whole = list(sampler)
-    place.load_state_dict({"epoch": 2, "batches": 3})
+    progress.load_state_dict({"epoch": 2, "batches": 3})
     assert list(sampler) == whole[3:]
     assert len(sampler) == 5
-    place.epoch = 3
+    progress.epoch = 3
     assert len(list(sampler)) == 5
     # Evaluation always begins at its first example.
-    place.epoch = 2
-    assert len(list(ExampleBatches(20, 4, False, place=place))) == 5
+    progress.epoch = 2
+    assert len(list(ExampleBatches(20, 4, False, progress=progress))) == 5
 
 
 def test_drop_last_keeps_an_only_batch():
@@ -66,19 +66,19 @@ def test_drop_last_keeps_an_only_batch():
 
 
 def test_processes_share():
-    place = At(1, (0, 3))
-    place.load_state_dict({"epoch": 1, "batches": 2})
+    progress = At(1, (0, 3))
+    progress.load_state_dict({"epoch": 1, "batches": 2})
     for count in (101, 9):
-        parts = [list(ExampleBatches(count, 4, True, place=At(1, (r, 3)))) for r in range(3)]
+        parts = [list(ExampleBatches(count, 4, True, progress=At(1, (r, 3)))) for r in range(3)]
         assert len({len(part) for part in parts}) == 1
         found = [index for part in parts for index in seen(part)]
         assert len(found) == len(set(found)) > count * 0.85
-        parts = [list(ExampleBatches(count, 4, False, place=At(1, (r, 3)))) for r in range(3)]
+        parts = [list(ExampleBatches(count, 4, False, progress=At(1, (r, 3)))) for r in range(3)]
         assert sorted(index for part in parts for index in seen(part)) == list(range(count))
         for rank, part in enumerate(parts):
-            assert len(ExampleBatches(count, 4, False, place=At(1, (rank, 3)))) == len(part)
-    whole = list(ExampleBatches(101, 4, True, place=At(1, (0, 3))))
-    assert list(ExampleBatches(101, 4, True, place=place)) == whole[2:]
+            assert len(ExampleBatches(count, 4, False, progress=At(1, (rank, 3)))) == len(part)
+    whole = list(ExampleBatches(101, 4, True, progress=At(1, (0, 3))))
+    assert list(ExampleBatches(101, 4, True, progress=progress)) == whole[2:]
 
 
 def numbers():
@@ -113,10 +113,10 @@ class Draws(Dataset):
 def test_workers_draw_the_same():
     found = []
     for workers in (0, 2):
-        place = At(0)
-        loader = batch_loader(Draws(), ExampleBatches(12, 3, True, place=place), workers)
+        progress = At(0)
+        loader = batch_loader(Draws(), ExampleBatches(12, 3, True, progress=progress), workers)
         epochs = []
-        for place.epoch in (0, 1):
+        for progress.epoch in (0, 1):
             epochs.append(list(loader))
         assert epochs[0] != epochs[1]
         found.append(epochs)

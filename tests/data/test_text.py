@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from family.losses.language_model import IGNORE
-from tasks.data.batching import Place, TokenBatches
+from tasks.data.batching import LoaderProgress, TokenBatches
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.text_files import read_lines, read_parallel, read_text
 from tasks.data.tokenizers import Tokenizer
@@ -94,16 +94,16 @@ def test_batches_keep_the_budget_and_every_example():
     for batch in first:
         longest = max([*lengths, 900][i] for i in batch)
         assert len(batch) == 1 or longest * len(batch) <= 256
-    sampler.place = At(epoch=1)
+    sampler.progress = At(epoch=1)
     assert sampler.batches() != first
-    sampler.place.load_state_dict({"epoch": 1, "batches": 3})
+    sampler.progress.load_state_dict({"epoch": 1, "batches": 3})
     assert list(sampler) == sampler.batches()[3:]
-    sampler.place = At(epoch=0)
+    sampler.progress = At(epoch=0)
     assert list(sampler) == first
 
 
-class At(Place):
-    """A place that no trainer decides."""
+class At(LoaderProgress):
+    """Progress that no trainer decides."""
 
     epoch, process = 0, (0, 1)
 
@@ -114,12 +114,14 @@ class At(Place):
 
 def test_processes_share_the_batches():
     lengths = np.random.default_rng(0).integers(1, 60, 500).tolist()
-    parts = [list(TokenBatches(lengths, 256, place=At(2, (rank, 3)))) for rank in range(3)]
+    parts = [list(TokenBatches(lengths, 256, progress=At(2, (rank, 3)))) for rank in range(3)]
     assert len({len(part) for part in parts}) == 1
     seen = [i for part in parts for batch in part for i in batch]
     assert len(seen) == len(set(seen)) > 400
     # In evaluation no example is missing, and none counts twice.
-    parts = [TokenBatches(lengths, 256, shuffle=False, place=At(0, (rank, 3))) for rank in range(3)]
+    parts = [
+        TokenBatches(lengths, 256, shuffle=False, progress=At(0, (rank, 3))) for rank in range(3)
+    ]
     seen = [i for part in parts for batch in part for i in batch]
     assert sorted(seen) == list(range(500))
 

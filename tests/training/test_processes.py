@@ -1,0 +1,109 @@
+"""Two processes of `family fit` end with what one process finds of the checkpoint they wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.cli import main
+
+ROOT = Path(__file__).parents[2]
+ALIKE = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+STEPS = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+STEPS += ["--trainer.num_sanity_val_steps=0", "--trainer.log_every_n_steps=1"]
+TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
+
+
+def tiny(name: str) -> list[str]:
+    """Options that make a stack of a config small."""
+    return [f"--model.model.init_args.{name}.{key}={value}" for key, value in TINY.items()]
+
+
+# Config, options, examples of a batch. Of 100 validation examples each process has two batches, which
+# are not full where they are of 30. Tokens are even in number: Lightning rounds half a count down.
+KINDS = {
+    "language_modeling": (
+        "gpt/shapes",
+        [*tiny("config"), "--data.context=16"],
+        "--data.batch_size=5",
+    ),
+    "detection": (
+        "detection/shapes",
+        [*tiny("config"), "--data.image_size=[32,32]", "--data.examples=60"],
+        "--data.batch_size=25",
+    ),
+    "translation": (
+        "translation/shapes",
+        # How long what is decoded may become depends on the batch: the same batches, four.
+        [*tiny("config"), "--data.examples=300", "--data.vocab_size=300", "--data.seed=3"],
+        "--data.tokens_per_batch=1024",
+    ),
+    "text_classification": (
+        "text_classification/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.vocab_size=300"],
+        "--data.batch_size=30",
+    ),
+    "image_classification": (
+        "image_classification/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.image_size=16"],
+        "--data.batch_size=30",
+    ),
+    "segmentation": (
+        "segmentation/shapes",
+        [*tiny("config"), "--data.examples=120", "--data.image_size=16"],
+        "--data.batch_size=30",
+    ),
+    "image_text": (
+        "image_text/shapes",
+        [*tiny("image"), *tiny("text"), "--data.examples=120", "--data.image_size=[16,16]"],
+        "--data.batch_size=30",
+    ),
+}
+QUICK = ("language_modeling", "detection")
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+)
+def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
+    config, small, batches = KINDS[kind]
+    if kind == "language_modeling":
+        # An even number of tokens to predict, the last window not full.
+        for split, count in (("train", 400), ("val", 53)):
+            text = "a red circle, two blue stars\n" * 99
+            (tmp_path / f"{split}.txt").write_text(text[: count * 5])
+        small = [*small, f"--data.root={tmp_path}", f"--data.cache={tmp_path}/tokens"]
+    folder = tmp_path / "run"
+    fit = ["fit", "--config", config, "--run_folder", str(folder), *ALIKE, *TWO, *STEPS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", *fit, *small, batches],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    record = json.loads((folder / "metrics-fit.json").read_text())
+    assert record["step"] == 2
+    found = {name: value for name, value in record["metrics"].items() if name.startswith("val/")}
+
+    monkeypatch.chdir(tmp_path)
+    written = str(folder / "checkpoints/last.ckpt")
+    given = ["--config", str(folder / "config.yaml"), "--ckpt_path", written]
+    one = ["--trainer.devices=1", "--trainer.strategy=auto", "--run_folder", str(tmp_path / "one")]
+    main(["validate", *given, *one])
+    alone = json.loads((tmp_path / "one/metrics-validate.json").read_text())["metrics"]
+    assert len(found) > 1
+    assert found == pytest.approx(alone, rel=1e-5, abs=1e-6, nan_ok=True)
