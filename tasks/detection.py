@@ -99,7 +99,7 @@ class Detection(Task):
         outputs, targets = self.outputs(batch), batch["targets"]
         if self.own_loss is None:
             loss = self.criterion.total(self.criterion(outputs, targets))
-            self.log(f"{split}/loss", loss, batch_size=len(targets), sync_dist=True)
+            self.log_mean({f"{split}/loss": loss}, len(targets), prog_bar=False)
         made = self.boxes(outputs, targets)
         ids = self.category_ids(outputs)
         if not hasattr(self.data, "ground_truth"):

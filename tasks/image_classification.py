@@ -29,8 +29,7 @@ class ImageClassification(ClassTask):
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         logits, labels = super().evaluate(batch, split), batch["labels"]
         top = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        name, share = f"{split}/accuracy_top5", top.any(1).float().mean()
-        self.log(name, share, on_epoch=True, batch_size=len(labels), sync_dist=True, prog_bar=True)
+        self.log_mean({f"{split}/accuracy_top5": top.any(1).float().mean()}, len(labels))
         return logits
 
     def on_validation_epoch_start(self) -> None:

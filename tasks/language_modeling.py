@@ -67,7 +67,8 @@ class LanguageModeling(TokenTask):
         loss = self.trainer.callback_metrics.get(f"{split}/loss")
         if loss is None:
             return
-        self.log(f"{split}/perplexity", loss.exp())
+        # Of a mean over all processes already: a mean of it is the same, and Lightning asks for one.
+        self.log(f"{split}/perplexity", loss.exp(), sync_dist=True)
         if hasattr(self.data, "bytes_per_token"):
             bits = loss / math.log(2) / self.data.bytes_per_token(split)
-            self.log(f"{split}/bits_per_byte", bits)
+            self.log(f"{split}/bits_per_byte", bits, sync_dist=True)

@@ -55,10 +55,7 @@ class Segmentation(Task):
             loss, count = pixel_loss(whole, labels[None])
             confusions.append(self.confusion(whole.argmax(1), labels[None]))
             if count:
-                mean = loss / count
-                self.log(
-                    f"{split}/loss", mean, on_epoch=True, batch_size=int(count), sync_dist=True
-                )
+                self.log_mean({f"{split}/loss": loss / count}, int(count), prog_bar=False)
         return logits, confusions
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:

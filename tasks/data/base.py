@@ -26,6 +26,8 @@ class FamilyData(pl.LightningDataModule):
     seeds (Lightning's ``seed_everything``) see the same data in another order.
     """
 
+    task: str
+    """The task that its batches are for."""
     seed: int
     """Of the data themselves: what is generated, and the order of a run of seed 0."""
 

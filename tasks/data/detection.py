@@ -58,6 +58,8 @@ class DetectionData(FamilyData):
         examples: pictures of the built-in world.
     """
 
+    task = "Detection"
+
     def __init__(
         self,
         root: str | None = None,

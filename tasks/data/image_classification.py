@@ -71,6 +71,8 @@ class ImageClassificationData(FamilyData):
         examples: training pictures of the built-in world.
     """
 
+    task = "ImageClassification"
+
     def __init__(
         self,
         root: str | None = None,

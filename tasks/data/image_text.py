@@ -60,6 +60,8 @@ class ImageTextData(FamilyData):
         examples: pairs of the built-in world.
     """
 
+    task = "ImageText"
+
     def __init__(
         self,
         root: str | None = None,

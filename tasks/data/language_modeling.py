@@ -50,6 +50,8 @@ class LanguageModelingData(FamilyData):
         cache: folder for the tokens, memory-mapped while training.
     """
 
+    task = "LanguageModeling"
+
     def __init__(
         self,
         root: str | None = None,

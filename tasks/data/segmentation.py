@@ -71,6 +71,8 @@ class SegmentationData(FamilyData):
         examples: training pictures of the built-in world.
     """
 
+    task = "Segmentation"
+
     def __init__(
         self,
         root: str | None = None,

@@ -56,6 +56,8 @@ class TextClassificationData(FamilyData):
         examples: training sentences of the built-in world.
     """
 
+    task = "TextClassification"
+
     def __init__(
         self,
         root: str | None = None,

@@ -53,6 +53,8 @@ class TranslationData(FamilyData):
         examples: sentences of the built-in world.
     """
 
+    task = "Translation"
+
     def __init__(
         self,
         root: str | None = None,

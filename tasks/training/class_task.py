@@ -49,7 +49,7 @@ class ClassTask(Task):
             f"{split}/loss": F.cross_entropy(logits, labels),
             f"{split}/accuracy": (logits.argmax(-1) == labels).float().mean(),
         }
-        self.log_dict(metrics, on_epoch=True, batch_size=len(labels), sync_dist=True, prog_bar=True)
+        self.log_mean(metrics, len(labels))
         return logits
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:

@@ -253,6 +253,18 @@ class Task(pl.LightningModule):
             )
         return dict(zip(self.fields, batch, strict=False))
 
+    def log_mean(self, values: dict[str, Tensor], count: int, prog_bar: bool = True) -> None:
+        """Log what was found of ``count`` examples or tokens, for the mean over a split."""
+        # A float: whole numbers Lightning rounds down when it shares them out among processes.
+        self.log_dict(
+            values,
+            on_step=False,
+            on_epoch=True,
+            batch_size=float(count),  # type: ignore[arg-type]
+            sync_dist=True,
+            prog_bar=prog_bar,
+        )
+
     def log_training(self, terms: dict[str, Tensor]) -> None:
         """Log the numbers of a training step, at the steps that are logged at all."""
         if self.global_step % int(self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]

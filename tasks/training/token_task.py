@@ -84,8 +84,5 @@ class TokenTask(Task):
         each = language_model_loss(self.logits(batch), labels, reduction="none")
         sums, counts = each.view_as(labels).sum(1), (labels != IGNORE).sum(1)
         count = int(counts.sum())
-        mean = sums.sum() / count
-        self.log(
-            f"{split}/loss", mean, prog_bar=True, on_epoch=True, batch_size=count, sync_dist=True
-        )
+        self.log_mean({f"{split}/loss": sums.sum() / max(1, count)}, count)
         return {"loss": [round(x, 4) for x in sums.tolist()], "tokens": counts.tolist()}
