@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence
+from tasks.cli.older import MODE
 from tasks.errors import UserError, at_least, between
 from tasks.runs.checkpoints import check_same_model, find_checkpoint, find_class, read_checkpoint
 from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
@@ -59,7 +60,7 @@ class FamilyCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # Mistakes come to us as exceptions, and leave as one sentence.
-        return super().init_parser(**{**kwargs, "exit_on_error": False})
+        return super().init_parser(**{**kwargs, "exit_on_error": False, "parser_mode": MODE})
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
