@@ -154,7 +154,7 @@ def ready(cls: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a field that a config does not know, and what :func:`placed` refuses.
     """
-    parameters, kinds, hints = inspect.signature(cls).parameters, configs_of(cls), annotations(cls)
+    parameters, kinds, hints = inspect.signature(cls).parameters, configs_of(cls), hints_of(cls)
     given = placed(cls, arguments)
     for name, value in given.items():
         if isinstance(value, dict) and name in kinds:
@@ -227,14 +227,14 @@ def field_places(cls: type[nn.Module]) -> dict[str, str]:
 def configs_of(cls: type[nn.Module]) -> dict[str, Any]:
     """The parameters of a model that take a config -> its class, the dataclass in the annotation."""
     found = {}
-    for name, hint in annotations(cls).items():
+    for name, hint in hints_of(cls).items():
         kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
         if kinds and name != "return":
             found[name] = kinds[0]
     return found
 
 
-def annotations(cls: type[nn.Module]) -> dict[str, Any]:
+def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
     """Those of a model's parameters; none where they name what is imported for type checkers alone."""
     try:
         return typing.get_type_hints(cls.__init__)
