@@ -27,6 +27,8 @@ from .core.mask import Shared as Shared
 from .core.rotary import RotaryScaling as RotaryScaling
 from .core.transformer import Transformer as Transformer
 from .generation.sampling import Sampling as Sampling
+from .heads.classifier import PoolConfig as PoolConfig
+from .inputs.patches import PatchConfig as PatchConfig
 from .look import record_attention as record_attention
 from .models.bert import BERT as BERT
 from .models.bert import bert_base as bert_base
@@ -41,6 +43,7 @@ from .models.bert import mpnet_base as mpnet_base
 from .models.bert import roberta_base as roberta_base
 from .models.bert import xlm_roberta_base as xlm_roberta_base
 from .models.clip import CLIP as CLIP
+from .models.clip import TowerPoolConfig as TowerPoolConfig
 from .models.clip import clip_small as clip_small
 from .models.clip import clip_vit_b16 as clip_vit_b16
 from .models.clip import clip_vit_b32 as clip_vit_b32

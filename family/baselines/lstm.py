@@ -130,7 +130,7 @@ class LSTMState:
         hidden, cell = self.state
         self.state = hidden.repeat_interleave(count, 1), cell.repeat_interleave(count, 1)
 
-    def follow(self, parents: Tensor) -> None:
+    def reorder(self, parents: Tensor) -> None:
         """Branch ``i`` goes on from the state of ``parents[:, i]``, ``(batch, branches)``."""
         rows, count = parents.shape
         first = torch.arange(rows, device=parents.device)[:, None] * count

@@ -42,7 +42,8 @@ def attend(
         scale=scale,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
-    return attended if allowed.nothing is None else attended.masked_fill(allowed.nothing, 0.0)
+    masked = allowed.fully_masked
+    return attended if masked is None else attended.masked_fill(masked, 0.0)
 
 
 def attend_eagerly(
@@ -69,9 +70,9 @@ def attend_eagerly(
         scores = scores + allowed.added.to(scores.dtype)
     weights = scores.softmax(-1)
     attended = (F.dropout(weights, dropout) if dropout else weights) @ values
-    if allowed.nothing is not None:
-        attended = attended.masked_fill(allowed.nothing, 0.0)
-        weights = weights.masked_fill(allowed.nothing, 0.0)
+    if allowed.fully_masked is not None:
+        attended = attended.masked_fill(allowed.fully_masked, 0.0)
+        weights = weights.masked_fill(allowed.fully_masked, 0.0)
     return attended, weights
 
 

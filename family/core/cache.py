@@ -92,7 +92,7 @@ class Projected:
 
 class BlockState(NamedTuple):
     """What one block remembers, of its mixer and of its cross-attention. A mixer's may be any object whose
-    ``branch(count)`` lets each row go on in so many ways, and ``follow(parents)``, ``(batch, branches)``,
+    ``branch(count)`` lets each row go on in so many ways, and ``reorder(parents)``, ``(batch, branches)``,
     says from which of them each does."""
 
     mixer: Any
@@ -157,7 +157,7 @@ class Cache:
         """From here on each row goes on in ``count`` ways (beams), which share what was read so far.
 
         A step then reads one token of every branch, in columns side by side. Keys are never copied
-        when a branch forks or ends: :meth:`follow` only changes what it sees.
+        when a branch forks or ends: :meth:`reorder` only changes what it sees.
         """
         length, filled = self.progress.length, self.progress.filled
         shape = self.rows, count, self.progress.capacity
@@ -179,7 +179,7 @@ class Cache:
         own = self.next_positions(branches)
         return seen & (self.branch_positions[:, None, columns] > own[..., None] - window)
 
-    def follow(self, parents: Tensor) -> None:
+    def reorder(self, parents: Tensor) -> None:
         """Branch ``i`` goes on from what branch ``parents[:, i]`` has seen, with a column of its own."""
         assert self.seen is not None and self.branch_positions is not None
         first, count = self.progress.length, parents.shape[1]
@@ -187,7 +187,7 @@ class Cache:
         self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
         self.branch_positions.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
         for state in self._others():
-            state.follow(parents)
+            state.reorder(parents)
 
     def _others(self) -> list[Any]:
         return [s.mixer for s in self.layers if not isinstance(s.mixer, KeyValues)]

@@ -17,7 +17,7 @@ class Allowed(NamedTuple):
 
     added: Tensor | None = None
     """``(batch or 1, heads or 1, queries, keys)``, added to the scores."""
-    nothing: Tensor | None = None
+    fully_masked: Tensor | None = None
     """``(batch or 1, heads or 1, queries, 1)``: the queries that may attend to no key."""
     causal: bool = False
     """No query sees a later key, and that is all there is to say: kernels need no mask for it."""
@@ -70,14 +70,14 @@ def allow(
     """
     if mask is None:
         return Allowed(None if bias is None else bias.to(dtype))
-    nothing = None
+    fully_masked = None
     if empty_rows:
         # Such a row attends everywhere and is zeroed after: kernels differ on empty rows.
-        nothing = ~mask.any(-1, keepdim=True)
-        mask = mask | nothing
+        fully_masked = ~mask.any(-1, keepdim=True)
+        mask = mask | fully_masked
     if bias is None:
         bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return Allowed(bias.to(dtype).masked_fill(~mask, -math.inf), nothing)
+    return Allowed(bias.to(dtype).masked_fill(~mask, -math.inf), fully_masked)
 
 
 def allow_context(shared: Shared, dtype: torch.dtype) -> Allowed:

@@ -60,7 +60,7 @@ def beam_search(
         alive = histories.gather(1, expand(keep, histories))
         if step == max_new_tokens or bool(best.full.all()):
             break
-        cache.follow(beam.gather(1, keep))
+        cache.reorder(beam.gather(1, keep))
         logits = model.decode(alive[..., -1], cache)
     # What never stopped competes as it stands.
     best.add(alive, scores / alive.shape[2] ** length_penalty)

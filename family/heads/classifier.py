@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,44 +21,68 @@ POOLS = ("class", "mean", "class+mean", "attention")
 POOLERS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, **ACTIVATIONS}
 
 
+@dataclass(frozen=True)
+class PoolConfig:
+    """How many tokens become one vector, and that vector classes.
+
+    Args:
+        kind: "class" takes the class token, "mean" the mean over patches, "class+mean" both side by
+            side, "attention" a learned query that attends to patches.
+        norm_after: the final norm stands after pooling instead of before; None is so for "mean", as
+            timm has it.
+        pooler: a dense layer with this activation before the classes: "tanh" (the representation
+            layer of pre-training, Dosovitskiy et al. 2021, section 3.1) or "relu".
+        head_bias, head_dropout: of the classes' linear layer.
+
+    Raises:
+        ValueError: an unknown ``kind``, or "class+mean" with a norm after it.
+    """
+
+    kind: str = "class"
+    norm_after: bool | None = None
+    pooler: str | None = None
+    head_bias: bool = True
+    head_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in POOLS:
+            choices = ", ".join(POOLS)
+            raise ValueError(f"pooling.kind={self.kind!r} is unknown; choose one of: {choices}.")
+        if self.kind == "class+mean" and self.norm_after:
+            raise ValueError(
+                "pooling.kind='class+mean' has the norm before it: norm_after=True is not for it."
+            )
+
+
 class Pooling(nn.Module):
     """One vector for all tokens, ``(batch, tokens, dim) -> (batch, dim)``.
 
     Args:
         config: of the stack before.
-        pool: "class" is the first token; "mean" and "attention" leave the prefix out; "class+mean"
-            puts the two side by side, ``2 * dim`` wide (DINOv2's linear classifier).
+        kind: as in :class:`PoolConfig`: "class" is the first token; "mean" and "attention" leave the
+            prefix out; "class+mean" is ``2 * dim`` wide (DINOv2's linear classifier).
         prefix_tokens: class and register tokens, which stand first.
         norm: a norm after pooling.
 
     Attributes:
         dim: the width of the result.
-
-    Raises:
-        ValueError: an unknown ``pool``, or "class+mean" with a norm after it.
     """
 
     def __init__(
-        self, config: TransformerConfig, pool: str, prefix_tokens: int, norm: bool = False
+        self, config: TransformerConfig, kind: str, prefix_tokens: int, norm: bool = False
     ) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ValueError(f"pool={pool!r} is unknown; choose one of: {', '.join(POOLS)}.")
-        if pool == "class+mean" and norm:
-            raise ValueError(
-                "pool='class+mean' has the norm before it: pool_norm=True is not for it."
-            )
-        self.pool, self.prefix_tokens = pool, prefix_tokens
-        self.dim = 2 * config.dim if pool == "class+mean" else config.dim
-        self.attention = AttentionPooling(config) if pool == "attention" else None
+        self.kind, self.prefix_tokens = kind, prefix_tokens
+        self.dim = 2 * config.dim if kind == "class+mean" else config.dim
+        self.attention = AttentionPooling(config) if kind == "attention" else None
         self.norm = make_norm(config) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, prefix + tokens, dim) -> (batch, dim)``."""
-        if self.pool == "class":
+        if self.kind == "class":
             return self.norm(x[:, 0])
         first, x = x[:, 0], x[:, self.prefix_tokens :]
-        if self.pool == "class+mean":
+        if self.kind == "class+mean":
             return torch.cat([first, pool_mean(x)], dim=-1)
         return self.norm(pool_mean(x) if self.attention is None else self.attention(x))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.init import make_norm
-from family.inputs.position import LearnedPosition, axial_sinusoidal
+from family.inputs.position import (
+    LearnedPosition,
+    axial_sinusoidal,
+    centre_coordinates,
+    grid_coordinates,
+)
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary")
 STEMS = ("patch", "conv")
@@ -25,9 +30,70 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
 COORDINATES = ("index", "centre")
 
 
+@dataclasses.dataclass(frozen=True)
+class PatchConfig:
+    """What a grid of patches, and the tokens before it, may differ in.
+
+    Args:
+        class_token: one learned token in front.
+        register_tokens: so many learned tokens after it (Darcet et al. 2024).
+        prefix_positions: a learned table has rows for class and register tokens too, as in the
+            original; False is timm's ``no_embed_class``; "class" gives one to the class token
+            alone (DINOv2 with registers).
+        stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
+            to the patch (Xiao et al. 2021), which learns better from few pictures.
+        bias: of the projection (CLIP has none).
+        norm: a norm after all (CLIP's ``ln_pre``).
+        interpolation: how a learned table follows another size: "antialiased" (bicubic with
+            antialiasing, as timm), "bicubic" (as transformers), "bilinear" (as Segmenter) or "aligned"
+            (bilinear between the middles of the outermost patches, as ViLT).
+        coordinates: where rotary positions stand: "index" counts rows and columns; "centre" measures
+            the middle of each patch on a scale of -1..1 over the picture, times 2 pi (DINOv3, Siméoni
+            et al. 2025), whatever its size.
+        drop_rest: pixels right and below that fill no patch are left out, not refused (SigLIP's 384
+            pixels in patches of 14); for the stem "patch".
+        channels: of a picture.
+
+    Raises:
+        ValueError: an unknown or impossible value, in one sentence.
+    """
+
+    class_token: bool = True
+    register_tokens: int = 0
+    prefix_positions: bool | str = True
+    stem: str = "patch"
+    bias: bool = True
+    norm: bool = False
+    interpolation: str = "antialiased"
+    coordinates: str = "index"
+    drop_rest: bool = False
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        if self.prefix_positions not in (True, False, "class"):
+            raise ValueError(
+                f"prefix_positions={self.prefix_positions!r} is unknown; choose one of: True, False, "
+                "class."
+            )
+        for name, known in (
+            ("stem", STEMS),
+            ("interpolation", INTERPOLATIONS),
+            ("coordinates", COORDINATES),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is unknown; choose one of: {', '.join(known)}."
+                )
+        for name, least in (("register_tokens", 0), ("channels", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        if self.drop_rest and self.stem != "patch":
+            raise ValueError(f"drop_rest=True needs stem='patch', not {self.stem!r}.")
+
+
 class PatchEmbedding(nn.Module):
     """Patches projected, class and register tokens put before them, positions added, dropout
-    (Dosovitskiy et al. 2021, section 3.1; registers: Darcet et al. 2024).
+    (Dosovitskiy et al. 2021, section 3.1).
 
     ``config.position`` says where tokens stand: "learned", a table that follows another picture
     size by interpolation; "sinusoidal", waves of the row in half of the channels and of the column
@@ -38,27 +104,11 @@ class PatchEmbedding(nn.Module):
         config: of the stack that follows: ``dim``, ``position``, ``norm``, ``dropout``.
         image_size: pixels, ``side`` or ``(height, width)``, for which a learned table is made.
         patch_size: pixels, ``side`` or ``(height, width)``.
-        class_token: one learned token in front.
-        register_tokens: so many learned tokens after it.
-        prefix_positions: a learned table has rows for class and register tokens too, as in the
-            original; False is timm's ``no_embed_class``; "class" gives one to the class token
-            alone (DINOv2 with registers).
-        interpolation: how a learned table follows another size: "antialiased" (bicubic with
-            antialiasing, as timm), "bicubic" (as transformers), "bilinear" (as Segmenter) or "aligned"
-            (bilinear between the middles of the outermost patches, as ViLT).
-        coordinates: where rotary positions stand: "index" counts rows and columns; "centre" measures
-            the middle of each patch on a scale of -1..1 over the picture, times 2 pi (DINOv3, Siméoni
-            et al. 2025), whatever its size.
-        drop_rest: pixels right and below that fill no patch are left out, not refused (SigLIP's 384
-            pixels in patches of 14); for the stem "patch".
-        stem: "patch" is one linear layer; "conv" first halves the picture by 3x3 convolutions down
-            to the patch (Xiao et al. 2021), which learns better from few pictures.
-        bias: of the projection (CLIP has none).
-        norm: a norm after all (CLIP's ``ln_pre``).
+        patches: the tokens before them, the stem, and where they stand.
 
     Raises:
-        ValueError: an unknown stem, interpolation, ``coordinates`` or ``prefix_positions``, a position
-            that has no meaning on a grid, or sizes that do not fit each other, in one sentence.
+        ValueError: a position that has no meaning on a grid, or sizes that do not fit each other, in
+            one sentence.
     """
 
     def __init__(
@@ -66,41 +116,26 @@ class PatchEmbedding(nn.Module):
         config: TransformerConfig,
         image_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 16,
-        *,
-        channels: int = 3,
-        class_token: bool = True,
-        register_tokens: int = 0,
-        prefix_positions: bool | str = True,
-        stem: str = "patch",
-        bias: bool = True,
-        norm: bool = False,
-        interpolation: str = "antialiased",
-        coordinates: str = "index",
-        drop_rest: bool = False,
+        patches: PatchConfig = PatchConfig(),
     ) -> None:
         super().__init__()
-        check_config(config, stem)
-        check_positions(prefix_positions, interpolation, coordinates)
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, not {channels}.")
-        if drop_rest and stem != "patch":
-            raise ValueError(f"drop_rest=True needs stem='patch', not {stem!r}.")
-        self.config, self.channels = config, channels
+        check_position(config)
+        self.config, self.channels = config, patches.channels
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
-        self.num_prefix_tokens = int(class_token) + register_tokens
-        self.interpolation, self.drop_rest = interpolation, drop_rest
-        self.place = centre_coordinates if coordinates == "centre" else grid_coordinates
+        self.num_prefix_tokens = int(patches.class_token) + patches.register_tokens
+        self.interpolation, self.drop_rest = patches.interpolation, patches.drop_rest
+        self.place = centre_coordinates if patches.coordinates == "centre" else grid_coordinates
         std = 0.02 if config.init_std is None else config.init_std
         self.stem: nn.Module = nn.Identity()
-        if stem == "conv":
-            self.stem, width = conv_stem(channels, config.dim, self.patch_size)
-            self.projection = nn.Conv2d(width, config.dim, 1, bias=bias)
+        if patches.stem == "conv":
+            self.stem, width = conv_stem(self.channels, config.dim, self.patch_size)
+            self.projection = nn.Conv2d(width, config.dim, 1, bias=patches.bias)
         else:
             self.projection = nn.Conv2d(
-                channels, config.dim, self.patch_size, self.patch_size, bias=bias
+                self.channels, config.dim, self.patch_size, self.patch_size, bias=patches.bias
             )
         nn.init.normal_(self.projection.weight, std=self.projection.weight[0].numel() ** -0.5)
-        if bias:
+        if patches.bias:
             nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
         self.prefix = None
         if self.num_prefix_tokens:
@@ -108,14 +143,14 @@ class PatchEmbedding(nn.Module):
             nn.init.normal_(self.prefix.weight, std=std)
         self.position = None
         self.table_grid = self.grid(*self.image_size)
-        rows_before = int(class_token) if prefix_positions == "class" else self.num_prefix_tokens
-        self.prefix_rows = rows_before if prefix_positions else 0
+        every, of_class = self.num_prefix_tokens, int(patches.class_token)
+        self.prefix_rows = {True: every, False: 0, "class": of_class}[patches.prefix_positions]
         if config.position == "learned":
             rows, columns = self.table_grid
             self.position = LearnedPosition(self.prefix_rows + rows * columns, config.dim)
             nn.init.normal_(self.position.weight, std=std)
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = make_norm(config) if norm else nn.Identity()
+        self.norm = make_norm(config) if patches.norm else nn.Identity()
 
     def forward(self, pixel_values: Tensor, seen: Tensor | None = None) -> Tensor:
         """``(batch, channels, height, width) -> (batch, prefix + patches, dim)``, row by row.
@@ -250,21 +285,6 @@ def conv_stem(channels: int, dim: int, patch_size: tuple[int, int]) -> tuple[nn.
     return nn.Sequential(*layers), channels
 
 
-def grid_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
-    """``(rows * columns, 2)``: row and column of each patch, row by row."""
-    axes = torch.arange(rows, device=device), torch.arange(columns, device=device)
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
-
-
-def centre_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
-    """``(rows * columns, 2)``: the middle of each patch, in -1..1 down and across, times 2 pi."""
-    axes = [
-        2 * math.pi * (2 * (torch.arange(side, device=device).float() + 0.5) / side - 1)
-        for side in (rows, columns)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
-
-
 def aligned(table: Tensor, seen: Tensor) -> Tensor:
     """A table of positions, stretched over each of several padded pictures: what bilinear
     interpolation with ``align_corners`` gives for them one by one.
@@ -300,10 +320,8 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def check_config(config: TransformerConfig, stem: str) -> None:
+def check_position(config: TransformerConfig) -> None:
     """What a grid of patches refuses, see :class:`PatchEmbedding`."""
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r} is unknown; choose one of: {', '.join(STEMS)}.")
     if config.position not in POSITIONS:
         raise ValueError(
             f"position={config.position!r} is for sequences; patches take one of: "
@@ -313,17 +331,3 @@ def check_config(config: TransformerConfig, stem: str) -> None:
         raise ValueError(
             f"sinusoidal positions of rows and columns need a dim that divides by 4, not {config.dim}."
         )
-
-
-def check_positions(prefix_positions: bool | str, interpolation: str, coordinates: str) -> None:
-    """What positions refuse, see :class:`PatchEmbedding`."""
-    if prefix_positions not in (True, False, "class"):
-        raise ValueError(
-            f"prefix_positions={prefix_positions!r} is unknown; choose one of: True, False, class."
-        )
-    for name, value, known in (
-        ("interpolation", interpolation, INTERPOLATIONS),
-        ("coordinates", coordinates, COORDINATES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}.")

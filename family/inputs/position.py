@@ -96,3 +96,18 @@ def make_position(
     table = LearnedPosition(config.max_tokens, dim)
     nn.init.normal_(table.weight, std=std)
     return table
+
+
+def grid_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
+    """``(rows * columns, 2)``: row and column of each patch, row by row."""
+    axes = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def centre_coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
+    """``(rows * columns, 2)``: the middle of each patch, in -1..1 down and across, times 2 pi."""
+    axes = [
+        2 * math.pi * (2 * (torch.arange(side, device=device).float() + 0.5) / side - 1)
+        for side in (rows, columns)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)

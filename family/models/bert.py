@@ -16,7 +16,7 @@ from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.examples import TEXT
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 
 @member(
@@ -214,15 +214,14 @@ def _bert(vocab_size: int, published: dict[str, Any], overrides: dict[str, Any])
     if not overrides.get("num_classes"):
         # A pooler that nothing reads would never get a gradient.
         published = {**published, "pooler": None}
-    fields, own = split_overrides({**published, **overrides})
-    return BERT(vocab_size, TransformerConfig(**fields), **own)
+    return build(BERT, {"vocab_size": vocab_size, **published, **overrides})
 
 
 def bert_base(vocab_size: int = 30_522, **overrides: Any) -> BERT:
     """BERT base, 110 M parameters, with the masked head; a pooler where there are classes.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`BERT`.
+        overrides: arguments of :class:`BERT`, and fields of its config.
     """
     return _bert(vocab_size, BASE, overrides)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,44 +14,69 @@ from torch import Tensor, nn
 from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.transformer import Transformer
+from family.heads.classifier import POOLS, PoolConfig
 from family.heads.pooling import pool_end, pool_mean
 from family.inputs.backbone import network
+from family.inputs.patches import PatchConfig
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.examples import PICTURES_AND_TEXTS
-from family.models.member import member, split_overrides
+from family.models.member import STACK, build, member
 from family.models.vit import ViT
+
+
+@dataclass(frozen=True)
+class TowerPoolConfig:
+    """How the tokens of each tower become one vector of the common space.
+
+    Args:
+        image: of the ViT, see :class:`~family.heads.classifier.PoolConfig`: "class" is CLIP's,
+            "attention" SigLIP's.
+        image_projection: a linear layer from the ViT to the common space; SigLIP has none, its ViT
+            is as wide as the space.
+        text: "eos", the vector at the end of the text, or "mean" over its tokens.
+        eos_id: the token that ends a text; None reads the last one that the mask leaves.
+        fill_id: fill texts with this token up to ``max_tokens`` and read it as any other: SigLIP
+            was trained so, and reads a text from the last of them.
+        text_projection_bias: of the linear layer from the text tower to the common space (SigLIP).
+
+    Raises:
+        ValueError: an unknown pooling.
+    """
+
+    image: str = "class"
+    image_projection: bool = True
+    text: str = "eos"
+    eos_id: int | None = None
+    fill_id: int | None = None
+    text_projection_bias: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("image", POOLS), ("text", ("eos", "mean"))):
+            if (kind := getattr(self, name)) not in known:
+                choices = ", ".join(known)
+                raise ValueError(f"pooling.{name}={kind!r} is unknown; choose one of: {choices}.")
 
 
 def image_vit(
     embed_dim: int,
     config: TransformerConfig,
-    pool: str,
-    norm: bool,
-    projection: bool,
-    **patches: Any,
+    image_size: int | Sequence[int],
+    patch_size: int | Sequence[int],
+    patches: PatchConfig,
+    pooling: TowerPoolConfig,
 ) -> ViT:
     """The picture tower: a ViT whose classes are the common space; arguments as :class:`CLIP`'s.
-
-    Args:
-        patches: ``image_size``, ``patch_size``, ``interpolation``, ``drop_rest``.
 
     Raises:
         ValueError: no projection, and a width other than that of the space.
     """
-    if not projection and config.dim != embed_dim:
+    classes = embed_dim if pooling.image_projection else 0
+    pool = PoolConfig(pooling.image, head_bias=False)
+    vit = ViT(classes, config, image_size, patch_size, patches, pool)
+    if not classes and vit.pool.dim != embed_dim:
         raise ValueError(
-            f"image_projection=False needs an image dim of embed_dim={embed_dim}, not {config.dim}."
+            f"image_projection=False needs an image dim of embed_dim={embed_dim}, not {vit.pool.dim}."
         )
-    vit = ViT(
-        embed_dim if projection else 0,
-        config,
-        pool=pool,
-        class_token=pool == "class",
-        patch_bias=not norm,
-        embedding_norm=norm,
-        head_bias=False,
-        **patches,
-    )
     if isinstance(vit.head, nn.Linear):
         # A head of zeros, a good start for classes, would give embeddings without a direction.
         init_linear(vit.head, config.dim**-0.5)
@@ -64,13 +90,7 @@ class TextTower(nn.Module):
         vocab_size: tokens in the vocabulary.
         config: the stack, causal (CLIP) or not.
         embed_dim: width of the result.
-        pool: "eos", the vector at the end of the text, or "mean" over its tokens.
-        eos_id: see :func:`~family.heads.pooling.pool_end`.
-        fill_id: fill texts with this token up to ``max_tokens`` and read it as any other.
-        bias: of the projection.
-
-    Raises:
-        ValueError: an unknown ``pool``.
+        pooling: what of it is of texts.
     """
 
     def __init__(
@@ -78,18 +98,14 @@ class TextTower(nn.Module):
         vocab_size: int,
         config: TransformerConfig,
         embed_dim: int,
-        pool: str = "eos",
-        eos_id: int | None = None,
-        fill_id: int | None = None,
-        bias: bool = False,
+        pooling: TowerPoolConfig = TowerPoolConfig(),
     ) -> None:
         super().__init__()
-        if pool not in ("eos", "mean"):
-            raise ValueError(f"text_pool={pool!r} is unknown; choose one of: eos, mean.")
-        self.config, self.pool, self.eos_id, self.fill_id = config, pool, eos_id, fill_id
+        self.config, self.pool = config, pooling.text
+        self.eos_id, self.fill_id = pooling.eos_id, pooling.fill_id
         self.embedding = TextEmbedding(vocab_size, config)
         self.transformer = Transformer(config)
-        self.projection = nn.Linear(config.dim, embed_dim, bias)
+        self.projection = nn.Linear(config.dim, embed_dim, pooling.text_projection_bias)
         init_linear(self.projection, config.dim**-0.5)
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -113,6 +129,16 @@ class TextTower(nn.Module):
         return F.pad(input_ids, (0, missing), value=fill_id)
 
 
+def image_pool(kind: str) -> dict[str, Any]:
+    """What this argument of before says: only the pooling that reads a class token came with one."""
+    return {"pooling.image": kind, "patches.class_token": kind == "class"}
+
+
+def image_norm(norm: bool) -> dict[str, Any]:
+    """What this argument of before says: a norm stood in place of the patches' bias."""
+    return {"patches.norm": norm, "patches.bias": not norm}
+
+
 @member(
     task="ImageText",
     reads=("text", "pictures"),
@@ -126,6 +152,12 @@ class TextTower(nn.Module):
         "embed_dim": 8,
         "image_size": 16,
         "patch_size": 8,
+    },
+    renamed={
+        "image_pool": image_pool,
+        "image_norm": image_norm,
+        "text_pool": "pooling.text",
+        "text_bias": "pooling.text_projection_bias",
     },
 )
 class CLIP(nn.Module):
@@ -141,22 +173,13 @@ class CLIP(nn.Module):
             projection (section 2.4 trains ResNets too); None where ``image_tower`` stands in for it.
         text: the text stack; causal in CLIP.
         embed_dim: width of the common space.
-        image_size, patch_size, image_pool, interpolation, drop_rest: of the ViT; "class" is CLIP's
-            pooling, "attention" SigLIP's.
-        image_norm: norm patches before the stack, in place of a bias on each (CLIP).
-        image_projection: a linear layer from the ViT to the common space; SigLIP has none, its ViT
-            is as wide as the space.
-        text_pool: "eos", the vector at the end of the text, or "mean" over its tokens.
-        eos_id: the token that ends a text; None reads the last one that the mask leaves.
-        fill_id: fill texts with this token up to ``max_tokens`` and read it as any other: SigLIP
-            was trained so, and reads a text from the last of them.
-        text_bias: of the projection of texts (SigLIP).
+        image_size, patch_size, patches: of the ViT; CLIP's patches have a norm in place of a bias.
+        pooling: how the tokens of each tower become one vector.
         logit_bias: learn a bias on the logits, which the sigmoid loss needs.
         image_tower: any module ``(batch, channels, height, width) -> (batch, embed_dim)``.
 
     Raises:
-        ValueError: both or neither of ``image`` and ``image_tower``; an unknown pooling; no
-            projection between unequal widths.
+        ValueError: both or neither of ``image`` and ``image_tower``; what the towers refuse.
     """
 
     def __init__(
@@ -167,18 +190,10 @@ class CLIP(nn.Module):
         embed_dim: int = 512,
         image_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 32,
-        image_pool: str = "class",
-        text_pool: str = "eos",
-        eos_id: int | None = None,
+        patches: PatchConfig = PatchConfig(norm=True, bias=False),
+        pooling: TowerPoolConfig = TowerPoolConfig(),
         logit_bias: bool = False,
         image_tower: nn.Module | None = None,
-        *,
-        image_norm: bool = True,
-        image_projection: bool = True,
-        interpolation: str = "antialiased",
-        drop_rest: bool = False,
-        fill_id: int | None = None,
-        text_bias: bool = False,
     ) -> None:
         super().__init__()
         if (image is None) == (image_tower is None):
@@ -194,19 +209,9 @@ class CLIP(nn.Module):
                 )
             image_tower = made
         elif image is not None:
-            image_tower = image_vit(
-                embed_dim,
-                image,
-                image_pool,
-                image_norm,
-                image_projection,
-                image_size=image_size,
-                patch_size=patch_size,
-                interpolation=interpolation,
-                drop_rest=drop_rest,
-            )
+            image_tower = image_vit(embed_dim, image, image_size, patch_size, patches, pooling)
         self.image: Any = image_tower
-        self.text = TextTower(vocab_size, text, embed_dim, text_pool, eos_id, fill_id, text_bias)
+        self.text = TextTower(vocab_size, text, embed_dim, pooling)
         scale = math.log(10.0) if logit_bias else math.log(1 / 0.07)
         self.logit_scale = nn.Parameter(torch.tensor(scale))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if logit_bias else None
@@ -247,22 +252,21 @@ def _clip(
     vocab_size: int, image: dict[str, Any], text: dict[str, Any], overrides: dict[str, Any]
 ) -> CLIP:
     """Hand each override to both towers, to the one that it names, or to CLIP itself."""
-    both, rest = split_overrides(overrides)
+    both = {name: value for name, value in overrides.items() if name in STACK}
     towers: dict[str, dict[str, Any]] = {
         "image": {"position": "learned", **image, **both},
         "text": {"causal": True, "position": "learned", "max_tokens": 77, **text, **both},
     }
-    own = {}
-    for name, value in rest.items():
+    own: dict[str, Any] = {}
+    for name, value in overrides.items():
         tower, _, field = name.partition("_")
-        if tower in towers and split_overrides({field: value})[0]:
+        if tower in towers and field in STACK:
             towers[tower][field] = value
-        else:
+        elif name not in STACK:
             own[name] = value
-    picture = own.pop("image", None)
-    if picture is None and own.get("image_tower") is None:
-        picture = TransformerConfig(**towers["image"])
-    return CLIP(vocab_size, picture, TransformerConfig(**towers["text"]), **own)
+    if own.get("image_tower") is not None:
+        own.setdefault("image", None)
+    return build(CLIP, {"vocab_size": vocab_size, **towers, **own})
 
 
 def _openai(
@@ -278,8 +282,8 @@ def clip_vit_b32(vocab_size: int = 49_408, **overrides: Any) -> CLIP:
     """OpenAI's CLIP ViT-B/32, 151 M parameters.
 
     Args:
-        overrides: arguments of :class:`CLIP`, and fields of :class:`TransformerConfig`: for both
-            towers as ``dropout=0.1``, for one as ``image_depth=6`` or ``text_causal=False``.
+        overrides: arguments of :class:`CLIP`, and fields of its configs: of a stack for both towers
+            as ``dropout=0.1``, for one as ``image_depth=6`` or ``text_causal=False``.
     """
     image = {"dim": 768, "depth": 12, "heads": 12}
     text = {"dim": 512, "depth": 12, "heads": 8}

@@ -22,7 +22,7 @@ from family.models.detr_queries import (
     denoising_mask,
 )
 from family.models.examples import SCENES
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 
 class Memory(NamedTuple):
@@ -292,17 +292,11 @@ def check_options(
             raise ValueError(f"{name}={value} gives queries a place: it needs anchors=True.")
 
 
-def build(num_classes: int, fields: dict[str, Any]) -> DETR:
-    """A DETR from the fields of its config and its own arguments, in one dictionary."""
-    config, own = split_overrides(fields)
-    return DETR(num_classes, TransformerConfig(**config), **own)
-
-
 def detr_resnet50(num_classes: int = 91, **overrides: Any) -> DETR:
     """The published model, 41 M parameters: ResNet-50, 6 + 6 layers, 256 wide, 100 queries.
 
     Its backbone is made to be loaded or ``pretrained``: batch norms and first layers do not learn.
-    Overrides are arguments of :class:`DETR` and fields of :class:`TransformerConfig`.
+    Overrides are arguments of :class:`DETR`, and fields of its config.
     """
     fields: dict[str, Any] = {
         "dim": 256,
@@ -318,7 +312,7 @@ def detr_resnet50(num_classes: int = 91, **overrides: Any) -> DETR:
         "backbone": "resnet50",
         "freeze": ("conv1", "bn1", "layer1"),
     }
-    return build(num_classes, {**fields, **overrides})
+    return build(DETR, {"num_classes": num_classes, **fields, **overrides})
 
 
 def detr_small(num_classes: int, **overrides: Any) -> DETR:
@@ -344,4 +338,4 @@ def detr_small(num_classes: int, **overrides: Any) -> DETR:
         "denoising": 100,
         "two_stage": True,
     }
-    return build(num_classes, {**fields, **overrides})
+    return build(DETR, {"num_classes": num_classes, **fields, **overrides})

@@ -13,10 +13,10 @@ from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.heads.classifier import Pooler, wide_class_head
 from family.heads.pooling import pool_first
-from family.inputs.patches import PatchEmbedding
+from family.inputs.patches import PatchConfig, PatchEmbedding
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.examples import QUESTIONS
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 POSITIONS = ("none", "sinusoidal", "learned")
 
@@ -49,7 +49,7 @@ class Fusion(nn.Module):
         token_types: segments of a text that the embedding tells apart; 0 is none.
         pooler: the dense layer between the first token and the classes: "tanh" (ViLT), "relu", or None
             for no such layer.
-        interpolation, drop_rest, channels: see :class:`~family.inputs.patches.PatchEmbedding`.
+        patches: the tokens before patches, their stem, and where they stand.
 
     Raises:
         ValueError: a causal config, one with cross-attention or with another ``position``, or what the
@@ -66,9 +66,7 @@ class Fusion(nn.Module):
         patch_size: int | Sequence[int] = 32,
         token_types: int = 2,
         pooler: str | None = "tanh",
-        interpolation: str = "aligned",
-        drop_rest: bool = False,
-        channels: int = 3,
+        patches: PatchConfig = PatchConfig(interpolation="aligned"),
     ) -> None:
         super().__init__()
         if config.causal or config.cross_attention:
@@ -83,14 +81,7 @@ class Fusion(nn.Module):
             )
         self.config, self.vocab_size, self.num_classes = config, vocab_size, num_classes
         self.words = TextEmbedding(vocab_size, config, token_types=token_types, norm=True)
-        self.patches = PatchEmbedding(
-            config,
-            image_size,
-            patch_size,
-            channels=channels,
-            interpolation=interpolation,
-            drop_rest=drop_rest,
-        )
+        self.patches = PatchEmbedding(config, image_size, patch_size, patches)
         self.image_size, self.patch_size = self.patches.image_size, self.patches.patch_size
         self.kinds = nn.Embedding(2, config.dim)
         nn.init.normal_(self.kinds.weight, std=0.02 if config.init_std is None else config.init_std)
@@ -106,7 +97,7 @@ class Fusion(nn.Module):
         pixel_mask: Tensor | None = None,
         token_types: Tensor | None = None,
     ) -> Tensor:
-        """All tokens ``(batch, words + 1 + patches, dim)``, patches row by row.
+        """All tokens ``(batch, words + prefix + patches, dim)``, patches row by row.
 
         Args:
             pixel_values: ``(batch, channels, height, width)``.
@@ -156,23 +147,23 @@ class Fusion(nn.Module):
 def both(
     input_ids: Tensor, mask: Tensor | None, patches: Tensor, seen: Tensor | None
 ) -> Tensor | None:
-    """What is a word or a patch, ``(batch, words + 1 + patches)``; None where all are."""
+    """What is a word or a patch, ``(batch, words + prefix + patches)``; None where all are."""
     if mask is None and seen is None:
         return None
     if mask is None:
         mask = torch.ones_like(input_ids, dtype=torch.bool)
     if seen is None:
         return F.pad(mask, (0, patches.shape[1]), value=True)
-    return torch.cat([F.pad(mask, (0, 1), value=True), seen.flatten(1)], dim=1)
+    prefix = patches.shape[1] - seen[0].numel()
+    return torch.cat([F.pad(mask, (0, prefix), value=True), seen.flatten(1)], dim=1)
 
 
 def vilt_base(vocab_size: int = 30_522, num_classes: int = 3129, **overrides: Any) -> Fusion:
     """ViLT-B/32, 118 M parameters, for the answers of VQA v2.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`Fusion`.
+        overrides: arguments of :class:`Fusion`, and fields of its configs.
     """
-    fields, own = split_overrides(overrides)
     base = {
         "dim": 768,
         "depth": 12,
@@ -181,5 +172,5 @@ def vilt_base(vocab_size: int = 30_522, num_classes: int = 3129, **overrides: An
         "position": "learned",
         "max_tokens": 40,
     }
-    config = TransformerConfig(**{**base, **fields})
-    return Fusion(vocab_size, config, num_classes=num_classes, **own)
+    sizes = {"vocab_size": vocab_size, "num_classes": num_classes}
+    return build(Fusion, {**sizes, **base, **overrides})

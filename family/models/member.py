@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from family.core.config import TransformerConfig
 from family.models.examples import Inputs
 
 Class = TypeVar("Class", bound=type[nn.Module])
+Model = TypeVar("Model", bound=nn.Module)
+STACK = {field.name for field in dataclasses.fields(TransformerConfig)}
+"""What a stack may differ in."""
 
 
 def always(model: Any) -> bool:
@@ -32,6 +36,9 @@ class Facts:
         example: the arguments of a tiny one, for tests.
         classes: the beginnings of the names of weights that its number of classes decides.
         class_arguments: what else is to be set where it is to tell classes apart.
+        renamed: arguments that it had before -> where they stand now, ``pooling.kind``; or a function
+            that makes of such a value all that it says, by such places.
+        dropped: arguments that it had before -> the one value at which they said nothing.
         any_size: it takes pictures of any size as it is.
         complete: whether a published model can answer without being trained further.
     """
@@ -42,6 +49,10 @@ class Facts:
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renamed: Mapping[str, str | Callable[[Any], Mapping[str, Any]]] = dataclasses.field(
+        default_factory=dict
+    )
+    dropped: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     any_size: bool = False
     complete: Callable[[Any], bool] = always
 
@@ -122,7 +133,7 @@ def complete(cls: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
     """
     parameters = inspect.signature(cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return {name: plain(value) for name, value in {**defaults, **ready(arguments)}.items()}
+    return {name: plain(value) for name, value in {**defaults, **ready(cls, arguments)}.items()}
 
 
 def plain(value: Any) -> Any:
@@ -136,39 +147,125 @@ def plain(value: Any) -> Any:
     return value
 
 
-def ready(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Plain arguments as a member takes them: dictionaries become configs of stacks."""
-    known = {field.name for field in dataclasses.fields(TransformerConfig)}
-    given = {}
-    for name, value in arguments.items():
-        if isinstance(value, dict):
-            unknown = sorted(value.keys() - known)
-            if unknown:
-                raise ValueError(f"{name} has the unknown field {unknown[0]!r}.")
-            value = TransformerConfig(**value)
-        given[name] = value
+def ready(cls: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as a model takes them, from plain ones and from those of before: what :func:`placed`
+    gives, and each dictionary the config that its annotation says, or, without one, a stack's.
+
+    Raises:
+        ValueError: a field that a config does not know, and what :func:`placed` refuses.
+    """
+    parameters, kinds, hints = inspect.signature(cls).parameters, configs_of(cls), hints_of(cls)
+    given = placed(cls, arguments)
+    for name, value in given.items():
+        if isinstance(value, dict) and name in kinds:
+            given[name] = filled(name, kinds[name], value, parameters[name].default)
+        elif isinstance(value, dict) and name not in hints and value and value.keys() <= STACK:
+            given[name] = TransformerConfig(**value)
     return given
 
 
-def build(cls: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """A member from the plain arguments of :func:`describe`.
+def placed(cls: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with the fields of configs where they belong: one that stands beside its config, as
+    all did before there were such configs, goes into it.
 
     Raises:
-        ValueError: an argument or value that the member, or its stack, does not know.
+        ValueError: a field beside a config that is whole, or an argument that is no more.
     """
-    given = ready(arguments)
+    parameters = inspect.signature(cls).parameters
+    given = {name: value for name, value in arguments.items() if name in parameters}
+    beside = {name: value for name, value in arguments.items() if name not in parameters}
+    for place, value in moved(cls, beside).items():
+        name, _, field = place.partition(".")
+        if not field:
+            given[name] = value
+        elif isinstance(inside := given.get(name, {}), dict):
+            given[name] = {field: value, **inside}
+        else:
+            raise ValueError(
+                f"{field}={value!r} stands beside {name}={inside!r}: give one of them."
+            )
+    return given
+
+
+def moved(cls: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no argument of a model, by the place where it belongs: ``patches.stem``; what belongs
+    nowhere stays as it is."""
+    places, found = field_places(cls), dict[str, Any]()
+    facts = facts_of(cls)
+    renamed = facts.renamed if facts else {}
+    # A field by its own name says more than one that another name brings along.
+    for name in sorted(arguments, key=lambda name: name not in renamed):
+        if facts and name in facts.dropped:
+            if arguments[name] != facts.dropped[name]:
+                raise ValueError(
+                    f"{name}={arguments[name]!r} is no argument of {cls.__name__} any more, which does "
+                    f"as with {facts.dropped[name]!r}."
+                )
+            continue
+        place = renamed.get(name, places.get(name, name))
+        found |= {place: arguments[name]} if isinstance(place, str) else place(arguments[name])
+    return found
+
+
+def field_places(cls: type[nn.Module]) -> dict[str, str]:
+    """The fields of a model's configs -> where they stand, in the first that has one; none that could
+    be meant for either of two, and none of a model that takes any argument."""
+    kinds, parameters = configs_of(cls), inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return {}
+    needed = [
+        kind for name, kind in kinds.items() if parameters[name].default is inspect.Parameter.empty
+    ]
+    return {
+        field.name: f"{name}.{field.name}"
+        for name, kind in reversed(kinds.items())
+        for field in dataclasses.fields(kind)
+        if needed.count(kind) < 2
+    }
+
+
+def configs_of(cls: type[nn.Module]) -> dict[str, Any]:
+    """The parameters of a model that take a config -> its class, the dataclass in the annotation."""
+    found = {}
+    for name, hint in hints_of(cls).items():
+        kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+        if kinds and name != "return":
+            found[name] = kinds[0]
+    return found
+
+
+def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
+    """Those of a model's parameters; none where they name what is imported for type checkers alone."""
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except (NameError, AttributeError, TypeError):
+        return {}
+
+
+def filled(name: str, kind: Any, fields: dict[str, Any], default: Any) -> Any:
+    """A config from some of its fields; the others are as in the default of its parameter."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(fields.keys() - known)
+    if unknown:
+        raise ValueError(f"{name} has the unknown field {unknown[0]!r}.")
+    if not isinstance(default, kind):
+        return kind(**fields)
+    replace = getattr(default, "replace", functools.partial(dataclasses.replace, default))
+    return replace(**fields)
+
+
+def build(cls: type[Model], arguments: Mapping[str, Any]) -> Model:
+    """A member from plain arguments, as :func:`describe` gives them or as :func:`ready` takes them.
+
+    Raises:
+        ValueError: an argument or value that the member, or one of its configs, does not know.
+    """
+    given = ready(cls, arguments)
     try:
         inspect.signature(cls).bind(**given)
     except TypeError as error:
         raise ValueError(f"{cls.__name__}: {error}.") from None
     return cls(**given)
-
-
-def split_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of :class:`TransformerConfig`, and the rest: arguments of the model."""
-    names = {field.name for field in dataclasses.fields(TransformerConfig)}
-    fields = {name: value for name, value in overrides.items() if name in names}
-    return fields, {name: value for name, value in overrides.items() if name not in names}
 
 
 def longest_text(model: Any, otherwise: float = math.inf) -> float:

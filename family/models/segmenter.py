@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.transformer import Transformer
-from family.inputs.patches import pair
+from family.heads.classifier import PoolConfig
+from family.inputs.patches import PatchConfig, pair
 from family.models.examples import PICTURES
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 from family.models.vit import ViT
 
 DECODERS = ("linear", "mask")
@@ -31,6 +32,12 @@ DECODERS = ("linear", "mask")
         "patch_size": 8,
     },
     classes=("decoder.head.", "decoder.classes.", "decoder.norm."),
+    renamed={
+        "patch_bias": "patches.bias",
+        "embedding_norm": "patches.norm",
+    },
+    # Of the encoder's head, which it never had.
+    dropped={"pooler": None, "distilled": False, "head_bias": True, "head_dropout": 0.0},
 )
 class Segmenter(nn.Module):
     """ViT -> a vector a patch -> class scores a patch -> bilinear upsampling (section 3).
@@ -42,8 +49,7 @@ class Segmenter(nn.Module):
         patch_size: pixels, ``side`` or ``(height, width)``.
         decoder: "linear", a layer on each patch, or "mask", the mask transformer (section 3.2).
         decoder_depth: blocks of the mask transformer.
-        stem, encoder: arguments of :class:`~family.models.vit.ViT`: ``class_token``,
-            ``register_tokens``, ``channels`` ...
+        patches: of the encoder: the tokens before patches, their stem, and where they stand.
 
     Raises:
         ValueError: an unknown decoder, or a mask decoder with a single class.
@@ -57,8 +63,7 @@ class Segmenter(nn.Module):
         patch_size: int | Sequence[int] = 16,
         decoder: str = "mask",
         decoder_depth: int = 2,
-        stem: str = "patch",
-        **encoder: Any,
+        patches: PatchConfig = PatchConfig(),
     ) -> None:
         super().__init__()
         if decoder not in DECODERS:
@@ -69,9 +74,8 @@ class Segmenter(nn.Module):
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
         covered = covering(self.image_size, self.patch_size)
         # Nothing is pooled, so the final norm has to stand before the pooling.
-        self.encoder = ViT(
-            0, config, covered, patch_size, "mean", pool_norm=False, stem=stem, **encoder
-        )
+        pooling = PoolConfig("mean", norm_after=False)
+        self.encoder = ViT(0, config, covered, patch_size, patches, pooling)
         self.config = self.encoder.config
         self.decoder: nn.Module
         if decoder == "mask":
@@ -162,12 +166,12 @@ def segmenter_small(
     """Seg-S-Mask: a ViT-S and a mask transformer of 2 blocks, 26 M parameters.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`Segmenter`.
+        overrides: arguments of :class:`Segmenter`, and fields of its configs: ``depth=6``,
+            ``stem="conv"``.
     """
-    fields, own = split_overrides(overrides)
     small = {"dim": 384, "depth": 12, "heads": 6, "norm_eps": 1e-6, "position": "learned"}
-    config = TransformerConfig(**{**small, **fields})
-    return Segmenter(num_classes, config, image_size, patch_size, **own)
+    sizes = {"num_classes": num_classes, "image_size": image_size, "patch_size": patch_size}
+    return build(Segmenter, {**sizes, **small, **overrides})
 
 
 def segmenter_tiny(

@@ -10,7 +10,7 @@ from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding
 from family.models.encoder_decoder import EncoderDecoder, decoder_of
 from family.models.examples import PAIRS
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 
 @member(
@@ -103,9 +103,8 @@ def transformer_base(vocab_size: int = 37_000, **overrides: Any) -> Seq2Seq:
     """Table 3, "base": 6 + 6 layers, 512 wide, 8 heads, 65 M parameters.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`Seq2Seq`.
+        overrides: arguments of :class:`Seq2Seq`, and fields of its config.
     """
-    fields, own = split_overrides(overrides)
     base: dict[str, Any] = {
         "activation": "relu",
         "norm_order": "post",
@@ -113,7 +112,7 @@ def transformer_base(vocab_size: int = 37_000, **overrides: Any) -> Seq2Seq:
         "dropout": 0.1,
         "init_std": None,
     }
-    return Seq2Seq(vocab_size, TransformerConfig(**{**base, **fields}), **own)
+    return build(Seq2Seq, {"vocab_size": vocab_size, **base, **overrides})
 
 
 def transformer_small(vocab_size: int = 8_000, **overrides: Any) -> Seq2Seq:

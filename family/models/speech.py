@@ -11,7 +11,7 @@ from family.inputs.audio import AudioEmbedding
 from family.inputs.text import TextEmbedding
 from family.models.encoder_decoder import EncoderDecoder, decoder_of
 from family.models.examples import SOUND
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 TARGET = {"position": "learned", "max_tokens": 448}
 """How Whisper's decoder differs from its encoder."""
@@ -78,7 +78,6 @@ def whisper_tiny(vocab_size: int = 51_865, **overrides: Any) -> SpeechToText:
         overrides: fields of :class:`TransformerConfig`, for both stacks, and arguments of
             :class:`SpeechToText`.
     """
-    fields, own = split_overrides(overrides)
     tiny: dict[str, Any] = {
         "dim": 384,
         "depth": 4,
@@ -88,8 +87,8 @@ def whisper_tiny(vocab_size: int = 51_865, **overrides: Any) -> SpeechToText:
         "max_tokens": 1500,
     }
     if vocab_size > START:
-        own.setdefault("bos_id", START)
-    return SpeechToText(vocab_size, TransformerConfig(**{**tiny, **fields}), **own)
+        tiny["bos_id"] = START
+    return build(SpeechToText, {"vocab_size": vocab_size, **tiny, **overrides})
 
 
 def whisper_base(vocab_size: int = 51_865, **overrides: Any) -> SpeechToText:

@@ -11,7 +11,7 @@ from family.core.attention import Attention
 from family.core.config import TransformerConfig
 from family.core.position import RelativeBias
 from family.models.examples import PAIRS
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 from family.models.seq2seq import Seq2Seq
 
 
@@ -86,9 +86,8 @@ def t5_small(vocab_size: int = 32_128, **overrides: Any) -> T5:
     """T5 small, 60 M parameters: 6 + 6 layers, 512 wide.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`T5`.
+        overrides: arguments of :class:`T5`, and fields of its config.
     """
-    fields, own = split_overrides(overrides)
     small: dict[str, Any] = {
         "dim": 512,
         "depth": 6,
@@ -103,7 +102,7 @@ def t5_small(vocab_size: int = 32_128, **overrides: Any) -> T5:
         "attention_dropout": 0.1,
         "ffn_dropout": 0.1,
     }
-    return T5(vocab_size, TransformerConfig(**{**small, **fields}), **own)
+    return build(T5, {"vocab_size": vocab_size, **small, **overrides})
 
 
 def t5_base(vocab_size: int = 32_128, **overrides: Any) -> T5:

@@ -12,7 +12,7 @@ from family.core.transformer import Transformer
 from family.heads.classifier import Pooling, class_head
 from family.inputs.tubelets import TubeletEmbedding
 from family.models.examples import CLIPS
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 POOL_EPS = 1e-5
 """Of the norm after pooling, whatever that of the stack's norms: so it was published."""
@@ -93,9 +93,8 @@ def videomae_base(num_classes: int = 400, frames: int = 16, **overrides: Any) ->
     """VideoMAE ViT-B, 86 M parameters.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`VideoViT`.
+        overrides: arguments of :class:`VideoViT`, and fields of its config.
     """
-    fields, own = split_overrides(overrides)
     base = {
         "dim": 768,
         "depth": 12,
@@ -104,4 +103,4 @@ def videomae_base(num_classes: int = 400, frames: int = 16, **overrides: Any) ->
         "key_bias": False,
         "position": "sinusoidal",
     }
-    return VideoViT(num_classes, TransformerConfig(**{**base, **fields}), frames, **own)
+    return build(VideoViT, {"num_classes": num_classes, "frames": frames, **base, **overrides})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
-from family.heads.classifier import Pooler, Pooling, class_head
-from family.inputs.patches import PatchEmbedding, over_patches
+from family.heads.classifier import PoolConfig, Pooler, Pooling, class_head
+from family.inputs.patches import PatchConfig, PatchEmbedding, over_patches
 from family.models.examples import PICTURES
-from family.models.member import member, split_overrides
+from family.models.member import build, member
 
 
 @member(
@@ -26,6 +27,12 @@ from family.models.member import member, split_overrides
         "patch_size": 8,
     },
     classes=("head.", "distilled_head."),
+    renamed={
+        "pool": "pooling.kind",
+        "pool_norm": "pooling.norm_after",
+        "patch_bias": "patches.bias",
+        "embedding_norm": "patches.norm",
+    },
     complete=lambda model: bool(model.num_classes),
 )
 class ViT(nn.Module):
@@ -38,21 +45,14 @@ class ViT(nn.Module):
         image_size: pixels, ``side`` or ``(height, width)``; other sizes that divide into patches
             work too.
         patch_size: pixels, ``side`` or ``(height, width)``.
-        pool: "class" takes the class token, "mean" the mean over patches, "class+mean" both side by
-            side, "attention" a learned query that attends to patches.
-        class_token, register_tokens, prefix_positions, stem, patch_bias, embedding_norm, channels,
-            interpolation, coordinates, drop_rest: see :class:`~family.inputs.patches.PatchEmbedding`.
-        pool_norm: the final norm stands after pooling instead of before; None is so for "mean", as
-            timm has it.
-        pooler: a dense layer with this activation before the classes: "tanh" (the representation
-            layer of pre-training, section 3.1) or "relu".
+        patches: the tokens before patches, their stem, and where they stand.
+        pooling: how all tokens become one vector, and that vector classes.
         distilled: one more token after the class token, read by a head of its own; logits are the
             mean of the two heads' (DeiT, Touvron et al. 2021, section 4).
-        head_bias, head_dropout: of the classes' linear layer.
 
     Raises:
-        ValueError: a ``pool`` that needs the class token without one, ``distilled`` with another
-            ``pool``, or what the parts refuse.
+        ValueError: a pooling that needs the class token without one, ``distilled`` with another
+            pooling, or what the parts refuse.
     """
 
     def __init__(
@@ -61,60 +61,42 @@ class ViT(nn.Module):
         config: TransformerConfig,
         image_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 16,
-        pool: str = "class",
-        *,
-        class_token: bool = True,
-        register_tokens: int = 0,
-        prefix_positions: bool | str = True,
-        stem: str = "patch",
-        patch_bias: bool = True,
-        embedding_norm: bool = False,
-        interpolation: str = "antialiased",
-        coordinates: str = "index",
-        drop_rest: bool = False,
-        pool_norm: bool | None = None,
-        pooler: str | None = None,
+        patches: PatchConfig = PatchConfig(),
+        pooling: PoolConfig = PoolConfig(),
         distilled: bool = False,
-        head_bias: bool = True,
-        head_dropout: float = 0.0,
-        channels: int = 3,
     ) -> None:
         super().__init__()
-        if pool in ("class", "class+mean") and not class_token:
-            raise ValueError(f"pool={pool!r} needs class_token=True, or choose pool='mean'.")
-        if distilled and (pool != "class" or pool_norm or pooler):
-            raise ValueError("distilled=True reads two tokens: it needs pool='class' as it comes.")
+        kind = pooling.kind
+        if kind in ("class", "class+mean") and not patches.class_token:
+            raise ValueError(
+                f"pooling.kind={kind!r} needs patches.class_token=True, or choose kind='mean'."
+            )
+        if distilled and (kind != "class" or pooling.norm_after or pooling.pooler):
+            raise ValueError(
+                "distilled=True reads two tokens: it needs pooling.kind='class' as it comes."
+            )
         self.config, self.num_classes = over_patches(config), num_classes
+        tokens = patches.register_tokens + distilled
         self.embedding = PatchEmbedding(
-            self.config,
-            image_size,
-            patch_size,
-            channels=channels,
-            class_token=class_token,
-            register_tokens=register_tokens + distilled,
-            prefix_positions=prefix_positions,
-            stem=stem,
-            bias=patch_bias,
-            norm=embedding_norm,
-            interpolation=interpolation,
-            coordinates=coordinates,
-            drop_rest=drop_rest,
+            self.config, image_size, patch_size, replace(patches, register_tokens=tokens)
         )
         self.image_size, self.patch_size = self.embedding.image_size, self.embedding.patch_size
         self.num_prefix_tokens = self.embedding.num_prefix_tokens
         final_norm = bool(self.config.final_norm)
-        self.pool_norm = late = final_norm and (pool == "mean" if pool_norm is None else pool_norm)
+        wanted = kind == "mean" if pooling.norm_after is None else pooling.norm_after
+        late = final_norm and wanted
+        self.pooling = replace(pooling, norm_after=late)
         self.transformer = Transformer(self.config.replace(final_norm=final_norm and not late))
-        self.pool = Pooling(self.config, pool, self.num_prefix_tokens, norm=late)
-        self.pooler = None if pooler is None else Pooler(self.pool.dim, pooler)
-        self.head_dropout = nn.Dropout(head_dropout)
-        self.head = self._new_head(head_bias)
-        self.distilled_head = self._new_head(head_bias) if distilled else None
+        self.pool = Pooling(self.config, kind, self.num_prefix_tokens, norm=late)
+        self.pooler = None if pooling.pooler is None else Pooler(self.pool.dim, pooling.pooler)
+        self.head_dropout = nn.Dropout(pooling.head_dropout)
+        self.head = self._new_head()
+        self.distilled_head = self._new_head() if distilled else None
 
-    def _new_head(self, bias: bool) -> nn.Module:
+    def _new_head(self) -> nn.Module:
         if not self.num_classes:
             return nn.Identity()
-        return class_head(self.pool.dim, self.num_classes, bias=bias)
+        return class_head(self.pool.dim, self.num_classes, self.pooling.head_bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` -> logits ``(batch, classes)``."""
@@ -155,11 +137,11 @@ def vit_base(
     """ViT-B, 86 M parameters.
 
     Args:
-        overrides: fields of :class:`TransformerConfig`, and arguments of :class:`ViT`.
+        overrides: arguments of :class:`ViT`, and fields of its configs: ``depth=6``, ``stem="conv"``.
     """
-    fields, own = split_overrides(overrides)
     base = {"dim": 768, "depth": 12, "heads": 12, "norm_eps": 1e-6, "position": "learned"}
-    return ViT(num_classes, TransformerConfig(**{**base, **fields}), image_size, patch_size, **own)
+    sizes = {"num_classes": num_classes, "image_size": image_size, "patch_size": patch_size}
+    return build(ViT, {**sizes, **base, **overrides})
 
 
 def vit_small(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import nn
@@ -129,7 +130,14 @@ def to_config(layout: Format, model: nn.Module) -> dict[str, Any]:
 def all_arguments(model: Any) -> dict[str, Any]:
     """Those of a model as plain values; None is what the model has made of it."""
     arguments = complete(type(model), model.arguments)
-    return {n: plain(getattr(model, n, None)) if v is None else v for n, v in arguments.items()}
+    return {n: settled(v, getattr(model, n, None)) for n, v in arguments.items()}
+
+
+def settled(value: Any, made: Any) -> Any:
+    """A plain argument, or field of a config, with what the model has made of it in place of None."""
+    if isinstance(value, dict) and is_dataclass(made):
+        return {n: settled(v, getattr(made, n)) for n, v in value.items()}
+    return plain(made) if value is None else value
 
 
 def write_field(field: Field, value: Any, layout: Format) -> Any:

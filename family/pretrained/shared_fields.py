@@ -48,7 +48,7 @@ def ratio(hidden: int, dim: int) -> float:
 def rest(image_size: Any, patch_size: Any) -> dict[str, bool]:
     """Whether pixels of a picture fill no patch, which the convolutions of all libraries leave out."""
     sides = zip(pair(image_size), pair(patch_size), strict=True)
-    return {"drop_rest": any(side % patch for side, patch in sides)}
+    return {"patches.drop_rest": any(side % patch for side, patch in sides)}
 
 
 def count_labels(config: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from family.adapt.resize import class_arguments, fresh_head, resize
 from family.models.member import build
 from family.pretrained import adapters, gguf, libraries, named, saved, sentence
-from family.pretrained.configs import flat
+from family.pretrained.configs import flat, put
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.formats import as_format
 from family.pretrained.found import Published, from_hub_folder
@@ -103,7 +104,9 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     before = {**usual, **arguments}
     if any(before.get(name) != value for name, value in wanted.items()):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
-        arguments = {**arguments, **wanted, **layout.new_classes}
+        arguments = copy.deepcopy(arguments)
+        for name, value in {**wanted, **layout.new_classes}.items():
+            put(arguments, name, value)
     if fresh:  # built with initial values, as the head keeps its own
         model: Any = build(layout.member, arguments).eval()
     else:

@@ -23,6 +23,7 @@ from torch import nn
 
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
+from tasks.cli.older import MODE
 from tasks.data.base import FamilyData
 from tasks.errors import UserError, at_least, between
 from tasks.runs.checkpoints import (
@@ -78,7 +79,8 @@ class FamilyCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # Mistakes come to us as exceptions, and leave as one sentence.
-        return super().init_parser(**{**kwargs, "exit_on_error": False, "allow_abbrev": False})
+        ours = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": MODE}
+        return super().init_parser(**kwargs, **ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pickle
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from family import TransformerConfig
 from family.accelerate import accelerate
 from family.inputs.preprocess import Preprocess
-from family.models.member import is_member
+from family.models.member import complete, is_member, ready
 from family.adapt.lora import add_lora, merge_lora
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
@@ -170,21 +169,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def completed(spec: dict[str, Any]) -> dict[str, Any]:
     """A model's class path with all its arguments: what an older checkpoint does not name is default."""
-    parameters = inspect.signature(find_class(spec["class_path"])).parameters.values()
-    arguments = {p.name: p.default for p in parameters if p.default is not p.empty}
-    arguments |= options(spec)
-    configs = {n: asdict(v) for n, v in arguments.items() if isinstance(v, TransformerConfig)}
-    return {"class_path": spec["class_path"], "init_args": arguments | configs}
-
-
-def options(spec: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a model as its class takes them: configs of stacks are made of their fields."""
-    known = {field.name for field in fields(TransformerConfig)}
-    given = dict(spec.get("init_args") or {})
-    for name, value in given.items():
-        if isinstance(value, dict) and value and value.keys() <= known:
-            given[name] = TransformerConfig(**value)
-    return given
+    arguments = complete(find_class(spec["class_path"]), spec.get("init_args") or {})
+    return {"class_path": spec["class_path"], "init_args": arguments}
 
 
 def find_class(path: str) -> type[nn.Module]:
@@ -205,7 +191,8 @@ def find_class(path: str) -> type[nn.Module]:
 
 def build_model(spec: dict[str, Any], arguments: dict[str, Any]) -> nn.Module:
     """The model of a class path and its arguments, with those that the data gave."""
-    model, given = find_class(spec["class_path"]), options(spec)
+    model = find_class(spec["class_path"])
+    given = ready(model, spec.get("init_args") or {})
     if is_member(model) and given.get("pretrained"):
         given["pretrained"] = False  # nothing is fetched: the checkpoint's weights follow
     return model(**{**given, **accepted(model, arguments, given)})

@@ -60,7 +60,7 @@ class Decayed:
         self.branches = count
         self.sum = self.sum[:, None].expand(-1, count, -1).contiguous()
 
-    def follow(self, parents):
+    def reorder(self, parents):
         self.sum = self.sum.gather(1, parents[..., None].expand_as(self.sum))
 
 
@@ -142,7 +142,7 @@ def test_a_layer_with_a_window_keeps_no_more_than_it():
 @pytest.mark.parametrize("layers", [LAYERS["windows"], LAYERS["bases"], HYBRID.layers])
 @torch.no_grad()
 def test_beams_score_what_their_tokens_score_read_anew(layers):
-    """Past the window, so that rings turn under branches; recurrent states fork and follow."""
+    """Past the window, so that rings turn under branches; recurrent states fork and are reordered."""
     config = TransformerConfig(**SMALL, position="rotary", max_tokens=64, layers=layers)
     model = family.GPT(31, config).eval()
     for parameter in model.parameters():

@@ -126,7 +126,9 @@ def test_one_image_tower_and_only_one(given):
 
 
 def test_unknown_text_pooling():
-    with pytest.raises(ValueError, match="text_pool='last' is unknown; choose one of: eos, mean"):
+    with pytest.raises(
+        ValueError, match="pooling.text='last' is unknown; choose one of: eos, mean"
+    ):
         tiny(text_pool="last")
 
 

@@ -37,10 +37,19 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
-def test_padding_changes_nothing(position):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": "learned"},
+        {"position": "sinusoidal"},
+        {"position": "none"},
+        {"class_token": False},
+        {"register_tokens": 2},
+    ],
+)
+def test_padding_changes_nothing(options):
     """Neither of words, left or right, nor of pictures."""
-    model = small(position=position)
+    model = small(**options)
     pixels, ids, mask, pixel_mask = batch()
     found = model(pixels, ids, mask, pixel_mask)
     left = torch.stack([row.roll(int((~keep).sum())) for row, keep in zip(ids, mask, strict=True)])

@@ -9,7 +9,8 @@ from torch import nn
 from family.core.config import TransformerConfig
 from family.core.rotary import Rotary, apply_rotary
 from family.core.transformer import Transformer
-from family.inputs.patches import PatchEmbedding
+from family.heads.classifier import PoolConfig
+from family.inputs.patches import PatchConfig, PatchEmbedding
 from family.look import record_attention
 from family.models.vit import ViT, vit_base, vit_small, vit_tiny
 
@@ -74,7 +75,8 @@ def test_a_new_head_finds_all_classes_equally_likely():
 
 def test_patches_are_read_row_by_row():
     config = TransformerConfig(dim=8, heads=1)
-    embedding = PatchEmbedding(config, (4, 6), 2, channels=1, class_token=False, bias=False)
+    patches = PatchConfig(channels=1, class_token=False, bias=False)
+    embedding = PatchEmbedding(config, (4, 6), 2, patches)
     x = torch.randn(1, 1, 4, 6)
     weight = embedding.projection.weight.flatten(1)
     tokens = [
@@ -101,7 +103,7 @@ def test_sinusoids_give_half_of_the_channels_to_rows_and_half_to_columns():
 
 def test_a_resized_table_leaves_prefix_rows_and_constants_alone():
     config = TransformerConfig(dim=8, heads=1, position="learned")
-    embedding = PatchEmbedding(config, (6, 8), 2, register_tokens=1)
+    embedding = PatchEmbedding(config, (6, 8), 2, PatchConfig(register_tokens=1))
     with torch.no_grad():
         embedding.position.weight[2:] = 3.0
     wanted = embedding.prefix.weight + embedding.position.weight[:2]
@@ -199,11 +201,15 @@ def config(**fields) -> TransformerConfig:
         (lambda: ViT(5, config(), 30, 8), "a picture of 30 x 30 pixels does not divide"),
         (lambda: ViT(5, config(), 32, 8)(pictures(32, 20)), "32 x 20 pixels does not divide"),
         (lambda: ViT(5, config(), 32, 8)(torch.zeros(1, 1, 32, 32)), "1 channels, but .* takes 3"),
-        (lambda: ViT(5, config(), 32, 8, class_token=False), "pool='class' needs class_token"),
-        (lambda: ViT(5, config(), 32, 8, pool="max"), "pool='max' is unknown"),
-        (lambda: ViT(5, config(), 32, 8, stem="cnn"), "stem='cnn' is unknown"),
+        (
+            lambda: ViT(5, config(), 32, 8, PatchConfig(class_token=False)),
+            "pooling.kind='class' needs patches.class_token=True",
+        ),
+        (lambda: PoolConfig(kind="max"), "pooling.kind='max' is unknown"),
+        (lambda: PatchConfig(stem="cnn"), "stem='cnn' is unknown"),
+        (lambda: PatchConfig(channels=0), "channels must be at least 1, not 0"),
         (lambda: small(coordinates="pixel"), "coordinates='pixel' is unknown; choose .* centre"),
-        (lambda: ViT(5, config(), 36, 12, stem="conv"), "patch_size must be 2, 4, 8"),
+        (lambda: ViT(5, config(), 36, 12, PatchConfig(stem="conv")), "patch_size must be 2, 4, 8"),
         (lambda: ViT(5, config(), (32, 32, 3), 8), r"positive number or \(height, width\)"),
         (lambda: ViT(5, config(position="alibi"), 32, 8), "position='alibi' is for sequences"),
         (lambda: ViT(5, config(dim=18, position="sinusoidal"), 32, 8), "divides by 4, not 18"),

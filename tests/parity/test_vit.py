@@ -18,27 +18,32 @@ import peers
 # name -> (options of timm's, what they are among ours)
 TIMM = {
     "class": ({}, {}),
-    "mean": ({"global_pool": "avg"}, {"pool": "mean"}),
+    "mean": ({"global_pool": "avg"}, {"pooling.kind": "mean"}),
     "mean, norm before": (
         {"global_pool": "avg", "fc_norm": False, "class_token": False},
-        {"pool": "mean", "pool_norm": False, "class_token": False},
+        {"pooling.kind": "mean", "pooling.norm_after": False, "patches.class_token": False},
     ),
     "attention": (
         {"global_pool": "map", "class_token": False},
-        {"pool": "attention", "class_token": False},
+        {"pooling.kind": "attention", "patches.class_token": False},
     ),
     "attention with prefix": (
         {"global_pool": "map", "reg_tokens": 2},
-        {"pool": "attention", "register_tokens": 2},
+        {"pooling.kind": "attention", "patches.register_tokens": 2},
     ),
-    "registers": ({"reg_tokens": 4}, {"register_tokens": 4}),
+    "registers": ({"reg_tokens": 4}, {"patches.register_tokens": 4}),
     "registers without positions": (
         {"reg_tokens": 4, "no_embed_class": True},
-        {"register_tokens": 4, "prefix_positions": False},
+        {"patches.register_tokens": 4, "patches.prefix_positions": False},
     ),
     "registers, mean, no class": (
         {"reg_tokens": 4, "class_token": False, "global_pool": "avg", "no_embed_class": True},
-        {"register_tokens": 4, "class_token": False, "pool": "mean", "prefix_positions": False},
+        {
+            "patches.register_tokens": 4,
+            "patches.class_token": False,
+            "pooling.kind": "mean",
+            "patches.prefix_positions": False,
+        },
     ),
     "layer scale": ({"init_values": 0.1}, {"config.layer_scale": 0.1}),
     "query and key norm": (
@@ -46,7 +51,7 @@ TIMM = {
         {"config.qk_norm": "rmsnorm", "config.norm": "rmsnorm"},
     ),
     "query and key layer norm": ({"qk_norm": True}, {"config.qk_norm": "layernorm"}),
-    "norm before": ({"pre_norm": True}, {"embedding_norm": True, "patch_bias": False}),
+    "norm before": ({"pre_norm": True}, {"patches.norm": True, "patches.bias": False}),
     "no positions": ({"pos_embed": "none"}, {"config.position": "none"}),
 }
 
@@ -59,8 +64,8 @@ def timm_pair(theirs_options, ours_options):
     peers.randomise(theirs)
     ours = family.from_pretrained(theirs)
     for name, value in ours_options.items():
-        stack, _, field = name.rpartition(".")
-        assert (getattr(ours.config, field) if stack else ours.arguments[name]) == value
+        config, _, field = name.partition(".")
+        assert getattr(ours.arguments[config], field) == value
     return ours, theirs
 
 

@@ -38,7 +38,7 @@ def test_bare_model_under_either_name(tmp_path):
     theirs = write(vision.made("ViT", "ViTModel"), tmp_path)
     assert "embeddings.cls_token" in weights_of(tmp_path)
     ours = same(TOKENS, tmp_path, theirs)
-    assert ours.num_classes == 0 and ours.arguments["pooler"] == "tanh"
+    assert ours.num_classes == 0 and ours.arguments["pooling"].pooler == "tanh"
     rewrite(tmp_path, lambda name: f"vit.{name}")
     same(TOKENS, tmp_path, theirs)
     rewrite(tmp_path, lambda name: "" if "pooler" in name else name)
@@ -188,7 +188,7 @@ def test_pools():
     assert ours.head.in_features == 48
     with pytest.raises(ValueError, match="class_token"):
         family.vit_tiny(5, 8, 32, dim=24, pool="class+mean", class_token=False)
-    with pytest.raises(ValueError, match="pool_norm"):
+    with pytest.raises(ValueError, match="norm_after"):
         family.vit_tiny(5, 8, 32, dim=24, pool="class+mean", pool_norm=True)
 
 

@@ -71,7 +71,7 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     if not isinstance(eos, int):
         raise ValueError(f"text_config.eos_token_id={eos!r} is not supported; one number is.")
     return {
-        "eos_id": text.get("vocab_size", EOS_ID + 1) - 1 if eos == 2 else eos,
+        "pooling.eos_id": text.get("vocab_size", EOS_ID + 1) - 1 if eos == 2 else eos,
         **patch_rest(config, 32),
     }
 
@@ -93,14 +93,14 @@ FORMAT = Format(
         Field("patch_size", "vision_config.patch_size", 32),
         Field("vocab_size", "text_config.vocab_size", EOS_ID + 1),
         Field("text.max_tokens", "text_config.max_position_embeddings", 77),
-        Field("eos_id", "text_config.eos_token_id", EOS_ID),
+        Field("pooling.eos_id", "text_config.eos_token_id", EOS_ID),
         Field("embed_dim", "projection_dim", 512),
     ),
     constants={
         "image.position": "learned",
         "text.position": "learned",
         "text.causal": True,
-        "interpolation": "bicubic",
+        "patches.interpolation": "bicubic",
     },
     fixed={"vision_config.num_channels": 3},
     ignored=(POSITION_IDS,),
@@ -124,7 +124,7 @@ def siglip_arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     if text.get("vocab_size") == GEMMA and padding in (1, None):
         # Padded with 0: its 1 ends a text, and is in configs as what SigLIP's say by default.
         padding = 0
-    return {"fill_id": padding, "embed_dim": width, **patch_rest(config, 16)}
+    return {"pooling.fill_id": padding, "embed_dim": width, **patch_rest(config, 16)}
 
 
 SIGLIP = Format(
@@ -139,17 +139,19 @@ SIGLIP = Format(
         Field("patch_size", "vision_config.patch_size", 16),
         Field("vocab_size", "text_config.vocab_size", 32_000),
         Field("text.max_tokens", "text_config.max_position_embeddings", 64),
-        Field("fill_id", "text_config.pad_token_id", 1),
+        Field("pooling.fill_id", "text_config.pad_token_id", 1),
         Field("embed_dim", "text_config.projection_size", None),
     ),
     constants={
         "image.position": "learned",
         "text.position": "learned",
-        "image_pool": "attention",
-        "image_norm": False,
-        "image_projection": False,
-        "interpolation": "bicubic",
-        "text_bias": True,
+        "patches.class_token": False,
+        "patches.norm": False,
+        "patches.bias": True,
+        "patches.interpolation": "bicubic",
+        "pooling.image": "attention",
+        "pooling.image_projection": False,
+        "pooling.text_projection_bias": True,
         "logit_bias": True,
     },
     fixed={"vision_config.num_channels": 3, "vision_config.vision_use_head": True},

@@ -59,7 +59,7 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "config.ffn_dim": ffn_dim(config["hidden_size"], ratio, gated),
         **({"config.activation": "silu"} if gated else {}),
         "num_classes": count_labels(config) if classes else 0,
-        "pool": "class+mean" if classes else "class",
+        "pooling.kind": "class+mean" if classes else "class",
     }
 
 
@@ -98,7 +98,11 @@ FORMAT = Format(
         Field("config.norm_eps", "layer_norm_eps", 1e-6),
         Field("patch_size", "patch_size", 14),
     ),
-    constants={"config.position": "learned", "pool_norm": False, "interpolation": "bicubic"},
+    constants={
+        "config.position": "learned",
+        "patches.interpolation": "bicubic",
+        "pooling.norm_after": False,
+    },
     prefix="dinov2.",
     ignored=(r"embeddings\.mask_token$",),
     names=partial(names, "dinov2"),
@@ -115,12 +119,12 @@ REGISTERS = dataclasses.replace(
     fields=(
         *FORMAT.fields[:-1],
         Field("patch_size", "patch_size", 16),
-        Field("register_tokens", "num_register_tokens", 4),
+        Field("patches.register_tokens", "num_register_tokens", 4),
     ),
     constants={
         **FORMAT.constants,
-        "prefix_positions": "class",
-        "interpolation": "antialiased",
+        "patches.prefix_positions": "class",
+        "patches.interpolation": "antialiased",
     },
     prefix="dinov2_with_registers.",
     names=partial(names, "dinov2_with_registers"),

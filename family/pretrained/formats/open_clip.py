@@ -161,7 +161,8 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "image.heads": width // image.get("head_width", 64),
         "image.ffn_dim": int(width * image.get("mlp_ratio", 4.0)),
         "text.ffn_dim": int(text_width * text.get("mlp_ratio", 4.0)),
-        "eos_id": text.get("vocab_size", 49_408) - 1,  # they read the highest number of a text
+        "pooling.eos_id": text.get("vocab_size", 49_408)
+        - 1,  # they read the highest number of a text
         "logit_bias": "logit_bias" in names,
         **rest(image.get("image_size", 224), image.get("patch_size", 16)),
     }

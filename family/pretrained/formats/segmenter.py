@@ -130,7 +130,7 @@ def arguments(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
             f"n_heads={heads} of d_model={dim} is not supported: the decoder has heads of "
             f"{HEAD_DIM} channels."
         )
-    return {"register_tokens": 1} if options.get("distilled") else {}
+    return {"patches.register_tokens": 1} if options.get("distilled") else {}
 
 
 def written(model: Segmenter, config: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ FORMAT = Format(
         Field("config.dropout", "net_kwargs.dropout", 0.0),
         Field("config.drop_path", "net_kwargs.drop_path_rate", 0.0),
     ),
-    constants={"config.position": "learned", "interpolation": "bilinear"},
+    constants={"config.position": "learned", "patches.interpolation": "bilinear"},
     ignored=(r"^encoder\.(head|head_dist)\.",),
     names=names,
     detect=arguments,

@@ -41,8 +41,8 @@ def prefix(vit: Any, names: tuple[str, str, str]) -> Row:
     Args:
         names: theirs, of these three.
     """
-    options = vit.arguments
-    counts = options["class_token"], options["distilled"], options["register_tokens"]
+    patches, distilled = vit.arguments["patches"], vit.arguments["distilled"]
+    counts = patches.class_token, distilled, patches.register_tokens
     kept = [(name, int(n)) for name, n in zip(names, counts, strict=True) if n]
     return Row(tuple(n for n, _ in kept), FIRST, tuple(count for _, count in kept))
 
@@ -225,25 +225,25 @@ FORMAT = Format(
     fields=(
         Field("image_size", "model_args.img_size"),
         Field("patch_size", "model_args.patch_size"),
-        Field("channels", "model_args.in_chans"),
+        Field("patches.channels", "model_args.in_chans"),
         Field("num_classes", "model_args.num_classes"),
-        Field("pool", "model_args.global_pool", values=POOLS),
+        Field("pooling.kind", "model_args.global_pool", values=POOLS),
         Field("config.dim", "model_args.embed_dim"),
         Field("config.depth", "model_args.depth"),
         Field("config.heads", "model_args.num_heads"),
         Field("config.qkv_bias", "model_args.qkv_bias"),
         Field("config.bias", "model_args.proj_bias"),
         Field("config.layer_scale", "model_args.init_values"),
-        Field("class_token", "model_args.class_token"),
-        Field("register_tokens", "model_args.reg_tokens"),
+        Field("patches.class_token", "model_args.class_token"),
+        Field("patches.register_tokens", "model_args.reg_tokens"),
         Field(
             "config.position", "model_args.pos_embed", values={"learn": "learned", "none": "none"}
         ),
-        Field("prefix_positions", "model_args.no_embed_class", values=NOT),
-        Field("embedding_norm", "model_args.pre_norm"),
-        Field("patch_bias", "model_args.pre_norm", values=NOT),
+        Field("patches.prefix_positions", "model_args.no_embed_class", values=NOT),
+        Field("patches.norm", "model_args.pre_norm"),
+        Field("patches.bias", "model_args.pre_norm", values=NOT),
         Field("config.final_norm", "model_args.final_norm"),
-        Field("pool_norm", "model_args.fc_norm"),
+        Field("pooling.norm_after", "model_args.fc_norm"),
         Field(
             "config.activation", "model_args.act_layer", values={n: n for n in ACTIVATIONS.values()}
         ),

@@ -44,7 +44,7 @@ FIELDS = (
     Field("config.dropout", "hidden_dropout_prob", 0.0),
     Field("config.attention_dropout", "attention_probs_dropout_prob", 0.0),
     Field("image_size", "image_size", 224),
-    Field("channels", "num_channels", 3),
+    Field("patches.channels", "num_channels", 3),
 )
 """Of DINOv2 too."""
 
@@ -94,14 +94,14 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     classes = any(name.endswith("classifier.weight") for name in names)
     return {
         **rest(config.get("image_size", 224), config.get("patch_size", 16)),
-        "pooler": config.get("pooler_act", "tanh") if pooled else None,
+        "pooling.pooler": config.get("pooler_act", "tanh") if pooled else None,
         "num_classes": count_labels(config) if classes else 0,
     }
 
 
 def deit_heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     distilled = "distillation_classifier.weight" in names
-    tokens = {"distilled": distilled, "register_tokens": 0 if distilled else 1}
+    tokens = {"distilled": distilled, "patches.register_tokens": 0 if distilled else 1}
     return {**heads(config, names), **tokens}
 
 
@@ -121,7 +121,7 @@ def kind(vit: ViT, model: str) -> str:
 
 def written(vit: Any, config: dict[str, Any]) -> dict[str, Any]:
     model = "ViT" if config["model_type"] == "vit" else "DeiT"
-    pooler = vit.arguments["pooler"]
+    pooler = vit.pooling.pooler
     return {
         "architectures": [kind(vit, model)],
         **({} if pooler is None else {"pooler_act": pooler}),
@@ -140,11 +140,15 @@ FORMAT = Format(
         Field("config.norm_eps", "layer_norm_eps", 1e-12),
         Field("patch_size", "patch_size", 16),
     ),
-    constants={"config.position": "learned", "pool_norm": False, "interpolation": "bicubic"},
+    constants={
+        "config.position": "learned",
+        "patches.interpolation": "bicubic",
+        "pooling.norm_after": False,
+    },
     prefix="vit.",
     names=names,
     modules=lambda vit: blocks("transformer", "vit.layers.{}", MODULES),
-    new_classes={"pooler": None},
+    new_classes={"pooling.pooler": None},
     detect=heads,
     finish=written,
     image_processor="ViTImageProcessor",
@@ -161,7 +165,7 @@ DEIT = dataclasses.replace(
     prefix="deit.",
     names=deit_names,
     modules=lambda vit: blocks("transformer", "deit.layers.{}", MODULES),
-    new_classes={"pooler": None},
+    new_classes={"pooling.pooler": None},
     detect=deit_heads,
     image_processor="DeiTImageProcessor",
 )
