@@ -190,6 +190,7 @@ class CLIP(nn.Module):
         embed_dim: int = 512,
         image_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 32,
+        *,
         patches: PatchConfig = PatchConfig(norm=True, bias=False),
         pooling: TowerPoolConfig = TowerPoolConfig(),
         logit_bias: bool = False,

@@ -63,6 +63,7 @@ class Segmenter(nn.Module):
         patch_size: int | Sequence[int] = 16,
         decoder: str = "mask",
         decoder_depth: int = 2,
+        *,
         patches: PatchConfig = PatchConfig(),
     ) -> None:
         super().__init__()

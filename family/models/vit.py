@@ -61,6 +61,7 @@ class ViT(nn.Module):
         config: TransformerConfig,
         image_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 16,
+        *,
         patches: PatchConfig = PatchConfig(),
         pooling: PoolConfig = PoolConfig(),
         distilled: bool = False,
