@@ -19,7 +19,7 @@ from tasks.data.base import FamilyData
 from tasks.data.batching import Place
 from tasks.data.sampling import as_it_is
 from tasks.data.text_files import read_text
-from tasks.data.tokenizers import Kind, Tokenizer, pieces
+from tasks.data.tokenizers import Kind, Tokenizer, pieces, train_tokenizer
 from tasks.errors import UserError, at_least
 
 SPLITS = ("train", "val", "test")
@@ -111,7 +111,7 @@ class LanguageModelingData(FamilyData):
     def setup(self, stage: str | None = None) -> None:
         if self.tokenizer is None:
             lines = (line for text in self.texts("train") for line in pieces(text))
-            self.tokenizer = Tokenizer.train(
+            self.tokenizer = train_tokenizer(
                 self.kind, lines, self.vocab_size, specials=self.kind != "char"
             )
         if stage in (None, "fit"):
@@ -151,7 +151,7 @@ class LanguageModelingData(FamilyData):
                 with partial.open("wb") as file:
                     for text in self.texts(split):
                         file.write(np.asarray(self.tokenizer.encode(text), dtype=dtype).tobytes())
-            except UserError as error:
+            except ValueError as error:
                 partial.unlink()
                 raise UserError(f"the {split} split of {self.root}: {error}") from None
             partial.replace(path)

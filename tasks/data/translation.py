@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
+from family.inputs.encode import encode_sources as sources
+from family.inputs.encode import pad_rows
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
 from tasks.data.text_files import Pairs, has_split, read_parallel
-from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class TranslationData(FamilyData):
         if self.source_tokenizer is None:
             pairs = self.pairs("train")
             train = partial(
-                Tokenizer.train, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
+                train_tokenizer, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
             )
             if self.shared:
                 both = train(text for pair in pairs for text in pair)
@@ -172,15 +172,6 @@ class TranslationData(FamilyData):
         )
 
 
-def sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts as a model reads them: with what its tokenizer puts around each, where ``<eos>`` is
-    part of that (BART, NLLB), or with ``<eos>`` behind."""
-    if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
-        return tokenizer.encode_batch(texts, special_tokens=True)
-    assert tokenizer.eos_id is not None
-    return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
-
-
 def length(example: Example) -> int:
     """Tokens of the longer side, ends included."""
     return max(len(example[0]), len(example[1]) + 1)
@@ -221,11 +212,3 @@ def most_new_tokens(source_tokens: int, max_tokens: float, max_ratio: float = 2.
         max_tokens: positions of the model's decoder; <bos> takes the first, the last token none.
     """
     return int(min(source_tokens * max_ratio + 10, max_tokens))
-
-
-def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Rows of unequal length to one ``(rows, longest)``, filled at the right."""
-    padded = torch.full((len(rows), max(map(len, rows))), value)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = torch.tensor(row)
-    return padded

@@ -12,7 +12,7 @@ from torch import nn
 import family
 from family.models.sentence import SentenceEncoder
 from tasks.cli import main
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import train_tokenizer
 from tasks.runs import export as exporting
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -120,7 +120,7 @@ def test_a_run_takes_tokenizer_and_classes_along(tmp_path, capsys, monkeypatch):
 def test_of_two_tokenizers_none_is_taken(tmp_path, capsys):
     from tasks.commands.export import equipped
 
-    one, two = (Tokenizer.train("char", [text]).to_json() for text in ("ab", "cd"))
+    one, two = (train_tokenizer("char", [text]).to_json() for text in ("ab", "cd"))
     assert (
         equipped(MODELS["seq2seq"](), {"tokenizers": {"source": one, "target": two}}).tokenizer
         is None
