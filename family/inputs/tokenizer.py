@@ -194,7 +194,7 @@ class Tokenizer:
         except ValueError:
             return stops
         special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
-        first = self.encode(after.lstrip())[:1]
+        first = self.inner.encode(after.lstrip(), add_special_tokens=False).ids[:1]
         return stops | (special & set(first))
 
     def to_json(self) -> str:
