@@ -4,6 +4,7 @@ from . import baselines as baselines
 from . import core as core
 from . import generation as generation
 from . import heads as heads
+from . import inference as inference
 from . import inputs as inputs
 from . import look as look
 from . import losses as losses
@@ -27,6 +28,7 @@ from .core.mask import Shared as Shared
 from .core.rotary import RotaryScaling as RotaryScaling
 from .core.transformer import Transformer as Transformer
 from .generation.sampling import Sampling as Sampling
+from .inference.loaded import load as load
 from .look import record_attention as record_attention
 from .models.bert import BERT as BERT
 from .models.bert import bert_base as bert_base

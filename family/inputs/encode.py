@@ -17,8 +17,9 @@ def with_ends(tokenizer: Tokenizer) -> Tokenizer:
     The first token then stands for the whole text, as BERT's [CLS] (Devlin et al. 2019, section 3).
     """
     inner = tokenizer.inner
-    ends = [tokenizer.specials.get(name) for name in ("bos", "eos")]
-    if None not in ends and not inner.num_special_tokens_to_add(False):
+    named = tokenizer.specials
+    if {"bos", "eos"} <= named.keys() and not inner.num_special_tokens_to_add(False):
+        ends = [named["bos"], named["eos"]]
         inner.post_processor = TemplateProcessing(
             single=[ends[0], "$A", ends[1]],
             special_tokens=[(token, inner.token_to_id(token)) for token in ends],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -13,6 +13,7 @@ from tasks.errors import UserError
 
 Kind = Literal["bpe", "unigram", "char"]
 SPECIALS = tuple(TRAINED.values())
+NAMES: dict[str, Any] = dict(TRAINED)
 
 
 def train_tokenizer(
@@ -38,7 +39,7 @@ def train_tokenizer(
     special = list(SPECIALS) if specials else []
     if kind == "char":
         inner = _characters(texts, special, lowercase)
-        return Tokenizer(inner, **TRAINED)
+        return Tokenizer(inner, **NAMES)
     least = 256 + len(special)
     if kind == "bpe" and vocab_size < least:
         raise UserError(
@@ -49,7 +50,7 @@ def train_tokenizer(
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
+        trainer: Any = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=special,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -77,7 +78,7 @@ def train_tokenizer(
         if "vocabulary is not large enough" in str(error):
             raise too_small(vocab_size) from None
         raise
-    return Tokenizer(inner, **TRAINED)
+    return Tokenizer(inner, **NAMES)
 
 
 def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:

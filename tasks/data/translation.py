@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from family.inference.translation import most_new_tokens as most_new_tokens
 from family.inputs.encode import encode_sources as sources
 from family.inputs.encode import pad_rows
 from family.losses.language_model import IGNORE
@@ -202,13 +203,3 @@ def collate(
         "target_text": [e[2][1] for e in examples],
         "line": [e[3] for e in examples],
     }
-
-
-def most_new_tokens(source_tokens: int, max_tokens: float, max_ratio: float = 2.0) -> int:
-    """How long a translation may become: some times its source, and 10 more; within the model.
-
-    Args:
-        source_tokens: of the longest sentence of a batch, with <eos>.
-        max_tokens: positions of the model's decoder; <bos> takes the first, the last token none.
-    """
-    return int(min(source_tokens * max_ratio + 10, max_tokens))
