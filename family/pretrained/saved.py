@@ -121,11 +121,12 @@ def write_fields(fields: dict[str, Any], file: Path) -> None:
 def our_config(model: nn.Module) -> dict[str, Any]:
     """All that rebuilds a model, but for weights and tokenizer."""
     preprocess: Any = getattr(model, "preprocess", None)
+    ids = getattr(model, "category_ids", None)
     return {
         "model_type": MODEL_TYPE,
         **describe(model),
         "labels": getattr(model, "labels", None),
-        "category_ids": getattr(model, "category_ids", None),
+        **({} if ids is None else {"category_ids": ids}),
         "preprocess": None if preprocess is None else asdict(preprocess),
     }
 

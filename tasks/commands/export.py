@@ -51,7 +51,9 @@ def export(model: Any, format: str, layout: str | None, folder: Path) -> Run:
     """Write a model; returns it, loaded again."""
     if format == "safetensors":
         if layout is not None and two_of_ours(model.tokenizer):
-            print(f"The tokenizers of source and target differ: {layout} has room for one.")
+            print(
+                f"The tokenizers of source and target differ: {layout} has room for one, so none is in."
+            )
             model.tokenizer = None
         try:
             save_pretrained(model, folder, format=layout)

@@ -330,7 +330,7 @@ def test_a_source_that_does_not_fit_ends_in_one_sentence(source, said, capsys):
 
 def test_commands_take_published_models_and_refuse_what_is_none(opened, capsys):
     loaded = load_checkpoint("gpt", "LanguageModeling")
-    assert loaded.tokenizer("text") is loaded.tokenizer("source") is loaded.model.tokenizer
+    assert loaded.tokenizer is loaded.model.tokenizer
     assert (
         load_checkpoint("vit", "TextClassification", "ImageClassification").labels == LABELS[::-1]
     )
