@@ -1,3 +1,5 @@
+__all__: list[str]
+
 from . import accelerate as accelerate
 from . import adapt as adapt
 from . import baselines as baselines
