@@ -1,9 +1,12 @@
+__all__: list[str]
+
 from . import accelerate as accelerate
 from . import adapt as adapt
 from . import baselines as baselines
 from . import core as core
 from . import generation as generation
 from . import heads as heads
+from . import inference as inference
 from . import inputs as inputs
 from . import look as look
 from . import losses as losses
@@ -28,6 +31,7 @@ from .core.rotary import RotaryScaling as RotaryScaling
 from .core.transformer import Transformer as Transformer
 from .generation.sampling import Sampling as Sampling
 from .heads.classifier import PoolConfig as PoolConfig
+from .inference.loaded import load as load
 from .inputs.patches import PatchConfig as PatchConfig
 from .look import record_attention as record_attention
 from .models.bert import BERT as BERT

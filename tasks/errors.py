@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """Bad input: names the field or file, the value, and what would be right."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """What the library refuses by a ``ValueError`` is the user's to mend; decorates functions too."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def at_least(least: float, *, of: str = "data.", **values: float) -> None:

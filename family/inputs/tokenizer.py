@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 
 import tokenizers
 import torch
+from tokenizers.models import BPE
 from torch import Tensor
 
 from family.inputs.chat import render
@@ -70,6 +71,7 @@ class Tokenizer:
             for name, token in given
             if token is not None and self.token_to_id(token) is not None
         }
+        self.alphabet = None if "unk" in self.specials else characters(inner)
         ids = [self.special_id(name) for name in SPECIALS]
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids[:4]
         self.cls_id, self.sep_id, self.mask_id = ids[4:]
@@ -89,6 +91,9 @@ class Tokenizer:
 
         Args:
             special_tokens: add those that the checkpoint puts around a text, as BERT's [CLS].
+
+        Raises:
+            ValueError: see :meth:`encode_batch`.
         """
         if special_tokens or len(text) <= PIECE:
             return self.encode_batch([text], special_tokens)[0]
@@ -96,13 +101,36 @@ class Tokenizer:
         return list(chain.from_iterable(self.encode_batch(pieces)))
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
-        """As :meth:`encode`, for many short texts in parallel."""
+        """As :meth:`encode`, for many short texts in parallel.
+
+        Raises:
+            ValueError: a vocabulary of characters has none for one of a text, and no unknown token.
+        """
+        if self.alphabet is not None:
+            self.check_characters(texts, self.alphabet)
         if self.vocabulary is None:
             found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
             return [encoding.ids for encoding in found]
         known, unknown = self.vocabulary, cast(int, self.unk_id)
         found = self.inner.encode_batch(list(texts), add_special_tokens=special_tokens)
         return [[known.get(token, unknown) for token in encoding.tokens] for encoding in found]
+
+    def check_characters(self, texts: Sequence[str], alphabet: frozenset[str]) -> None:
+        """Refuse a character that would be dropped in silence."""
+        for text in texts:
+            normalizer = self.inner.normalizer
+            seen = text if normalizer is None else normalizer.normalize_str(text)
+            if alphabet.issuperset(seen):
+                continue
+            known = self.inner.get_vocab()
+            for whole in filter(lambda token: len(token) > 1, known):
+                seen = seen.replace(whole, "")
+            missing = next((c for c in seen if c not in known), None)
+            if missing is not None:
+                raise ValueError(
+                    f"the tokenizer does not know the character {missing!r}: the text that it was "
+                    "trained on has none."
+                )
 
     def batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Texts as a model reads them, special tokens included, filled at the right.
@@ -166,7 +194,7 @@ class Tokenizer:
         except ValueError:
             return stops
         special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
-        first = self.encode(after.lstrip())[:1]
+        first = self.inner.encode(after.lstrip(), add_special_tokens=False).ids[:1]
         return stops | (special & set(first))
 
     def to_json(self) -> str:
@@ -199,3 +227,14 @@ class Tokenizer:
         if "file" in content:
             beside["file"] = base64.b64decode(content["file"])
         return cls(inner, **content["specials"], **beside)
+
+
+def characters(inner: tokenizers.Tokenizer) -> frozenset[str] | None:
+    """All that a vocabulary of single characters knows; None where it is not one, or where it has a
+    token for what it does not know."""
+    model = inner.model
+    if inner.pre_tokenizer is not None or not isinstance(model, BPE) or model.unk_token is not None:
+        return None
+    if model.byte_fallback or json.loads(inner.to_str())["model"]["merges"]:
+        return None
+    return frozenset(token for token in inner.get_vocab() if len(token) == 1)

@@ -72,7 +72,7 @@ def image_vit(
     """
     classes = embed_dim if pooling.image_projection else 0
     pool = PoolConfig(pooling.image, head_bias=False)
-    vit = ViT(classes, config, image_size, patch_size, patches, pool)
+    vit = ViT(classes, config, image_size, patch_size, patches=patches, pooling=pool)
     if not classes and vit.pool.dim != embed_dim:
         raise ValueError(
             f"image_projection=False needs an image dim of embed_dim={embed_dim}, not {vit.pool.dim}."

@@ -28,7 +28,8 @@ class Inputs:
 
 def text_rows(model: Any, more: int, longest: int | None = None) -> dict[str, Tensor]:
     """``input_ids`` and ``mask`` ``(batch, tokens)``: rows of unequal length, filled at the right."""
-    limit: int = longest or getattr(getattr(model, "config", None), "max_tokens", 1024)
+    own: int = getattr(getattr(model, "config", None), "max_tokens", 1024)
+    limit = longest or own
     tokens = min(12 + 5 * more, limit)
     lengths = torch.arange(tokens, tokens - 2 - more, -1).clamp(min=1)
     mask = torch.arange(tokens) < lengths[:, None]

@@ -76,7 +76,7 @@ class Segmenter(nn.Module):
         covered = covering(self.image_size, self.patch_size)
         # Nothing is pooled, so the final norm has to stand before the pooling.
         pooling = PoolConfig("mean", norm_after=False)
-        self.encoder = ViT(0, config, covered, patch_size, patches, pooling)
+        self.encoder = ViT(0, config, covered, patch_size, patches=patches, pooling=pooling)
         self.config = self.encoder.config
         self.decoder: nn.Module
         if decoder == "mask":

@@ -28,7 +28,9 @@ class Unfilled(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init" or func in FILLING:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            filled = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if isinstance(filled, nn.Parameter):  # a buffer may be in no file
+                return filled
         return func(*args, **kwargs)
 
 

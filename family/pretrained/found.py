@@ -28,6 +28,7 @@ class Published:
         weights: by the names of the format.
         folder: where a tokenizer may lie.
         labels: the names of the classes.
+        category_ids: their ids in the data, where these are not counted from 0.
         preprocess: of pictures, or of sound.
         tokenizer: where it lies in no file of its own.
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
@@ -39,6 +40,7 @@ class Published:
     weights: Weights
     folder: Path | None = None
     labels: list[str] | None = None
+    category_ids: list[int] | None = None
     preprocess: Preprocess | LogMel | None = None
     tokenizer: Tokenizer | None = None
     adapter: Path | None = None

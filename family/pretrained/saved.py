@@ -24,7 +24,7 @@ from family.pretrained.formats import as_format
 from family.pretrained.found import Published
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.table import Format, unnumbered
-from family.pretrained.text import save_tokenizer
+from family.pretrained.text import save_tokenizer, two_of_ours
 from family.pretrained.weights import SINGLE, open_folder, read_json
 
 MODEL_TYPE = "transformer-family"
@@ -82,6 +82,11 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
         config, state = our_config(model), our_state(model)
     else:
         layout = as_format(format, sentence.NAME)
+        if two_of_ours(getattr(model, "tokenizer", None)):
+            raise ValueError(
+                f"format={layout.name!r} has room for one tokenizer, but those of sources and "
+                "translations differ: write our own, format=None."
+            )
         config, state = to_config(layout, model), published_state(model, layout)
         files, preprocess = layout.files, getattr(model, "preprocess", None)
         if layout.image_processor and isinstance(preprocess, Preprocess):
@@ -116,10 +121,12 @@ def write_fields(fields: dict[str, Any], file: Path) -> None:
 def our_config(model: nn.Module) -> dict[str, Any]:
     """All that rebuilds a model, but for weights and tokenizer."""
     preprocess: Any = getattr(model, "preprocess", None)
+    ids = getattr(model, "category_ids", None)
     return {
         "model_type": MODEL_TYPE,
         **describe(model),
         "labels": getattr(model, "labels", None),
+        **({} if ids is None else {"category_ids": ids}),
         "preprocess": None if preprocess is None else asdict(preprocess),
     }
 
@@ -166,6 +173,13 @@ def published(folder: Path) -> Published:
         raise ValueError(f"{folder / 'config.json'}: preprocess: {error}.") from None
     if not isinstance(labels, list | None):
         raise ValueError(f"{folder / 'config.json'}: labels={labels!r} is no list of names.")
-    origin = str(folder / CONFIG)
-    weights = open_folder(folder)
-    return Published(layout, arguments, weights, folder, labels, preprocess, origin=origin)
+    return Published(
+        layout,
+        arguments,
+        open_folder(folder),
+        folder,
+        labels,
+        config.get("category_ids"),
+        preprocess,
+        origin=str(folder / CONFIG),
+    )

@@ -6,7 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 
 from family.adapt.resize import class_arguments, fresh_head, resize
-from family.models.member import build
-from family.pretrained import adapters, gguf, libraries, named, saved, sentence
+from family.models.member import build, is_member
+from family.pretrained import adapters, gguf, libraries, named, runs, saved, sentence
 from family.pretrained.configs import flat, put
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.formats import as_format
@@ -55,7 +55,8 @@ def from_pretrained(
     format: str | Format | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A published model as a member of the family, in eval mode, with the same weights.
+    """A published model, or that of a run, as a member of the family, in eval mode, with the same
+    weights.
 
     Args:
         source: a folder in the hub's layout (transformers', timm's, open_clip's) or one that
@@ -63,7 +64,9 @@ def from_pretrained(
             of transformers, timm or open_clip, or the weights of DETR, Segmenter or CLIP as their
             authors published them: a file, or a state in memory; a GGUF file of the Llama family, or
             a folder with one. Or LoRA adapters in peft's layout, a folder or a repository: the base
-            that they name is read, from any of these, and adapted; all else is frozen.
+            that they name is read, from any of these, and adapted; all else is frozen. Or what was
+            trained here: a ``.ckpt`` file, or a folder with one somewhere below, of which the best
+            counts, else the newest. Its LoRA is merged; a model that is no member comes as it is.
         dtype: of the weights; None keeps that of the file.
         image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
             interpolated.
@@ -74,7 +77,8 @@ def from_pretrained(
 
     Returns:
         the model; ``tokenizer``, ``preprocess`` and ``labels`` are attached where the source has
-        them, else None.
+        them, else None. Of a run with two tokenizers, ``tokenizer`` is that of the sources and
+        ``tokenizer.target`` that of the translations.
 
     Raises:
         ValueError: one sentence: no such source, a weight that is missing or left over or has
@@ -83,7 +87,13 @@ def from_pretrained(
     check_arguments(dtype, num_classes)
     if format is None and config is not None:
         raise ValueError("config= holds the fields of a format: give that one too, format=.")
-    if format is None:
+    place: AbstractContextManager[Published]
+    if format is None and runs.is_run(source):
+        run = runs.open_run(source)
+        if not is_member(runs.trained_class(run)):
+            return of_another_class(run, dtype, image_size=image_size, num_classes=num_classes)
+        place = nullcontext(runs.published(run))
+    elif format is None:
         place = opened(source, num_classes is not None)
     else:
         place = opened_as(source, as_format(format), config)
@@ -92,6 +102,22 @@ def from_pretrained(
     if image_size is not None:
         resize(model, image_size)
     return model
+
+
+def of_another_class(run: runs.Run, dtype: torch.dtype | None, **wanted: Any) -> Any:
+    """The model of a run that is no member of the family.
+
+    Raises:
+        ValueError: it cannot be made another than it is.
+    """
+    for name, value in wanted.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value}: {run.file} holds a {runs.trained_class(run).__name__}, which is no "
+                "member of the family."
+            )
+    model = runs.equipped(run)
+    return model if dtype is None else model.to(dtype)
 
 
 def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -> Any:
@@ -115,6 +141,8 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     if fresh:  # what is new is in the dtype of what is not
         model.to(next(model.parameters()).dtype)
     model.labels = None if fresh else found.labels
+    if found.category_ids is not None and not fresh:
+        model.category_ids = found.category_ids
     model.preprocess = found.preprocess
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     if found.adapter is not None:
@@ -185,6 +213,8 @@ def find(source: str, classes: bool, adapted: bool = True) -> Published:
     Raises:
         ValueError: it may not, and is.
     """
+    if runs.is_run(source):
+        return runs.published(runs.open_run(source))
     if source.startswith(libraries.TIMM):
         return libraries.timm_name(source.removeprefix(libraries.TIMM))
     if Path(source).is_file():

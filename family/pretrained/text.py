@@ -29,6 +29,8 @@ from family.pretrained.text_files import (
 WHOLE, CONFIG, MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
 TARGET_VOCABULARY = "target_vocab.json"
+TARGET = "target_tokenizer"
+"""Where the tokenizer of translations lies in a folder of ours, if it is not that of the sources."""
 SIDES = ("source.spm", "target.spm")
 """The SentencePiece models of Marian."""
 LOWERED = "Siglip2Tokenizer"
@@ -123,7 +125,10 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     if kind == "MarianTokenizer" and (folder / SIDES[0]).is_file() and not whole:
         return read_pair(folder, config, named, fields)
     inner = read_inner(folder, kind, config, named)
-    return None if inner is None else Tokenizer(inner, **fields)
+    if inner is None:
+        return None
+    target = read_tokenizer(folder / TARGET) if (folder / TARGET).is_dir() else None
+    return Tokenizer(inner, **fields, target=target)
 
 
 def read_inner(
@@ -203,11 +208,24 @@ def save_tokenizer(model: nn.Module, folder: Path) -> None:
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is None:
         return
+    write_tokenizer(tokenizer, folder, getattr(model, "arguments", {}).get("token_types", 0) > 1)
+    if two_of_ours(tokenizer):
+        (folder / TARGET).mkdir()
+        write_tokenizer(tokenizer.target, folder / TARGET, token_types=False)
+
+
+def two_of_ours(tokenizer: Tokenizer | None) -> bool:
+    """Whether sources and translations have tokenizers of their own, in no published layout."""
+    return tokenizer is not None and tokenizer.target is not tokenizer and tokenizer.file is None
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> None:
+    """The files of one tokenizer, or of Marian's two."""
     tokens = {f"{name}_token": token for name, token in tokenizer.specials.items()}
     inputs = ["input_ids", "attention_mask"]
-    if getattr(model, "arguments", {}).get("token_types", 0) > 1:
+    if token_types:
         inputs.insert(1, "token_type_ids")
-    config = {
+    config: dict[str, Any] = {
         # Any other class would build its own tokenizer and overlook parts of the file.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": tokenizer.max_tokens or UNLIMITED,
@@ -217,13 +235,13 @@ def save_tokenizer(model: nn.Module, folder: Path) -> None:
     }
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
-    files = {CONFIG: config, MAP: tokens}
+    files: dict[str, Any] = {CONFIG: config, MAP: tokens}
     if tokenizer.file is None:
         tokenizer.inner.save(str(folder / WHOLE))
     else:
         sides = (tokenizer, tokenizer.target)
         for name, each in zip(SIDES, sides, strict=True):
-            (folder / name).write_bytes(each.file)
+            (folder / name).write_bytes(each.file or b"")
         files |= {VOCABULARY: tokenizer.vocabulary, TARGET_VOCABULARY: tokenizer.target.vocabulary}
         separate = tokenizer.vocabulary != tokenizer.target.vocabulary
         config |= {"tokenizer_class": "MarianTokenizer", "separate_vocabs": separate}

@@ -194,7 +194,7 @@ class FamilyCLI(LightningCLI):
         if path is not None and not is_published(path):
             file = find_checkpoint(path, "last" if fit else "best")
             config.ckpt_path = called.ckpt_path = str(file)
-            record = read_checkpoint(file, theirs=not ours).get("family", {})
+            record = read_checkpoint(file, any_module=not ours).get("family", {})
             if ours:
                 self.model.transplant = None  # what it brought is in the checkpoint
                 check_same_model(file, record, self.model)

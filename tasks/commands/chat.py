@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from family import Sampling
+from family.inference.texts import random_numbers, written
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
-from tasks.errors import UserError, at_least
+from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import load_checkpoint
 
 NEW_TOKENS = 512
@@ -33,19 +32,17 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:
         at_least(1, of="--", max_new_tokens=options.max_new_tokens)
-    try:
+    with user_errors():
         sampling = Sampling(temperature=options.temperature, top_p=options.top_p)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     loaded = load_checkpoint(options.source, "LanguageModeling")
     model: Any = loaded.model
-    tokenizer = loaded.tokenizer("text")
+    tokenizer = loaded.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(
             f"{options.source} has no chat template, so it was not trained to chat: try family "
             "generate."
         )
-    generator, stops = torch.Generator().manual_seed(options.seed), tokenizer.stop_ids()
+    generator = random_numbers(model, options.seed)
     messages: list[dict[str, str]] = []
     if options.system is not None:
         messages.append({"role": "system", "content": checked(options.system)})
@@ -56,14 +53,9 @@ def run(arguments: list[str]) -> None:
         except ValueError as error:
             raise UserError(f"{options.source}: {error}") from None
         count = room(len(ids), options.max_new_tokens, model.config.max_tokens)
-        tokens = model.stream(
-            torch.tensor([ids]),
-            max_new_tokens=count,
-            sampling=sampling,
-            generator=generator,
-            stop_ids=stops,
-        )
-        messages.append({"role": "assistant", "content": show(tokenizer, tokens)})
+        with user_errors():
+            answer = written(model, ids, count, sampling, generator)
+        messages.append({"role": "assistant", "content": show(answer)})
 
 
 def turns() -> Iterator[str]:

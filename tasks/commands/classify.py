@@ -6,13 +6,12 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from tasks.commands.pictures import find_pictures, prepared
+from family.inference.classes import picture_probabilities, text_probabilities
+from tasks.commands.pictures import find_pictures
 from tasks.commands.sentences import given_or_read
-from tasks.data.text_classification import encode_texts
-from tasks.errors import UserError, at_least
+from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded, load_checkpoint
 
 
@@ -29,32 +28,32 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
     loaded = load_checkpoint(options.checkpoint, "ImageClassification", "TextClassification")
-    labels = loaded.labels
+    labels = loaded.labels or []
     classify = of_texts if loaded.task == "TextClassification" else of_pictures
-    for name, logits in classify(loaded, options.inputs):
-        if logits is None:
+    for name, chances in classify(loaded, options.inputs):
+        if chances is None:
             print(flush=True)
             continue
-        best = logits.softmax(-1).topk(min(options.top, len(labels)))
+        best = chances.topk(min(options.top, len(labels)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         shown = ", ".join(f"{labels[i]} {chance:.3f}" for i, chance in pairs)
         print(f"{name}\t{shown}", flush=True)
 
 
 def of_pictures(loaded: Loaded, places: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """The path of each picture, and its logits ``(classes)``."""
+    """The path of each picture, and how likely its classes are ``(classes)``."""
     if not places:
         raise UserError("this model classifies pictures: give files, or folders of them.")
-    for path, _, pixel_values in prepared(loaded, find_pictures([Path(p) for p in places])):
-        yield str(path), loaded.model(pixel_values)[0]
+    for path in find_pictures([Path(place) for place in places]):
+        with user_errors():
+            chances = picture_probabilities(loaded.model, [path])
+        yield str(path), chances[0]
 
 
 def of_texts(loaded: Loaded, texts: list[str]) -> Iterator[tuple[str, Tensor | None]]:
-    """Each text, and its logits ``(classes)``; None for an empty one."""
-    tokenizer, max_tokens = loaded.tokenizer("text"), loaded.assets["max_tokens"]
+    """Each text, and how likely its classes are ``(classes)``; None for an empty one."""
     for text in given_or_read(texts):
-        if not text.strip():
-            yield text, None
-            continue
-        with torch.inference_mode():
-            yield text, loaded.model(*encode_texts(tokenizer, [text], max_tokens))[0]
+        with user_errors():
+            some = [text] if text.strip() else []
+            chances = text_probabilities(loaded.model, some)
+        yield text, chances[0] if some else None

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from family.accelerate import restore
-from family.inputs.preprocess import Preprocess
 from family.pretrained import from_pretrained, save_pretrained
-from family.pretrained.text import save_tokenizer
-from tasks.data.tokenizers import Tokenizer
+from family.pretrained.text import save_tokenizer, two_of_ours
 from tasks.errors import UserError
-from tasks.runs.checkpoints import load_checkpoint
 from tasks.runs.export import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
-from tasks.runs.sources import is_published, open_published
+from tasks.runs.sources import open_published
 
 TOLERANCE = {"safetensors": 0.0, "onnx": 1e-4, "torch-export": 1e-5}
 """How far an export may be from its model, relative to the largest answer."""
@@ -53,9 +47,14 @@ def run(arguments: list[str]) -> None:
     print(f"Loaded again, its answers differ by {worst:.1e} of the largest (random batch).")
 
 
-def export(model: nn.Module, format: str, layout: str | None, folder: Path) -> Run:
+def export(model: Any, format: str, layout: str | None, folder: Path) -> Run:
     """Write a model; returns it, loaded again."""
     if format == "safetensors":
+        if layout is not None and two_of_ours(model.tokenizer):
+            print(
+                f"The tokenizers of source and target differ: {layout} has room for one, so none is in."
+            )
+            model.tokenizer = None
         try:
             save_pretrained(model, folder, format=layout)
             again = from_pretrained(folder, dtype=torch.float32)
@@ -69,28 +68,6 @@ def export(model: nn.Module, format: str, layout: str | None, folder: Path) -> R
 
 def load(source: str) -> Any:
     """The model of a source, with all that goes with it."""
-    if is_published(source):
-        model = open_published(source)
-    else:
-        loaded = load_checkpoint(source)
-        restore(loaded.model)  # its files hold ordinary layers
-        model = equipped(loaded.model, loaded.assets)
+    model = open_published(source)
     # Attention takes another way where gradients may be asked for.
-    return model.eval().requires_grad_(False)
-
-
-def equipped(model: Any, assets: dict[str, Any]) -> Any:
-    """A model of a run, with the tokenizer, labels and preprocessing of its checkpoint."""
-    texts = set(assets.get("tokenizers", {}).values())
-    texts -= {json.loads(text).get("target") for text in texts}  # brought by its source's
-    if len(texts) == 1:
-        model.tokenizer = Tokenizer.from_json(texts.pop())
-        model.tokenizer.max_tokens = assets.get("max_tokens")
-    elif texts:
-        print(
-            "The tokenizers of source and target differ: a folder has room for one, so none is in."
-        )
-    model.labels = assets.get("labels")
-    fields = assets.get("preprocess")
-    model.preprocess = None if fields is None else Preprocess.from_dict(fields)
-    return model
+    return model.requires_grad_(False)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
-
-import torch
 
 from family import Sampling
-from family.models.member import longest_text
+from family.inference.texts import continuation, random_numbers
 from tasks.commands.sentences import given_or_read
 from tasks.commands.streaming import show
-from tasks.errors import UserError, at_least
+from tasks.errors import at_least, user_errors
 from tasks.runs.checkpoints import load_checkpoint
 
 
@@ -30,7 +27,7 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:
         at_least(1, of="--", max_new_tokens=options.max_new_tokens)
-    try:
+    with user_errors():
         sampling = Sampling(
             options.repetition_penalty,
             options.temperature,
@@ -38,53 +35,13 @@ def run(arguments: list[str]) -> None:
             options.top_p,
             options.min_p,
         )
-    except ValueError as error:
-        raise UserError(str(error)) from None
     loaded = load_checkpoint(options.checkpoint, "LanguageModeling")
-    model: Any = loaded.model
-    if not hasattr(model, "stream"):
-        raise UserError(
-            f"{options.checkpoint} holds a {type(model).__name__}, which cannot generate: it has "
-            "no method stream."
-        )
-    tokenizer = loaded.tokenizer("text")
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = random_numbers(loaded.model, options.seed)
     for prompt in given_or_read([] if options.prompt is None else [options.prompt]):
         if not prompt and options.prompt is None:
             print(flush=True)  # an empty line ends no session
             continue
-        ids = torch.tensor([begun(tokenizer, prompt)], dtype=torch.long)
-        longest = longest_text(model)
-        count = new_tokens(ids.shape[1], options.max_new_tokens, longest)
+        with user_errors():
+            text = continuation(loaded.model, prompt, options.max_new_tokens, sampling, generator)
         print(prompt, end="", flush=True)
-        tokens = model.stream(
-            ids,
-            max_new_tokens=count,
-            sampling=sampling,
-            generator=generator,
-            stop_ids=tokenizer.stop_ids(),
-        )
-        show(tokenizer, tokens)
-
-
-def begun(tokenizer: Any, prompt: str) -> list[int]:
-    """A prompt as the model was trained to read the begin of a text, and without an end."""
-    ids = tokenizer.encode(prompt, special_tokens=True)
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id and len(ids) > 1 else ids
-
-
-def new_tokens(prompt: int, wanted: int | None, context: float) -> int:
-    """How many tokens follow a prompt of so many; by default at most 200.
-
-    Raises:
-        UserError: the prompt is empty, or the model's context too short for both.
-    """
-    if prompt == 0:
-        raise UserError("the prompt is empty: it needs one token at least.")
-    count = int(max(1, min(200, context - prompt))) if wanted is None else wanted
-    if prompt + count > context:
-        raise UserError(
-            f"a prompt of {prompt} tokens and {count} new ones do not fit the model's context of "
-            f"{context} tokens."
-        )
-    return count
+        show(text)

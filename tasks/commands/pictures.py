@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from tasks.data.images import list_images, read_image
+from tasks.data.images import list_images
 from tasks.errors import UserError
-from tasks.runs.checkpoints import Loaded
 
 
 def parser(
@@ -41,15 +35,6 @@ def find_pictures(places: list[Path]) -> list[Path]:
     if not found:
         raise UserError(f"no pictures in {', '.join(map(str, places))}.")
     return found
-
-
-def prepared(loaded: Loaded, paths: list[Path]) -> Iterator[tuple[Path, Image.Image, Tensor]]:
-    """Each path with its picture and ``pixel_values (1, 3, height, width)``."""
-    preprocess = loaded.preprocess
-    with torch.inference_mode():
-        for path in paths:
-            picture = read_image(path)
-            yield path, picture, preprocess(picture)[None]
 
 
 def make_folder(path: Path) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
-from tasks.commands.pictures import find_pictures, make_folder, parser, prepared
+from tasks.commands.pictures import find_pictures, make_folder, parser
 from tasks.commands.sentences import checked
-from tasks.data.image_text import encode_texts
 from tasks.data.images import read_image
-from tasks.errors import UserError, at_least
+from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import load_checkpoint
 from tasks.training.pictures import sheet
 
@@ -33,15 +30,8 @@ def run(arguments: list[str]) -> None:
     paths = find_pictures(options.images)
     loaded = load_checkpoint(options.checkpoint, "ImageText")
     make_folder(options.out.parent)
-    max_tokens = loaded.assets["max_tokens"]
-    input_ids, mask = encode_texts(loaded.tokenizer("text"), [sentence], max_tokens)
-    with torch.inference_mode():
-        wanted = F.normalize(loaded.model.encode_text(input_ids, mask), dim=-1)
-    rows = [
-        F.normalize(loaded.model.encode_image(pixels), dim=-1)[0]
-        for _, _, pixels in prepared(loaded, paths)
-    ]
-    similarity = torch.stack(rows) @ wanted[0]
+    with user_errors():
+        similarity = loaded.predict(paths, [sentence])[:, 0]
     best = similarity.topk(min(options.top, len(paths)))
     captions, pictures = [], []
     for place, (index, value) in enumerate(

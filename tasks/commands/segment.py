@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from PIL import Image
 
-from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, prepared
+from tasks.commands.pictures import find_pictures, make_folder, output_names, parser
+from tasks.data.images import read_image
+from tasks.errors import user_errors
 from tasks.runs.checkpoints import load_checkpoint
-from tasks.training.pictures import class_map, legend, overlay, palette, stack
+from tasks.training.pictures import legend, overlay, palette, stack
 
 
 def run(arguments: list[str]) -> None:
@@ -20,16 +21,17 @@ def run(arguments: list[str]) -> None:
     options = options_parser.parse_args(arguments)
     paths = find_pictures(options.images)
     loaded = load_checkpoint(options.checkpoint, "Segmentation")
-    labels = loaded.labels
+    labels = loaded.labels or []
     make_folder(options.out)
-    names = iter(output_names(paths))
-    for path, picture, pixel_values in prepared(loaded, paths):
-        logits = loaded.model(pixel_values)
-        whole = F.interpolate(logits, (picture.height, picture.width), mode="bilinear")
-        ids = class_map(whole)[0].numpy()
-        mask = Image.fromarray(ids, "P")
-        mask.putpalette([value for colour in palette(len(labels)) for value in colour])
-        name = next(names)
+    for path, name in zip(paths, output_names(paths), strict=True):
+        picture = read_image(path)
+        with user_errors():
+            ids = loaded.predict([picture])[0].numpy()
+        if ids.dtype == np.uint8:
+            mask = Image.fromarray(ids, "P")
+            mask.putpalette([value for colour in palette(len(labels)) for value in colour])
+        else:  # more classes than a palette has colours
+            mask = Image.fromarray(ids.astype(np.uint16))
         mask.save(options.out / f"{name}-mask.png")
         drawn = overlay(picture, ids, len(labels))
         stack([drawn, legend(labels, max(260, drawn.width))]).save(options.out / f"{name}.png")

@@ -19,7 +19,7 @@ from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sour
 from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
-from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between
 
 DEFAULT_SPLITS = ("train", "val", "test")
@@ -185,7 +185,7 @@ class ImageTextData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = dict.fromkeys(self.pairs("train").texts)
-            self.tokenizer = Tokenizer.train(self.kind, texts, self.vocab_size, self.lowercase)
+            self.tokenizer = train_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
         return self.tokenizer
 
     def setup(self, stage: str | None = None) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from tasks.errors import UserError
+from family.inputs import pictures
+from tasks.errors import UserError, user_errors
 
 log = logging.getLogger(__name__)
 Example = TypeVar("Example")
@@ -34,6 +33,10 @@ IMAGE_ENDINGS = (
     ".ppm",
     ".pgm",
 )
+
+read_image = user_errors()(pictures.read_image)
+open_picture = user_errors()(pictures.open_picture)
+decode = user_errors()(pictures.decode)
 
 
 def picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -90,39 +93,13 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def read_image(
-    source: Path | bytes | BinaryIO,
-    name: str | None = None,
-    background: tuple[int, int, int] = (255, 255, 255),
-) -> Image.Image:
-    """A picture as RGB, upright as its EXIF orientation says.
-
-    16-bit values are scaled by their whole range; what is transparent shows ``background``.
-
-    Args:
-        source: a file, its bytes, or an open file.
-        name: what messages call it; the path where there is one.
-
-    Raises:
-        UserError: missing, no picture, or cut short.
-    """
-    image = _decode(source, name, upright=True)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        below = Image.new("RGBA", image.size, (*background, 255))
-        image = Image.alpha_composite(below, image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def read_mask(path: Path) -> np.ndarray:
     """``(height, width)`` int64, the class id of each pixel; of a palette, the indices.
 
     Raises:
         UserError: missing, no picture, or more than one channel.
     """
-    image = _decode(path, None, upright=False)
+    image = decode(path, None, upright=False)
     if len(image.getbands()) > 1:
         raise UserError(
             f"{path} has {len(image.getbands())} channels ({image.mode}): a mask has one, "
@@ -141,55 +118,10 @@ def size_of(path: Path) -> tuple[int, int]:
     Raises:
         UserError: missing, or no picture.
     """
-    with _open(path, None) as image:
+    with open_picture(path, None) as image:
         # Not always getexif: of a PNG without such a header it would read everything.
         turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def _open(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile.ImageFile:
-    """A picture of which only the header is read."""
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
-    try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist.") from None
-    except UnidentifiedImageError:
-        empty = isinstance(source, Path) and source.stat().st_size == 0
-        what = "is empty" if empty or source == b"" else "is not a picture that can be read"
-        raise UserError(f"{name} {what}.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be read as a picture: {error}.") from None
-
-
-def _decode(source: Path | bytes | BinaryIO, name: str | None, upright: bool) -> Image.Image:
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
-    with _open(source, name) as image:
-        raw = image.tile[0].args if image.tile else None
-        try:
-            image.load()
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-        except Exception as error:  # decoders raise many kinds
-            reason = str(error).rstrip(".")
-            raise UserError(f"{name} is cut short or damaged: {reason}.") from None
-    image.info["stretched"] = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else "", 1)
-    return image
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or more bits by the whole range of 16 bits, or of floats by 0..1 or 0..255.
-
-    Values beyond these ranges are scaled from their least to their greatest.
-    """
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    low, high = 0.0, 65535.0
-    if image.mode == "F":
-        high = 1.0 if values.max() <= 1 else 255.0
-    if values.min() < low or values.max() > high:
-        low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(scaled.round().astype(np.uint8))
 
 
 # --- Pictures that cannot be read ------------------------------------------------------------
@@ -206,7 +138,7 @@ def check_images(paths: Sequence[Path], on_bad: OnBad) -> list[int]:
 
     def mistake(path: Path) -> str | None:
         try:
-            _open(path, None).close()
+            open_picture(path, None).close()
         except UserError as error:
             return str(error)
         return None

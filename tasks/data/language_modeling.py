@@ -19,7 +19,7 @@ from tasks.data.base import FamilyData
 from tasks.data.batching import LoaderProgress
 from tasks.data.sampling import ExampleBatches, Pick, as_it_is, batch_loader
 from tasks.data.text_files import read_text
-from tasks.data.tokenizers import Kind, Tokenizer, pieces
+from tasks.data.tokenizers import Kind, Tokenizer, pieces, train_tokenizer
 from tasks.errors import UserError, at_least
 
 SPLITS = ("train", "val", "test")
@@ -119,7 +119,7 @@ class LanguageModelingData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             lines = (line for text in self.texts("train") for line in pieces(text))
-            self.tokenizer = Tokenizer.train(
+            self.tokenizer = train_tokenizer(
                 self.kind, lines, self.vocab_size, specials=self.kind != "char"
             )
         return self.tokenizer
@@ -184,7 +184,7 @@ class LanguageModelingData(FamilyData):
                     for text in self.texts(split):
                         ids = np.asarray(tokenizer.encode(text), dtype=self._dtype())
                         file.write(ids.tobytes())
-            except UserError as error:
+            except ValueError as error:
                 partial.unlink()
                 raise UserError(f"the {split} split of {self.root}: {error}") from None
             partial.replace(path)

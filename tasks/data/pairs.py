@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from family.inputs.encode import encode_captions as encode_texts
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.captions import Caption
 from tasks.data.images import OnBad, read_image, read_or_next
 from tasks.data.sampling import Pick, seeded
 from tasks.data.tokenizers import Tokenizer
-from tasks.data.translation import pad_rows
 
 Batch = dict[str, Any]
 
@@ -100,18 +100,6 @@ def augmentation(size: tuple[int, int], crop: float, flip: bool, colour: float) 
     if colour:
         steps.append(v2.ColorJitter(colour, colour, colour))
     return v2.Compose(steps or [v2.Identity()])
-
-
-def encode_texts(
-    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """<bos> text <eos>, cut to ``max_tokens``: ids ``(texts, tokens)``, and their mask."""
-    ids = tokenizer.encode_batch(list(texts))
-    pad, bos, eos = tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id
-    assert pad is not None and bos is not None and eos is not None
-    padded = pad_rows([[bos, *row[: max_tokens - 2], eos] for row in ids], -1)
-    mask = padded >= 0
-    return padded.masked_fill(~mask, pad), mask
 
 
 class PairBatches(Dataset[Batch]):

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from family.inputs.tokenizer import Tokenizer as AnyTokenizer
+from family.inputs.encode import with_ends
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
 from tasks.data.labelled_texts import (
@@ -22,7 +21,7 @@ from tasks.data.labelled_texts import (
     labelled_shapes,
     read_labelled,
 )
-from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, closest
 
 Batch = dict[str, Any]
@@ -135,7 +134,7 @@ class TextClassificationData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = (row.text for row in self.rows("train"))
-            self.tokenizer = Tokenizer.train(self.kind, texts, self.vocab_size, self.lowercase)
+            self.tokenizer = train_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
             with_ends(self.tokenizer)
         return self.tokenizer
 
@@ -188,9 +187,7 @@ class TextClassificationData(FamilyData):
         )
 
 
-def collate(
-    tokenizer: AnyTokenizer, max_tokens: int, examples: list[tuple[str, int, int]]
-) -> Batch:
+def collate(tokenizer: Tokenizer, max_tokens: int, examples: list[tuple[str, int, int]]) -> Batch:
     """A batch of :class:`TextClassificationData`."""
     texts, labels, lines = zip(*examples, strict=True)
     input_ids, mask = encode_texts(tokenizer, texts, max_tokens)
@@ -204,7 +201,7 @@ def collate(
 
 
 def encode_texts(
-    tokenizer: AnyTokenizer, texts: Sequence[str], max_tokens: int
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Texts as a classifier reads them: ids ``(texts, tokens)`` and their mask, True = a token.
 
@@ -212,18 +209,3 @@ def encode_texts(
     longer than ``max_tokens``.
     """
     return with_ends(tokenizer).batch(texts, max_tokens)
-
-
-def with_ends(tokenizer: AnyTokenizer) -> AnyTokenizer:
-    """Make a tokenizer put ``<bos>`` before a text and ``<eos>`` behind, unless it adds its own.
-
-    The first token then stands for the whole text, as BERT's [CLS] (Devlin et al. 2019, section 3).
-    """
-    inner = tokenizer.inner
-    bos, eos = tokenizer.specials.get("bos"), tokenizer.specials.get("eos")
-    if bos is not None and eos is not None and not inner.num_special_tokens_to_add(False):
-        inner.post_processor = TemplateProcessing(
-            single=[bos, "$A", eos],
-            special_tokens=[(token, inner.token_to_id(token)) for token in (bos, eos)],
-        )
-    return tokenizer

@@ -2,107 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from family.inputs import tokenizer
-from family.inputs.tokenizer import TRAINED
+from family.inputs.tokenizer import TRAINED, Tokenizer
 from tasks.errors import UserError
 
 Kind = Literal["bpe", "unigram", "char"]
 SPECIALS = tuple(TRAINED.values())
+NAMES: dict[str, Any] = dict(TRAINED)
 
 
-class Tokenizer(tokenizer.Tokenizer):
-    """A tokenizer that can be trained, and that names a character which it does not know."""
+def train_tokenizer(
+    kind: Kind,
+    texts: Iterable[str],
+    vocab_size: int = 8000,
+    lowercase: bool = False,
+    specials: bool = True,
+) -> Tokenizer:
+    """A tokenizer whose vocabulary is learnt.
 
-    @classmethod
-    def train(
-        cls,
-        kind: Kind,
-        texts: Iterable[str],
-        vocab_size: int = 8000,
-        lowercase: bool = False,
-        specials: bool = True,
-    ) -> Tokenizer:
-        """Learn a vocabulary.
+    Args:
+        kind: "bpe" over bytes, so that no text is unknown (Radford et al. 2019); "unigram"
+            (Kudo 2018); "char", one token a character.
+        texts: sentences, or pieces of a text.
+        vocab_size: at most, for bpe and unigram.
+        specials: padding, begin, end, unknown as ids 0 to 3.
 
-        Args:
-            kind: "bpe" over bytes, so that no text is unknown (Radford et al. 2019); "unigram"
-                (Kudo 2018); "char", one token a character.
-            texts: sentences, or pieces of a text.
-            vocab_size: at most, for bpe and unigram.
-            specials: padding, begin, end, unknown as ids 0 to 3.
-
-        Raises:
-            UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
-                the texts (unigram).
-        """
-        special = list(SPECIALS) if specials else []
-        if kind == "char":
-            inner = _characters(texts, special, lowercase)
-            return cls(inner, **TRAINED)
-        least = 256 + len(special)
-        if kind == "bpe" and vocab_size < least:
-            raise UserError(
-                f"data.vocab_size={vocab_size} is smaller than the byte alphabet: "
-                f"bpe needs at least {least}."
-            )
-        if kind == "bpe":
-            inner = tokenizers.Tokenizer(models.BPE())
-            inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            inner.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=vocab_size,
-                special_tokens=special,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
-        elif kind == "unigram":
-            if vocab_size <= len(SPECIALS):
-                raise too_small(vocab_size)
-            inner = tokenizers.Tokenizer(models.Unigram())
-            inner.pre_tokenizer = pre_tokenizers.Metaspace()
-            inner.decoder = decoders.Metaspace()
-            trainer = trainers.UnigramTrainer(
-                vocab_size=vocab_size,
-                special_tokens=list(SPECIALS),
-                unk_token="<unk>",
-                show_progress=False,
-            )
-        else:
-            raise UserError(f"data.tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
-        if lowercase:
-            inner.normalizer = normalizers.Lowercase()
-        try:
-            inner.train_from_iterator(texts, trainer)
-        except Exception as error:  # the library has no kind of its own
-            if "vocabulary is not large enough" in str(error):
-                raise too_small(vocab_size) from None
-            raise
-        return cls(inner, **TRAINED)
-
-    def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
-        """Ids of each text.
-
-        Raises:
-            UserError: a character that the vocabulary has no token for, and no unknown either.
-        """
-        ids = super().encode_batch(texts, special_tokens)
-        if self.unk_id is None and self.inner.pre_tokenizer is None:
-            # Characters without an unknown token: the library would drop one in silence.
-            for text, encoded in zip(texts, ids, strict=True):
-                if len(text) != len(encoded):
-                    known = self.inner.get_vocab()
-                    missing = next(c for c in text if c not in known)
-                    raise UserError(
-                        f"the tokenizer does not know the character {missing!r}: the text that it "
-                        "was trained on has none."
-                    )
-        return ids
+    Raises:
+        UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
+            the texts (unigram).
+    """
+    special = list(SPECIALS) if specials else []
+    if kind == "char":
+        inner = _characters(texts, special, lowercase)
+        return Tokenizer(inner, **NAMES)
+    least = 256 + len(special)
+    if kind == "bpe" and vocab_size < least:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is smaller than the byte alphabet: "
+            f"bpe needs at least {least}."
+        )
+    if kind == "bpe":
+        inner = tokenizers.Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer: Any = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    elif kind == "unigram":
+        if vocab_size <= len(SPECIALS):
+            raise too_small(vocab_size)
+        inner = tokenizers.Tokenizer(models.Unigram())
+        inner.pre_tokenizer = pre_tokenizers.Metaspace()
+        inner.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIALS),
+            unk_token="<unk>",
+            show_progress=False,
+        )
+    else:
+        raise UserError(f"data.tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
+    if lowercase:
+        inner.normalizer = normalizers.Lowercase()
+    try:
+        inner.train_from_iterator(texts, trainer)
+    except Exception as error:  # the library has no kind of its own
+        if "vocabulary is not large enough" in str(error):
+            raise too_small(vocab_size) from None
+        raise
+    return Tokenizer(inner, **NAMES)
 
 
 def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
-from family.inputs.tokenizer import Tokenizer as AnyTokenizer
+from family.inference.translation import most_new_tokens as most_new_tokens
+from family.inputs.encode import encode_sources as sources
+from family.inputs.encode import pad_rows
+from family.inputs.tokenizer import Tokenizer
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
 from tasks.data.text_files import Pairs, has_split, read_parallel
-from tasks.data.tokenizers import Kind, Tokenizer
+from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,8 @@ class TranslationData(FamilyData):
             max_tokens,
         )
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
-        self.source_tokenizer: AnyTokenizer | None = None
-        self.target_tokenizer: AnyTokenizer | None = None
+        self.source_tokenizer: Tokenizer | None = None
+        self.target_tokenizer: Tokenizer | None = None
         self.start_id: int | None = None
         """What a published model's decoder starts from; None is ``<bos>``."""
 
@@ -115,12 +116,12 @@ class TranslationData(FamilyData):
         self.source_tokenizer, self.target_tokenizer = given["source"], given["target"].target
         self.start_id = assets.get("start_id")
 
-    def _tokenizers(self) -> tuple[AnyTokenizer, AnyTokenizer]:
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """Of source and target: a checkpoint's, those of the first process, or trained now."""
         if self.source_tokenizer is None or self.target_tokenizer is None:
             pairs = self.pairs("train")
             train = partial(
-                Tokenizer.train, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
+                train_tokenizer, self.kind, vocab_size=self.vocab_size, lowercase=self.lowercase
             )
             if self.shared:
                 both = train(text for pair in pairs for text in pair)
@@ -182,23 +183,14 @@ class TranslationData(FamilyData):
         )
 
 
-def sources(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts as a model reads them: with what its tokenizer puts around each, where ``<eos>`` is
-    part of that (BART, NLLB), or with ``<eos>`` behind."""
-    if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
-        return tokenizer.encode_batch(texts, special_tokens=True)
-    assert tokenizer.eos_id is not None
-    return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
-
-
 def length(example: Example) -> int:
     """Tokens of the longer side, ends included."""
     return max(len(example[0]), len(example[1]) + 1)
 
 
 def collate(
-    source_tokenizer: AnyTokenizer,
-    target_tokenizer: AnyTokenizer,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
     examples: list[Example],
     start_id: int | None = None,
 ) -> Batch:
@@ -219,21 +211,3 @@ def collate(
         "target_text": [e[2][1] for e in examples],
         "line": [e[3] for e in examples],
     }
-
-
-def most_new_tokens(source_tokens: int, max_tokens: float, max_ratio: float = 2.0) -> int:
-    """How long a translation may become: some times its source, and 10 more; within the model.
-
-    Args:
-        source_tokens: of the longest sentence of a batch, with <eos>.
-        max_tokens: positions of the model's decoder; <bos> takes the first, the last token none.
-    """
-    return int(min(source_tokens * max_ratio + 10, max_tokens))
-
-
-def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Rows of unequal length to one ``(rows, longest)``, filled at the right."""
-    padded = torch.full((len(rows), max(map(len, rows))), value)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = torch.tensor(row)
-    return padded

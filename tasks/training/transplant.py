@@ -11,8 +11,7 @@ from torch import nn
 
 from family.adapt.transplant import Entry, common_parts, differences, transplant
 from tasks.errors import UserError
-from tasks.runs.checkpoints import load_checkpoint
-from tasks.runs.sources import is_published, open_published
+from tasks.runs.sources import open_published
 
 log = logging.getLogger(__name__)
 WORDS = ("loaded", "resized", "fresh")
@@ -78,7 +77,7 @@ def carry_out(model: nn.Module, wanted: Transplant) -> Report:
     Raises:
         UserError: no such source, or parts that are not there or do not fit.
     """
-    source = trained_model(wanted.source)
+    source = open_published(wanted.source)
     try:
         parts = common_parts(model, source) if wanted.map is None else dict(wanted.map)
         entries = transplant(model, source, parts)
@@ -87,14 +86,3 @@ def carry_out(model: nn.Module, wanted: Transplant) -> Report:
     report = Report(wanted.source, parts, differences(model, source, parts), entries)
     log.warning("transplant from %s: %s.", wanted.source, report.counts())
     return report
-
-
-def trained_model(source: str) -> nn.Module:
-    """The model of a checkpoint of ours, or of a published source.
-
-    Raises:
-        UserError: there is none.
-    """
-    if is_published(source):
-        return open_published(source)
-    return load_checkpoint(source).model

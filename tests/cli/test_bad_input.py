@@ -18,7 +18,7 @@ import tasks
 from family import TransformerConfig
 from tasks.cli import main
 from tasks.commands.pictures import make_folder
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import train_tokenizer
 from tasks.errors import UserError, at_least, between
 
 TEXTS = ["a red circle", "a blue square", "two red circles"]
@@ -181,7 +181,7 @@ def test_a_character_that_only_validation_has(folder):
 @pytest.mark.parametrize("size", [-1, 0, 4, 5])
 def test_a_vocabulary_too_small_for_the_characters(size):
     with pytest.raises(UserError, match=f"vocab_size={size} is too small for unigram"):
-        Tokenizer.train("unigram", TEXTS, size)
+        train_tokenizer("unigram", TEXTS, size)
 
 
 def test_other_errors_while_a_tokenizer_reads_stay_as_they_are():
@@ -190,7 +190,7 @@ def test_other_errors_while_a_tokenizer_reads_stay_as_they_are():
         raise UserError("train.txt is not UTF-8.")
 
     with pytest.raises(UserError, match="train.txt"):
-        Tokenizer.train("unigram", texts(), 100)
+        train_tokenizer("unigram", texts(), 100)
 
 
 # --- Commands --------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def translator(folder):
 
 def checkpoint(folder, task, path, stack, specials):
     """A file as training would leave it, of a model that learnt nothing."""
-    tokenizer = Tokenizer.train("char", TEXTS, specials=specials)
+    tokenizer = train_tokenizer("char", TEXTS, specials=specials)
     torch.manual_seed(0)
     built = getattr(family, path.split(".")[1])(tokenizer.vocab_size, TransformerConfig(**stack))
     names = ("source", "target") if task == "Translation" else ("text",)

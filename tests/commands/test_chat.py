@@ -11,7 +11,7 @@ import torch
 import family
 from family.inputs.tokenizer import Tokenizer
 from tasks.cli import main
-from tasks.data.tokenizers import Tokenizer as Trained
+from tasks.data.tokenizers import train_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<end>\n{% endfor %}"
@@ -23,7 +23,7 @@ CONTEXT = 96
 @pytest.fixture
 def source(tmp_path):
     """A small model that knows the letters of what is said to it."""
-    inner = Trained.train("char", ["helo wrd!\n<>usaend"]).inner
+    inner = train_tokenizer("char", ["helo wrd!\n<>usaend"]).inner
     inner.add_special_tokens(["<end>"])
     tokenizer = Tokenizer(inner, pad="<pad>", eos="<eos>", unk="<unk>", chat_template=TEMPLATE)
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from family.models.sentence import SentenceEncoder
 from tasks.cli import main
 from tasks.data.pairs import encode_texts
 from tasks.data.text_classification import with_ends
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import train_tokenizer
 
 TEXTS = ["a red circle", "", "a blue square and é", "a " * 40]
 
@@ -23,7 +23,7 @@ TEXTS = ["a red circle", "", "a blue square and é", "a " * 40]
 @pytest.fixture
 def source(tmp_path):
     torch.manual_seed(0)
-    tokenizer = with_ends(Tokenizer.train("bpe", TEXTS, 300))
+    tokenizer = with_ends(train_tokenizer("bpe", TEXTS, 300))
     config = family.TransformerConfig(
         dim=32, depth=2, heads=4, position="learned", norm_order="post", max_tokens=32
     )
@@ -68,7 +68,7 @@ def test_lines_of_standard_input(source, capsys, monkeypatch):
 
 
 def test_texts_of_clip_are_of_length_one(tmp_path, capsys):
-    tokenizer = Tokenizer.train("char", TEXTS)
+    tokenizer = train_tokenizer("char", TEXTS)
     model = family.clip_small(tokenizer.vocab_size, image_size=16, patch_size=8).eval()
     model.tokenizer = tokenizer
     model.preprocess = family.inputs.preprocess.Preprocess((16, 16))

@@ -12,7 +12,7 @@ from torch import nn
 import family
 from family.models.sentence import SentenceEncoder
 from tasks.cli import main
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import train_tokenizer
 from tasks.runs import export as exporting
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -117,17 +117,17 @@ def test_a_run_takes_tokenizer_and_classes_along(tmp_path, capsys, monkeypatch):
     assert said[0] == said[1] and said[0]
 
 
-def test_of_two_tokenizers_none_is_taken(tmp_path, capsys):
-    from tasks.commands.export import equipped
-
-    one, two = (Tokenizer.train("char", [text]).to_json() for text in ("ab", "cd"))
-    assert (
-        equipped(MODELS["seq2seq"](), {"tokenizers": {"source": one, "target": two}}).tokenizer
-        is None
-    )
-    assert "tokenizers of source and target differ" in capsys.readouterr().out
-    shared = {"tokenizers": {"source": one, "target": one}, "max_tokens": 5}
-    assert equipped(MODELS["seq2seq"](), shared).tokenizer.max_tokens == 5
+def test_of_two_tokenizers_a_published_layout_takes_none(tmp_path, capsys):
+    model = family.t5_small(8, **SMALL)
+    model.tokenizer, model.tokenizer.target = (train_tokenizer("char", [t]) for t in ("ab", "cd"))
+    family.save_pretrained(model, tmp_path / "model")
+    export(tmp_path / "model", "safetensors", tmp_path / "ours")
+    tokenizer = family.from_pretrained(tmp_path / "ours").tokenizer
+    assert tokenizer.decode(tokenizer.encode("ab")) == "ab"
+    assert tokenizer.target.decode(tokenizer.target.encode("cd")) == "cd"
+    export(tmp_path / "model", "safetensors", tmp_path / "t5", "--layout=t5")
+    assert "t5 has room for one, so none is in" in capsys.readouterr().out
+    assert family.from_pretrained(tmp_path / "t5").tokenizer is None
 
 
 def refused(capsys, *arguments):
@@ -163,5 +163,5 @@ def test_an_export_that_answers_otherwise_is_an_error(tmp_path, capsys, monkeypa
 
 
 def test_other_modules_are_named():
-    with pytest.raises(Exception, match="a Linear cannot be exported; these can: GPT, BERT"):
+    with pytest.raises(Exception, match="a Linear cannot be exported: only a member"):
         exporting.inputs_of(nn.Linear(2, 2))

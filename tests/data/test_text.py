@@ -10,7 +10,7 @@ from family.losses.language_model import IGNORE
 from tasks.data.batching import LoaderProgress, TokenBatches
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.text_files import read_lines, read_parallel, read_text
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import Tokenizer, train_tokenizer
 from tasks.data.translation import TranslationData
 from tasks.errors import UserError
 
@@ -19,7 +19,7 @@ TEXTS = ["Two young men, outside.", "Zwei junge weiße Männer.", "naïve\tœuvr
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_round_trip_and_json(kind):
-    tokenizer = Tokenizer.train(kind, TEXTS, 300)
+    tokenizer = train_tokenizer(kind, TEXTS, 300)
     again = Tokenizer.from_json(tokenizer.to_json())
     for text in TEXTS:
         assert again.decode(again.encode(text)) == text
@@ -27,16 +27,16 @@ def test_round_trip_and_json(kind):
 
 
 def test_characters_without_specials():
-    tokenizer = Tokenizer.train("char", ["abca\n"], specials=False)
+    tokenizer = train_tokenizer("char", ["abca\n"], specials=False)
     assert tokenizer.vocab_size == 4
     assert tokenizer.decode(tokenizer.encode("cab\n")) == "cab\n"
-    with pytest.raises(UserError, match="'é'"):
+    with pytest.raises(ValueError, match="'é'"):
         tokenizer.encode("é")
 
 
 def test_vocabulary_smaller_than_the_bytes():
     with pytest.raises(UserError, match="vocab_size=100 .* at least 260"):
-        Tokenizer.train("bpe", TEXTS, 100)
+        train_tokenizer("bpe", TEXTS, 100)
 
 
 def write(folder, **files):

@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from tasks.data import shapes
 from tasks.data.text_classification import TextClassificationData, encode_texts
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import Tokenizer, train_tokenizer
 from tasks.errors import UserError
 
 ROWS = [("a fine film", "good"), ("dull", "bad"), ('so, so "dull"', "bad"), ("fine", "good")]
@@ -165,7 +165,7 @@ def test_a_published_tokenizer_adds_its_own_tokens(root):
 
 
 def test_ends_are_added_once():
-    tokenizer = Tokenizer.train("char", ["ab"])
+    tokenizer = train_tokenizer("char", ["ab"])
     for _ in range(2):
         assert encode_texts(tokenizer, ["ab"], 9)[0].tolist() == [[1, 4, 5, 2]]
     again = Tokenizer.from_json(tokenizer.to_json())

@@ -13,6 +13,7 @@ import torch
 
 import family
 from family.inputs.tokenizer import Tokenizer
+from family.pretrained.runs import tokenizer_of
 from family.pretrained.sentencepiece import pipeline, read_sentencepiece
 from family.pretrained.text import read_tokenizer, save_tokenizer
 
@@ -24,7 +25,6 @@ import transformers
 from folders import change, write
 
 from tasks.cli import main
-from tasks.commands.export import equipped
 from tasks.data.translation import TranslationData, most_new_tokens
 from tasks.runs.sources import published_assets
 
@@ -399,6 +399,6 @@ def test_a_run_keeps_both_tokenizers(translator):
         assets = data.assets()
         data = TranslationData()
         data.use_assets(assets)
-    exported = equipped(model, assets).tokenizer
+    exported = tokenizer_of(assets)
     assert exported.file == (translator[1] / "source.spm").read_bytes()
     assert exported.target.encode("garçon") == data.target_tokenizer.encode("garçon")

@@ -184,14 +184,14 @@ def scores_apart(tokenizer):
 
 
 def test_our_own_tokenizers_are_read_by_transformers(tmp_path):
-    from tasks.data.tokenizers import Tokenizer as Trained
+    from tasks.data.tokenizers import train_tokenizer
 
     for kind in ("bpe", "unigram", "char"):
-        trained = Trained.train(kind, TEXTS, 400)
+        trained = train_tokenizer(kind, TEXTS, 400)
         folder = write(tmp_path / kind)
         save_tokenizer(Model(trained), folder)
         compare(read_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder))
-        bare = Trained.from_json(trained.inner.to_str())  # as older checkpoints keep it
+        bare = Tokenizer.from_json(trained.inner.to_str())  # as older checkpoints keep it
         (content, scores), (again, others) = scores_apart(trained), scores_apart(bare)
         assert again == content
         assert others == pytest.approx(scores, rel=1e-12)

@@ -1,0 +1,68 @@
+"""Inputs in batches, where the model is; and the names of what it tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from family.inputs.pictures import as_picture
+
+Picture = Image.Image | str | Path
+Item = TypeVar("Item")
+PICTURES, TEXTS = 16, 32
+"""Of a batch, at most."""
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """So many at a time."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model is."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def picture_batches(
+    model: Any, pictures: Sequence[Picture]
+) -> Iterator[tuple[list[Image.Image], Tensor]]:
+    """Pictures in turn, with their ``pixel_values (batch, 3, height, width)`` for a model: those
+    together that follow each other and are equally large when prepared.
+
+    Raises:
+        ValueError: one that cannot be read.
+    """
+    floats = (p for p in model.parameters() if p.is_floating_point())
+    kind = next((p.dtype for p in floats), torch.float32)
+    batch: list[Image.Image] = []
+    rows: list[Tensor] = []
+    for given in pictures:
+        picture = as_picture(given)
+        row = model.preprocess(picture)
+        if rows and (len(rows) == PICTURES or row.shape != rows[0].shape):
+            yield batch, torch.stack(rows).to(device_of(model), kind)
+            batch, rows = [], []
+        batch.append(picture)
+        rows.append(row)
+    if rows:
+        yield batch, torch.stack(rows).to(device_of(model), kind)
+
+
+def class_names(model: Any, count: int) -> list[str]:
+    """The names of a model's classes; their numbers, where it has none.
+
+    Raises:
+        ValueError: names of more or fewer classes.
+    """
+    labels = getattr(model, "labels", None) or [str(i) for i in range(count)]
+    if len(labels) != count:
+        raise ValueError(f"the model tells {count} classes apart, but has {len(labels)} labels.")
+    return list(labels)

@@ -1,0 +1,75 @@
+"""Pictures or texts to classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from family.inference.batches import (
+    TEXTS,
+    Picture,
+    chunks,
+    class_names,
+    device_of,
+    picture_batches,
+)
+from family.inputs.encode import with_ends
+from family.models.member import longest_text
+
+
+def classify_pictures(model: Any, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """Of each picture the likeliest class and how likely each is: ``label``, ``score`` and
+    ``probabilities``, a number by label."""
+    return described(model, picture_probabilities(model, pictures))
+
+
+def classify_texts(model: Any, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """The same of texts."""
+    return described(model, text_probabilities(model, texts))
+
+
+@torch.no_grad()
+def picture_probabilities(model: Any, pictures: Sequence[Picture]) -> Tensor:
+    """``(pictures, classes)``."""
+    rows = [model(pixels).float() for _, pixels in picture_batches(model, pictures)]
+    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+
+
+@torch.no_grad()
+def text_probabilities(model: Any, texts: Sequence[str]) -> Tensor:
+    """``(texts, classes)``; a text that is too long loses its end."""
+    tokenizer, device, rows = with_ends(model.tokenizer), device_of(model), []
+    for some in chunks(texts, TEXTS):
+        input_ids, mask = tokenizer.batch(some, most_tokens(model))
+        rows.append(model(input_ids.to(device), mask.to(device)).float())
+    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+
+
+def most_tokens(model: Any) -> int | None:
+    """The longest text that a model is given, by its tokenizer or else its config; None is any."""
+    reader = getattr(model, "text", model)
+    config = getattr(reader, "config", None)
+    limit = model.tokenizer.max_tokens or getattr(config, "max_tokens", None)
+    return None if limit is None else int(min(limit, longest_text(reader)))
+
+
+def described(model: Any, probabilities: Tensor) -> list[dict[str, Any]]:
+    """Plain values of ``(inputs, classes)``. Of classes that share a name each has its number behind
+    it, as ImageNet's two cranes."""
+    if not len(probabilities):
+        return []
+    names = class_names(model, probabilities.shape[1])
+    count = Counter(names)
+    names = [name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+    found = []
+    for row in probabilities:
+        best = int(row.argmax())
+        chances = dict(zip(names, row.tolist(), strict=True))
+        found.append(
+            {"label": names[best], "score": chances[names[best]], "probabilities": chances}
+        )
+    return found

@@ -1,0 +1,51 @@
+"""Texts and pictures as vectors, and how near they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from family.inference.batches import TEXTS, Picture, chunks, device_of, picture_batches
+from family.inference.classes import most_tokens
+from family.inputs.encode import encode_captions
+
+UNLIMITED = 1 << 30
+
+
+@torch.no_grad()
+def embed_sentences(model: Any, texts: Sequence[str]) -> Tensor:
+    """``(texts, dim)``, by a model that encodes sentences."""
+    device, rows = device_of(model), []
+    for some in chunks(texts, TEXTS):
+        input_ids, mask = model.tokenizer.batch(some, model.max_tokens)
+        rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
+    return torch.cat(rows).cpu() if rows else torch.empty(0, 0)
+
+
+@torch.no_grad()
+def embed_captions(model: Any, texts: Sequence[str]) -> Tensor:
+    """``(texts, dim)`` of length 1, by a model that reads texts and pictures."""
+    device, rows = device_of(model), []
+    limit = most_tokens(model) or UNLIMITED
+    for some in chunks(texts, TEXTS):
+        input_ids, mask = encode_captions(model.tokenizer, some, limit)
+        rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
+    return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
+
+
+@torch.no_grad()
+def embed_pictures(model: Any, pictures: Sequence[Picture]) -> Tensor:
+    """``(pictures, dim)`` of length 1, by such a model."""
+    rows = [model.encode_image(pixels).float() for _, pixels in picture_batches(model, pictures)]
+    return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
+
+
+def similarities(model: Any, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
+    """The cosine of each picture and each sentence, ``(pictures, sentences)``."""
+    if not pictures or not sentences:
+        return torch.empty(len(pictures), len(sentences))
+    return embed_pictures(model, pictures) @ embed_captions(model, sentences).T

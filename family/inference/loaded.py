@@ -1,0 +1,241 @@
+"""A model that is ready for use: of a run, a published source, or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from family.adapt.lora import adapted, merge_lora
+from family.inference.batches import Picture
+from family.inference.classes import classify_pictures, classify_texts, most_tokens
+from family.inference.detection import detect
+from family.inference.embeddings import (
+    embed_captions,
+    embed_pictures,
+    embed_sentences,
+    similarities,
+)
+from family.inference.segmentation import segment
+from family.inference.texts import continue_texts
+from family.inference.translation import translate
+from family.models.member import Facts, facts_of
+from family.pretrained import runs
+from family.pretrained.sources import from_pretrained
+
+
+class Predictor(NamedTuple):
+    """What answers a task, and what the model must have with it."""
+
+    function: Callable[..., Any]
+    needs: tuple[str, ...]
+
+
+PREDICTORS = {
+    "ImageClassification": Predictor(classify_pictures, ("preprocess",)),
+    "TextClassification": Predictor(classify_texts, ("tokenizer",)),
+    "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
+    "Translation": Predictor(translate, ("tokenizer",)),
+    "Detection": Predictor(detect, ("preprocess",)),
+    "Segmentation": Predictor(segment, ("preprocess",)),
+    "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
+    "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
+}
+"""By the names of the tasks."""
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode, and what inference needs beside it.
+
+    Args:
+        model: has ``tokenizer``, ``preprocess`` and ``labels`` with it, where there are any.
+        task: the name of the task that it was trained for.
+        assets: plain values, as a checkpoint carries them.
+        origin: what to call it in an error.
+    """
+
+    model: Any
+    task: str
+    assets: dict[str, Any]
+    origin: str
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of what the model reads; of a translation its ``target`` is that of what it writes."""
+        return getattr(self.model, "tokenizer", None)
+
+    @property
+    def preprocess(self) -> Any:
+        """What makes ``pixel_values`` of a picture."""
+        return getattr(self.model, "preprocess", None)
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names of the classes, in the order of their ids."""
+        return self.assets.get("labels")
+
+    def predict(self, *inputs: Any, **options: Any) -> Any:
+        """What the model makes of a batch of inputs, by its task.
+
+        Pictures are PIL's or paths.
+
+        - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
+          ``score`` and ``probabilities`` by label;
+        - ``LanguageModeling``: prompts -> the texts that follow them; options ``max_new_tokens``,
+          ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``;
+        - ``Translation``: sentences -> sentences; option ``beams``, which are 4;
+        - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
+          ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
+          ``threshold``, the least score, which is 0.3;
+        - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
+        - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
+          :meth:`embed` too;
+        - ``SentenceEmbedding``: texts -> ``(texts, dim)``.
+
+        Raises:
+            ValueError: another task; an input that cannot be read, or is too long; a model without
+                what its task needs.
+        """
+        if self.task not in PREDICTORS:
+            raise ValueError(
+                f"{self.origin} is for {self.task or 'no task that is known'}: predict knows "
+                f"{', '.join(PREDICTORS)}, and load takes one of them as task=."
+            )
+        function, needs = PREDICTORS[self.task]
+        self.check(needs)
+        for given in inputs:
+            if isinstance(given, str | Path | Image.Image):
+                raise ValueError(f"predict takes lists of inputs: [{given!r}], not {given!r}.")
+        return function(self.model, *inputs, **options)
+
+    def embed(
+        self, texts: Sequence[str] | None = None, pictures: Sequence[Picture] | None = None
+    ) -> Tensor:
+        """Texts or pictures as vectors, ``(inputs, dim)``; those of ``ImageText`` are of length 1.
+
+        Raises:
+            ValueError: neither or both; a model of another task.
+        """
+        if (texts is None) == (pictures is None):
+            raise ValueError("embed takes texts, or pictures=.")
+        if pictures is not None and self.task == "ImageText":
+            self.check(("preprocess",))
+            return embed_pictures(self.model, pictures)
+        if texts is not None and self.task in ("ImageText", "SentenceEmbedding"):
+            self.check(("tokenizer",))
+            embed = embed_captions if self.task == "ImageText" else embed_sentences
+            return embed(self.model, texts)
+        what = "texts" if pictures is None else "pictures"
+        raise ValueError(f"{self.origin} is for {self.task}, which gives no vectors of {what}.")
+
+    def check(self, needs: Sequence[str]) -> None:
+        """Refuse a model without something that it needs.
+
+        Raises:
+            ValueError: see above.
+        """
+        for name in needs:
+            if getattr(self.model, name, None) is None:
+                raise ValueError(
+                    f"{self.origin} has no {name}, which {self.task} needs: set model.{name}."
+                )
+
+
+def load(
+    source: str | Path | nn.Module, *, task: str | None = None, dtype: torch.dtype | None = None
+) -> Loaded:
+    """A model ready for inference, with all that goes with it.
+
+    Args:
+        source: a ``.ckpt`` file, or a folder with one somewhere below; anything else that
+            :func:`family.from_pretrained` takes; or a model in memory that has ``tokenizer``,
+            ``preprocess`` and ``labels`` as its task needs them, which goes into eval mode.
+        task: what the model is for, where it does not say so itself or is to be used otherwise.
+        dtype: of the weights; None keeps that of the file.
+
+    Raises:
+        ValueError: what :func:`family.from_pretrained` refuses; or a model that is not ready:
+            without classes of its own yet, or without the tokenizer or preprocessing that it needs.
+    """
+    if runs.is_run(source):
+        run = runs.open_run(source)
+        model = from_pretrained(source, dtype=dtype)
+        return Loaded(model, task or run.task, run.assets, str(run.file))
+    if isinstance(source, nn.Module) and (task is not None or facts_of(source) is not None):
+        model = source.eval() if dtype is None else source.eval().to(dtype)
+        return ready(model, f"this {type(model).__name__}", task)
+    model = from_pretrained(source, dtype=dtype)
+    if any(adapted(model)):
+        merge_lora(model, remove=True)
+    return ready(model, str(source) if isinstance(source, str | Path) else "the source", task)
+
+
+def ready(model: Any, origin: str, task: str | None = None) -> Loaded:
+    """A model with what goes with it.
+
+    Raises:
+        ValueError: it is not ready, see :func:`load`.
+    """
+    facts = facts_of(model)
+    if facts is not None:
+        check_complete(model, origin)
+    return Loaded(model, task or (facts.task if facts else ""), assets_of(model, origin), origin)
+
+
+def check_complete(model: Any, origin: str) -> None:
+    """Refuse a member that needs training, or files that are not there, before it is of use.
+
+    Raises:
+        ValueError: no classes, or no preprocessing of pictures.
+    """
+    facts = facts_of(model)
+    assert facts is not None
+    if not facts.complete(model):
+        raise ValueError(
+            f"{origin} has no classes of its own yet: train it first (family fit with "
+            f"--model.pretrained={origin})."
+        )
+    if "pictures" in facts.reads and model.preprocess is None:
+        raise ValueError(f"{origin} does not say how its pictures are prepared.")
+
+
+def assets_of(model: Any, origin: str) -> dict[str, Any]:
+    """What inference needs beside a model, as plain values, as a checkpoint carries them.
+
+    Raises:
+        ValueError: a member that reads text without a tokenizer, or with one that has more tokens.
+    """
+    facts = facts_of(model) or Facts()
+    assets = dict[str, Any]()
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if "text" in facts.reads:
+        if tokenizer is None:
+            raise ValueError(f"{origin} has no tokenizer, and its model reads text.")
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"{origin} has a tokenizer of {tokenizer.vocab_size} tokens, but a model of "
+                f"{model.vocab_size}."
+            )
+        if facts.task == "Translation" and None in (tokenizer.eos_id, tokenizer.pad_id):
+            raise ValueError(
+                f"{origin} has a tokenizer that does not name eos_token and pad_token."
+            )
+    if tokenizer is not None:
+        assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
+    if facts.task in ("TextClassification", "ImageText"):
+        assets["max_tokens"] = most_tokens(model)
+    if facts.task == "Translation":
+        assets["start_id"] = getattr(model, "bos_id", None)
+    if getattr(model, "preprocess", None) is not None:
+        assets["preprocess"] = asdict(model.preprocess)
+    classes = getattr(model, "num_classes", 0)
+    if classes:
+        assets["labels"] = list(getattr(model, "labels", None) or map(str, range(classes)))
+        assets["category_ids"] = list(getattr(model, "category_ids", None) or range(classes))
+    return assets

@@ -1,0 +1,59 @@
+"""Sentences into another language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from family.inference.batches import TEXTS, chunks, device_of
+from family.inputs.encode import encode_sources
+from family.models.member import longest_text
+
+
+@torch.no_grad()
+def translate(model: Any, sentences: Sequence[str], beams: int = 4) -> list[str]:
+    """The translation of each sentence; of none but spaces, nothing.
+
+    Raises:
+        ValueError: a model that cannot generate, or a sentence that is too long for it.
+    """
+    if not hasattr(model, "generate"):
+        raise ValueError(f"a {type(model).__name__} cannot translate: it has no method generate.")
+    if beams < 1:
+        raise ValueError(f"beams must be at least 1, not {beams}.")
+    tokenizer, longest = model.tokenizer, longest_text(model)
+    found = [""] * len(sentences)
+    # Those of one length together: nothing is padded, and each may become as long as it would alone.
+    by_length: dict[int, list[tuple[int, list[int]]]] = {}
+    for i, ids in enumerate(encode_sources(tokenizer, sentences)):
+        if not sentences[i].strip():
+            continue
+        if len(ids) > longest:
+            raise ValueError(
+                f"a sentence of {len(ids)} tokens does not fit the model's max_tokens={longest}."
+            )
+        by_length.setdefault(len(ids), []).append((i, ids))
+    for length, rows in by_length.items():
+        for some in chunks(rows, TEXTS):
+            tokens = model.generate(
+                torch.tensor([ids for _, ids in some], device=device_of(model)),
+                max_new_tokens=most_new_tokens(length, getattr(model, "longest_target", longest)),
+                beams=beams,
+                stop_ids=(tokenizer.target.eos_id,),
+                pad_id=tokenizer.target.pad_id,
+            )
+            for (i, _), row in zip(some, tokens.tolist(), strict=True):
+                found[i] = tokenizer.target.decode(row)
+    return found
+
+
+def most_new_tokens(source_tokens: int, max_tokens: float, max_ratio: float = 2.0) -> int:
+    """How long a translation may become: some times its source, and 10 more; within the model.
+
+    Args:
+        source_tokens: of the longest sentence of a batch, with <eos>.
+        max_tokens: positions of the model's decoder; <bos> takes the first, the last token none.
+    """
+    return int(min(source_tokens * max_ratio + 10, max_tokens))

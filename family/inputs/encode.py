@@ -1,0 +1,62 @@
+"""Texts to rows of ids, as each kind of model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+from family.inputs.tokenizer import Tokenizer
+
+
+def with_ends(tokenizer: Tokenizer) -> Tokenizer:
+    """Make a tokenizer put ``<bos>`` before a text and ``<eos>`` behind, unless it adds its own.
+
+    The first token then stands for the whole text, as BERT's [CLS] (Devlin et al. 2019, section 3).
+    """
+    inner = tokenizer.inner
+    named = tokenizer.specials
+    if {"bos", "eos"} <= named.keys() and not inner.num_special_tokens_to_add(False):
+        ends = [named["bos"], named["eos"]]
+        inner.post_processor = TemplateProcessing(
+            single=[ends[0], "$A", ends[1]],
+            special_tokens=[(token, inner.token_to_id(token)) for token in ends],
+        )
+    return tokenizer
+
+
+def encode_captions(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """<bos> text <eos>, cut to ``max_tokens``: ids ``(texts, tokens)``, and their mask."""
+    ids = tokenizer.encode_batch(list(texts))
+    pad, bos, eos = tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id
+    assert pad is not None and bos is not None and eos is not None
+    padded = pad_rows([[bos, *row[: max_tokens - 2], eos] for row in ids], -1)
+    mask = padded >= 0
+    return padded.masked_fill(~mask, pad), mask
+
+
+def encode_sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts that are to be translated: with what the tokenizer puts around each, where ``<eos>``
+    is part of that (BART, NLLB), or with ``<eos>`` behind."""
+    if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
+        return tokenizer.encode_batch(texts, special_tokens=True)
+    assert tokenizer.eos_id is not None
+    return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A prompt as a model was trained to read the begin of a text, and without an end."""
+    ids = tokenizer.encode(prompt, special_tokens=True)
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id and len(ids) > 1 else ids
+
+
+def pad_rows(rows: list[list[int]], value: int) -> Tensor:
+    """Rows of unequal length to one ``(rows, longest)``, filled at the right."""
+    padded = torch.full((len(rows), max(map(len, rows))), value)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row)
+    return padded

@@ -1,0 +1,109 @@
+"""Pictures from files of every kind, or in memory, as RGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+WHITE = (255, 255, 255)
+
+
+def as_picture(given: Image.Image | str | Path) -> Image.Image:
+    """A picture that is given as such or by its path, as :func:`read_image` gives it.
+
+    Raises:
+        ValueError: see there, or something else.
+    """
+    if isinstance(given, Image.Image):
+        return as_rgb(ImageOps.exif_transpose(given))
+    if not isinstance(given, str | Path):
+        raise ValueError(f"{given!r} is no picture: a path is wanted, or one of PIL's.")
+    return read_image(Path(given))
+
+
+def read_image(
+    source: Path | bytes | BinaryIO,
+    name: str | None = None,
+    background: tuple[int, int, int] = WHITE,
+) -> Image.Image:
+    """A picture as RGB, upright as its EXIF orientation says.
+
+    16-bit values are scaled by their whole range; what is transparent shows ``background``.
+
+    Args:
+        source: a file, its bytes, or an open file.
+        name: what messages call it; the path where there is one.
+
+    Raises:
+        ValueError: missing, no picture, or cut short.
+    """
+    return as_rgb(decode(source, name, upright=True), background)
+
+
+def as_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """A picture of any mode as RGB, see :func:`read_image`."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        below = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(below, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def open_picture(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile.ImageFile:
+    """A picture of which only the header is read.
+
+    Raises:
+        ValueError: missing, or no picture.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError:
+        raise ValueError(f"{name} does not exist.") from None
+    except UnidentifiedImageError:
+        empty = isinstance(source, Path) and source.stat().st_size == 0
+        what = "is empty" if empty or source == b"" else "is not a picture that can be read"
+        raise ValueError(f"{name} {what}.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be read as a picture: {error}.") from None
+
+
+def decode(source: Path | bytes | BinaryIO, name: str | None, upright: bool) -> Image.Image:
+    """The pixels of a picture, upright as its EXIF orientation says, if so wanted.
+
+    Raises:
+        ValueError: missing, no picture, or cut short.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    with open_picture(source, name) as image:
+        raw = image.tile[0].args if image.tile else None
+        try:
+            image.load()
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+        except Exception as error:  # decoders raise many kinds
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{name} is cut short or damaged: {reason}.") from None
+    image.info["stretched"] = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else "", 1)
+    return image
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or more bits by the whole range of 16 bits, or of floats by 0..1 or 0..255.
+
+    Values beyond these ranges are scaled from their least to their greatest.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    low, high = 0.0, 65535.0
+    if image.mode == "F":
+        high = 1.0 if values.max() <= 1 else 255.0
+    if values.min() < low or values.max() > high:
+        low, high = values.min(), values.max()
+    scaled = (values - low) * (255 / max(high - low, 1e-12))
+    return Image.fromarray(scaled.round().astype(np.uint8))

@@ -1,0 +1,301 @@
+"""Checkpoints of runs, read without what trained them: a model, its weights, and what goes with it.
+
+A checkpoint is a ``.ckpt`` file with a record called ``family``: the task, the class path and arguments
+of the model, what the data decided of it, LoRA's options, and the assets of inference as plain values
+(tokenizers, labels, preprocessing). Nothing in it is executed; of what it names, only a model's class is
+called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from family.adapt.lora import add_lora, merge_lora
+from family.inputs.preprocess import as_preprocess
+from family.inputs.tokenizer import Tokenizer
+from family.models.member import is_member, ready
+from family.pretrained.found import Published
+from family.pretrained.saved import CONFIG, MODEL_TYPE, same_names
+from family.pretrained.table import Format
+from family.pretrained.weights import Weights
+
+ENDING = ".ckpt"
+NEEDED = ("num_classes", "vocab_size", "target_vocab_size")
+"""What a model must take from data that decide it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checkpoint that was read.
+
+    Args:
+        file: where it lies.
+        record: what it says of itself.
+        state: the weights of the model by their names.
+    """
+
+    file: Path
+    record: dict[str, Any]
+    state: dict[str, Tensor]
+
+    @property
+    def task(self) -> str:
+        """The name of the task of ours that trained it, or that the one who did is derived from."""
+        return self.record.get("kind") or self.record["task"].rpartition(".")[2]
+
+    @property
+    def assets(self) -> dict[str, Any]:
+        """What inference needs beside the model, as plain values."""
+        return self.record["assets"]
+
+
+# --- Files ---
+
+
+def is_run(source: Any) -> TypeGuard[str | Path]:
+    """Whether a source is a ``.ckpt`` file, or a folder with one somewhere below that is not itself a
+    model's (which has a ``config.json``)."""
+    if not isinstance(source, str | Path):
+        return False
+    place = Path(source)
+    if not place.is_dir():
+        return place.suffix == ENDING
+    return not (place / CONFIG).is_file() and any(place.rglob(f"*{ENDING}"))
+
+
+def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
+    """A ``.ckpt`` file, or that of a run's folder: ``prefer``, or the newest where none is called so.
+
+    Raises:
+        ValueError: there is none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        found = sorted(
+            file.rglob(f"*{ENDING}"), key=lambda p: (p.stem == prefer, p.stat().st_mtime)
+        )
+        if not found:
+            raise ValueError(f"{path} holds no checkpoint (*{ENDING}).")
+        file = found[-1]
+    if not file.is_file():
+        raise ValueError(f"{path} does not exist.")
+    return file
+
+
+def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
+    """All that a file holds, as plain values and tensors; nothing in it is executed.
+
+    Args:
+        any_module: a checkpoint of Lightning's own will do, be it of no task of ours.
+
+    Raises:
+        ValueError: no checkpoint of ours.
+    """
+    try:
+        # Mapped: weights that nobody asks for are never read.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        if (any_module and "state_dict" in content) or isinstance(content["family"], dict):
+            return content
+    except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{file} is not a checkpoint of this project.")
+
+
+def open_run(path: str | Path) -> Run:
+    """The checkpoint of a file or of a run's folder.
+
+    Raises:
+        ValueError: there is none, or it is not one of ours.
+    """
+    file = find_checkpoint(path)
+    content = read_checkpoint(file)
+    record, named = content["family"], content["state_dict"]
+    # The module of a stranger is the model, as a whole.
+    prefix = "" if record.get("whole") else "model."
+    state = {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
+    return Run(file, record, state)
+
+
+# --- The model that a record describes ---
+
+
+def find_class(path: str) -> type[nn.Module]:
+    """The model's class that a path names.
+
+    Raises:
+        ValueError: there is none, or it is no model: what a checkpoint names must call nothing else.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"the model {path} cannot be found: {error}.") from None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise ValueError(f"the model {path} is no class of torch.nn.Module.")
+    return found
+
+
+def described(
+    spec: Mapping[str, Any], arguments: dict[str, Any], origin: str | Path = "the checkpoint"
+) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a model and all its arguments, with those that the data gave.
+
+    Args:
+        spec: ``class_path`` and ``init_args``.
+        arguments: what the data decided.
+        origin: what to call the checkpoint in an error.
+
+    Raises:
+        ValueError: a model that was handed in, which nothing can describe; see :func:`find_class` and
+            :func:`accepted` too.
+    """
+    path = spec.get("class_path")
+    if path is None or spec.get("init_args", {}) is None:
+        name = "model" if path is None else path.rpartition(".")[2]
+        raise ValueError(
+            f"{origin} was trained around a {name} handed in from Python, which a checkpoint cannot "
+            f"describe: give Task.load_from_checkpoint({str(origin)!r}, model=...) one like it."
+        )
+    model = find_class(path)
+    given = ready(model, spec.get("init_args") or {})
+    if is_member(model) and given.get("pretrained"):
+        given["pretrained"] = False  # nothing is fetched: the checkpoint's weights follow
+    return model, {**given, **accepted(model, arguments, given)}
+
+
+def build_model(
+    spec: Mapping[str, Any], arguments: dict[str, Any], origin: str | Path = "the checkpoint"
+) -> nn.Module:
+    """The model of a class path and its arguments, see :func:`described`.
+
+    Raises:
+        ValueError: see there; or arguments that its class refuses.
+    """
+    model, given = described(spec, arguments, origin)
+    try:
+        return model(**given)
+    except TypeError as error:
+        raise ValueError(f"{origin}: {error}.") from error
+
+
+def accepted(
+    build: Callable[..., nn.Module], arguments: dict[str, Any], known: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Of what the data decides, what a model takes: a CNN, say, asks for no size of pictures.
+
+    Args:
+        build: a class, or a function that makes a model.
+        known: the arguments that are known of it, with those that its ``**`` stands for. Where there
+            are none of the latter, it stands for any name, unless this is a network of timm or
+            torchvision, whose parts would refuse ours.
+
+    Raises:
+        ValueError: it takes no number of classes or of tokens.
+    """
+    parameters = inspect.signature(build).parameters
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    behind = {*(known or ())} - {*parameters}
+    if rest and not behind and build.__module__.split(".")[0] not in ("timm", "torchvision"):
+        return arguments
+    names = {*parameters, *behind, *(NEEDED if rest else ())}
+    for name in NEEDED:
+        if name in arguments and name not in names:
+            maker = getattr(build, "__qualname__", type(build).__qualname__)
+            raise ValueError(f"model: {maker} takes no {name}, which the data decides.")
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+# --- With its weights ---
+
+
+def trained_class(run: Run) -> type[nn.Module]:
+    """The class of a run's model.
+
+    Raises:
+        ValueError: see :func:`described`.
+    """
+    return described(run.record["model"], run.record["arguments"], run.file)[0]
+
+
+def published(run: Run) -> Published:
+    """The run of a member, as a published model is found.
+
+    Raises:
+        ValueError: a model that is no member of the family.
+    """
+    member, arguments = described(run.record["model"], run.record["arguments"], run.file)
+    if not is_member(member):
+        raise ValueError(f"{run.file} holds a {member.__name__}, which is no member of the family.")
+    state = run.state
+    if run.record.get("lora") is not None:
+        state = rebuilt(run).state_dict()
+    assets = run.assets
+    preprocess = assets.get("preprocess")
+    return Published(
+        Format(MODEL_TYPE, member, fields=(), names=same_names),
+        arguments,
+        Weights(state, str(run.file)),
+        labels=assets.get("labels"),
+        category_ids=assets.get("category_ids"),
+        preprocess=None if preprocess is None else as_preprocess(preprocess),
+        tokenizer=tokenizer_of(assets),
+    )
+
+
+def rebuilt(run: Run) -> nn.Module:
+    """The model of a run, member or not, with its weights, in eval mode; LoRA is merged.
+
+    Raises:
+        ValueError: see :func:`build_model`; or weights that do not fit.
+    """
+    model = build_model(run.record["model"], run.record["arguments"], run.file)
+    lora = run.record.get("lora")
+    if lora is not None:
+        add_lora(model, **lora)
+    try:
+        model.load_state_dict(run.state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n")[1].split())
+        raise ValueError(f"{run.file} does not fit a {type(model).__name__}: {reason}") from None
+    merge_lora(model, remove=True)
+    return model.eval()
+
+
+def equipped(run: Run) -> Any:
+    """:func:`rebuilt`, with tokenizer, preprocessing and labels, unless it has its own."""
+    model: Any = rebuilt(run)
+    assets = run.assets
+    preprocess = assets.get("preprocess")
+    for name, value in (
+        ("tokenizer", tokenizer_of(assets)),
+        ("preprocess", None if preprocess is None else as_preprocess(preprocess)),
+        ("labels", assets.get("labels")),
+        ("category_ids", assets.get("category_ids")),
+    ):
+        if getattr(model, name, None) is None:
+            setattr(model, name, value)
+    return model
+
+
+def tokenizer_of(assets: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer that a checkpoint carries; of translation that of the sources, whose ``target`` is
+    that of the translations."""
+    texts = assets.get("tokenizers")
+    if not texts:
+        return None
+    first = texts.get("text") or texts["source"]
+    tokenizer = Tokenizer.from_json(first)
+    if texts.get("target", first) != first:
+        tokenizer.target = Tokenizer.from_json(texts["target"]).target
+    if assets.get("max_tokens"):
+        tokenizer.max_tokens = assets["max_tokens"]
+    return tokenizer
