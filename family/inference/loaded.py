@@ -185,7 +185,8 @@ def ready(model: Any, origin: str, task: str | None = None) -> Loaded:
     facts = facts_of(model)
     if facts is not None:
         check_complete(model, origin)
-    return Loaded(model, task or (facts.task if facts else ""), assets_of(model, origin), origin)
+        check_tokenizer(model, origin)
+    return Loaded(model, task or (facts.task if facts else ""), assets_of(model), origin)
 
 
 def check_complete(model: Any, origin: str) -> None:
@@ -205,37 +206,44 @@ def check_complete(model: Any, origin: str) -> None:
         raise ValueError(f"{origin} does not say how its pictures are prepared.")
 
 
-def assets_of(model: Any, origin: str) -> dict[str, Any]:
-    """What inference needs beside a model, as plain values, as a checkpoint carries them.
+def check_tokenizer(model: Any, origin: str) -> None:
+    """Refuse a member that reads text without a tokenizer, or with one that has more tokens.
 
     Raises:
-        ValueError: a member that reads text without a tokenizer, or with one that has more tokens.
+        ValueError: see above.
     """
-    facts = facts_of(model) or Facts()
+    facts = facts_of(model)
+    if facts is None or "text" not in facts.reads:
+        return
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise ValueError(f"{origin} has no tokenizer, and its model reads text.")
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"{origin} has a tokenizer of {tokenizer.vocab_size} tokens, but a model of "
+            f"{model.vocab_size}."
+        )
+    if facts.task == "Translation" and None in (tokenizer.eos_id, tokenizer.pad_id):
+        raise ValueError(f"{origin} has a tokenizer that does not name eos_token and pad_token.")
+
+
+def assets_of(model: Any) -> dict[str, Any]:
+    """What a model carries for inference, as plain values, as a checkpoint has them; what it has not is
+    left out."""
+    task = (facts_of(model) or Facts()).task
     assets = dict[str, Any]()
     tokenizer: Any = getattr(model, "tokenizer", None)
-    if "text" in facts.reads:
-        if tokenizer is None:
-            raise ValueError(f"{origin} has no tokenizer, and its model reads text.")
-        if tokenizer.vocab_size > model.vocab_size:
-            raise ValueError(
-                f"{origin} has a tokenizer of {tokenizer.vocab_size} tokens, but a model of "
-                f"{model.vocab_size}."
-            )
-        if facts.task == "Translation" and None in (tokenizer.eos_id, tokenizer.pad_id):
-            raise ValueError(
-                f"{origin} has a tokenizer that does not name eos_token and pad_token."
-            )
     if tokenizer is not None:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
-    if facts.task in ("TextClassification", "ImageText"):
-        assets["max_tokens"] = most_tokens(model)
-    if facts.task == "Translation":
-        assets["start_id"] = getattr(model, "bos_id", None)
+        if task in ("TextClassification", "ImageText"):
+            assets["max_tokens"] = most_tokens(model)
+    if hasattr(model, "bos_id"):
+        assets["start_id"] = model.bos_id
     if getattr(model, "preprocess", None) is not None:
         assets["preprocess"] = asdict(model.preprocess)
-    classes = getattr(model, "num_classes", 0)
+    labels = getattr(model, "labels", None)
+    classes = len(labels) if labels else getattr(model, "num_classes", 0)
     if classes:
-        assets["labels"] = list(getattr(model, "labels", None) or map(str, range(classes)))
+        assets["labels"] = list(labels or map(str, range(classes)))
         assets["category_ids"] = list(getattr(model, "category_ids", None) or range(classes))
     return assets

@@ -28,13 +28,13 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
     loaded = load_checkpoint(options.checkpoint, "ImageClassification", "TextClassification")
-    labels = loaded.labels or []
     classify = of_texts if loaded.task == "TextClassification" else of_pictures
     for name, chances in classify(loaded, options.inputs):
         if chances is None:
             print(flush=True)
             continue
-        best = chances.topk(min(options.top, len(labels)))
+        labels = loaded.labels or [str(i) for i in range(len(chances))]
+        best = chances.topk(min(options.top, len(chances)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         shown = ", ".join(f"{labels[i]} {chance:.3f}" for i, chance in pairs)
         print(f"{name}\t{shown}", flush=True)

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from family.inference.translation import most_new_tokens as most_new_tokens
 from family.inputs.encode import encode_sources as sources
 from family.inputs.encode import pad_rows
-from family.inputs.tokenizer import Tokenizer
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData

@@ -22,7 +22,17 @@ NAME = re.compile(r"(\w+:)?[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
 """How a model of the hub or of a library may be called."""
 
 check_complete = user_errors()(loaded.check_complete)
-published_assets = user_errors()(loaded.assets_of)
+
+
+@user_errors()
+def published_assets(model: Any, source: str) -> dict[str, Any]:
+    """What inference needs beside a published model, as a checkpoint of ours carries it.
+
+    Raises:
+        UserError: a model that reads text without a tokenizer, or with one that has more tokens.
+    """
+    loaded.check_tokenizer(model, source)
+    return loaded.assets_of(model)
 
 
 def is_published(path: str) -> bool:

@@ -14,10 +14,10 @@ from pytorch_lightning.core.hooks import DataHooks
 from torch import Tensor, nn
 
 from family.accelerate import accelerate
+from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for
-from tasks.training.carried import carried_assets
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.optim import build_optimizer, build_schedule
 from tasks.training.record import loaded_task, record_of, remember_options
@@ -137,7 +137,7 @@ class Task(pl.LightningModule):
         :meth:`tasks.data.base.FamilyData.assets`; a data module that is not ours has none."""
         if hasattr(self.data, "assets"):
             return self.data.assets()
-        return carried_assets(self.model) if self.kept is None else self.kept
+        return assets_of(self.model) if self.kept is None else self.kept
 
     @property
     def num_classes(self) -> int | None:
