@@ -85,7 +85,8 @@ def loaded_task(cls: type, path: Path, options: dict[str, Any]) -> Any:
     theirs = record["task"].rsplit(".", 1)[-1]
     if theirs not in [base.__name__ for base in cls.__mro__]:
         raise UserError(f"{file} was trained for {theirs}, not for {cls.__name__}.")
-    given = {**record.get("options", {}), **options}
+    origin = {name: record[name] for name in ("pretrained", "lora") if record.get(name)}
+    given = {**origin, **record.get("options", {}), **options}
     for name, kind in (("lora", LoRA), ("transplant", Transplant)):
         if isinstance(given.get(name), dict):
             given[name] = kind(**given[name])
