@@ -216,7 +216,8 @@ def save_tokenizer(model: nn.Module, folder: Path) -> None:
 
 def two_of_ours(tokenizer: Tokenizer | None) -> bool:
     """Whether sources and translations have tokenizers of their own, in no published layout."""
-    return tokenizer is not None and tokenizer.target is not tokenizer and tokenizer.file is None
+    target: Any = getattr(tokenizer, "target", tokenizer)
+    return tokenizer is not None and target is not tokenizer and tokenizer.file is None
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> None:

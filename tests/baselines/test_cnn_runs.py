@@ -18,7 +18,8 @@ from tasks.compare.config import lay_over, read_yaml
 from tasks.compare.describe import describe
 from tasks.data import shapes
 from tasks.errors import UserError
-from tasks.runs.checkpoints import build_for, load_checkpoint
+from tasks.runs.checkpoints import load_checkpoint
+from tasks.training.building import build_for
 
 SMALL = [
     "--trainer.max_steps=2",
