@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -28,9 +29,9 @@ def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[
     """
     facts = facts_of(member)
     if facts is None or not facts.classes:
-        raise ValueError(
-            f"num_classes={num_classes}: {origin} is a {member.__name__}, which has no classes."
-        )
+        has = "num_classes" in inspect.signature(member).parameters
+        what = "whose head cannot be made anew" if has else "which has no classes"
+        raise ValueError(f"num_classes={num_classes}: {origin} is a {member.__name__}, {what}.")
     LOG.warning("%s: the head for %d classes starts afresh.", origin, num_classes)
     return facts.classes
 

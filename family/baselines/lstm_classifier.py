@@ -18,6 +18,7 @@ POOLS = ("max", "mean", "last")
     reads=("text",),
     inputs=TEXT,
     example={"vocab_size": 40, "num_classes": 3, "dim": 16},
+    classes=("head.",),
 )
 class LSTMClassifier(nn.Module):
     """embed -> LSTM both ways -> one vector -> classes (section 3.2.2).

@@ -17,7 +17,7 @@ from family.inference.batches import (
     device_of,
     picture_batches,
 )
-from family.inputs.encode import with_ends
+from family.inputs.encode import UNLIMITED, encode_captions
 from family.models.member import longest_text
 
 
@@ -42,9 +42,9 @@ def picture_probabilities(model: Any, pictures: Sequence[Picture]) -> Tensor:
 @torch.no_grad()
 def text_probabilities(model: Any, texts: Sequence[str]) -> Tensor:
     """``(texts, classes)``; a text that is too long loses its end."""
-    tokenizer, device, rows = with_ends(model.tokenizer), device_of(model), []
+    device, rows = device_of(model), []
     for some in chunks(texts, TEXTS):
-        input_ids, mask = tokenizer.batch(some, most_tokens(model))
+        input_ids, mask = encode_captions(model.tokenizer, some, most_tokens(model) or UNLIMITED)
         rows.append(model(input_ids.to(device), mask.to(device)).float())
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
 

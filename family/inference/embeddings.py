@@ -11,9 +11,7 @@ from torch import Tensor
 
 from family.inference.batches import TEXTS, Picture, chunks, device_of, picture_batches
 from family.inference.classes import most_tokens
-from family.inputs.encode import encode_captions
-
-UNLIMITED = 1 << 30
+from family.inputs.encode import UNLIMITED, encode_captions
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from family.adapt.lora import adapted, merge_lora
@@ -26,7 +25,7 @@ from family.inference.texts import continue_texts
 from family.inference.translation import translate
 from family.models.member import Facts, facts_of
 from family.pretrained import runs
-from family.pretrained.sources import from_pretrained
+from family.pretrained.sources import check_arguments, from_pretrained
 
 
 class Predictor(NamedTuple):
@@ -47,6 +46,10 @@ PREDICTORS = {
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
 }
 """By the names of the tasks."""
+
+
+INPUTS = ("pictures", "sentences", "texts", "prompts")
+"""How the functions call what they are given, where it is given by name."""
 
 
 @dataclass
@@ -109,9 +112,8 @@ class Loaded:
             )
         function, needs = PREDICTORS[self.task]
         self.check(needs)
-        for given in inputs:
-            if isinstance(given, str | Path | Image.Image):
-                raise ValueError(f"predict takes lists of inputs: [{given!r}], not {given!r}.")
+        for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
+            check_list(given, "predict")
         return function(self.model, *inputs, **options)
 
     def embed(
@@ -124,6 +126,7 @@ class Loaded:
         """
         if (texts is None) == (pictures is None):
             raise ValueError("embed takes texts, or pictures=.")
+        check_list(pictures if texts is None else texts, "embed")
         if pictures is not None and self.task == "ImageText":
             self.check(("preprocess",))
             return embed_pictures(self.model, pictures)
@@ -147,6 +150,22 @@ class Loaded:
                 )
 
 
+def check_list(given: Any, method: str) -> None:
+    """Refuse one input in place of several: a text would be taken for a list of its characters.
+
+    Raises:
+        ValueError: see above.
+    """
+    if isinstance(given, Picture):
+        raise ValueError(f"{method} takes lists of inputs: [{given!r}], not {given!r}.")
+    if not isinstance(given, Sequence):
+        raise ValueError(f"{method} takes lists of inputs, not a {type(given).__name__}.")
+    for one in given:
+        if not isinstance(one, Picture):
+            kind = type(one).__name__
+            raise ValueError(f"{method} takes texts, paths or pictures of PIL's, not a {kind}.")
+
+
 def load(
     source: str | Path | nn.Module, *, task: str | None = None, dtype: torch.dtype | None = None
 ) -> Loaded:
@@ -167,6 +186,7 @@ def load(
         run = runs.open_run(source)
         model = from_pretrained(source, dtype=dtype)
         return Loaded(model, task or run.task, run.assets, str(run.file))
+    check_arguments(dtype, None)
     if isinstance(source, nn.Module) and (task is not None or facts_of(source) is not None):
         model = source.eval() if dtype is None else source.eval().to(dtype)
         return ready(model, f"this {type(model).__name__}", task)
@@ -198,10 +218,8 @@ def check_complete(model: Any, origin: str) -> None:
     facts = facts_of(model)
     assert facts is not None
     if not facts.complete(model):
-        raise ValueError(
-            f"{origin} has no classes of its own yet: train it first (family fit with "
-            f"--model.pretrained={origin})."
-        )
+        by = "" if " " in origin else f" (family fit with --model.pretrained={origin})"
+        raise ValueError(f"{origin} has no classes of its own yet: train it first{by}.")
     if "pictures" in facts.reads and model.preprocess is None:
         raise ValueError(f"{origin} does not say how its pictures are prepared.")
 

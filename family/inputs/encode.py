@@ -10,6 +10,9 @@ from torch import Tensor
 
 from family.inputs.tokenizer import Tokenizer
 
+UNLIMITED = 1 << 30
+"""Tokens of a text that nothing cuts."""
+
 
 def with_ends(tokenizer: Tokenizer) -> Tokenizer:
     """Make a tokenizer put ``<bos>`` before a text and ``<eos>`` behind, unless it adds its own.
@@ -30,13 +33,19 @@ def with_ends(tokenizer: Tokenizer) -> Tokenizer:
 def encode_captions(
     tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """<bos> text <eos>, cut to ``max_tokens``: ids ``(texts, tokens)``, and their mask."""
-    ids = tokenizer.encode_batch(list(texts))
-    pad, bos, eos = tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id
-    assert pad is not None and bos is not None and eos is not None
-    padded = pad_rows([[bos, *row[: max_tokens - 2], eos] for row in ids], -1)
+    """Texts with what the tokenizer puts around each; where that is nothing, with ``<bos>`` before and
+    ``<eos>`` behind, if it has them. Of one that is too long the end is cut off, not what is around it.
+
+    Returns:
+        ids ``(texts, tokens)``, and their mask.
+    """
+    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    if tokenizer.inner.num_special_tokens_to_add(False) or bos is None or eos is None:
+        return tokenizer.batch(list(texts), max_tokens)
+    rows = [[bos, *row[: max_tokens - 2], eos] for row in tokenizer.encode_batch(list(texts))]
+    padded = pad_rows(rows, -1)
     mask = padded >= 0
-    return padded.masked_fill(~mask, pad), mask
+    return padded.masked_fill(~mask, tokenizer.pad_id or 0), mask
 
 
 def encode_sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -19,9 +19,13 @@ def as_picture(given: Image.Image | str | Path) -> Image.Image:
         ValueError: see there, or something else.
     """
     if isinstance(given, Image.Image):
-        return as_rgb(ImageOps.exif_transpose(given))
+        try:
+            return as_rgb(ImageOps.exif_transpose(given))
+        except (OSError, SyntaxError) as error:  # a file that was opened, but not yet read
+            raise ValueError(f"the picture is cut short or damaged: {error}.") from None
     if not isinstance(given, str | Path):
-        raise ValueError(f"{given!r} is no picture: a path is wanted, or one of PIL's.")
+        kind = type(given).__name__
+        raise ValueError(f"a {kind} is no picture: a path is wanted, or one of PIL's.")
     return read_image(Path(given))
 
 

@@ -49,7 +49,7 @@ class Memory(NamedTuple):
         "queries": 7,
         "patch_size": 32,
     },
-    classes=("head.classes.", "proposals.classes.", "denoising."),
+    classes=("head.classes.", "proposals.head.classes.", "denoising."),
     any_size=True,
 )
 class DETR(nn.Module):

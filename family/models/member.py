@@ -70,11 +70,15 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
     """
 
     def decorate(cls: Class) -> Class:
-        init = cls.__init__
+        init, known = cls.__init__, Facts(**facts)
         signature = inspect.signature(init)
 
         @functools.wraps(init)
         def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
+            for name in kwargs.keys() & known.renamed.keys() - signature.parameters.keys():
+                place = known.renamed[name]
+                now = f"is {place} now" if isinstance(place, str) else "stands in its configs now"
+                raise TypeError(f"{cls.__name__} takes no {name}: it {now}.")
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             init(self, *args, **kwargs)
@@ -85,7 +89,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
             self.arguments = arguments
 
         cls.__init__ = remembering  # type: ignore[method-assign]
-        cls.facts = Facts(**facts)  # type: ignore[attr-defined]
+        cls.facts = known  # type: ignore[attr-defined]
         for name in ("tokenizer", "preprocess", "labels"):
             setattr(cls, name, None)
         return cls
@@ -160,7 +164,10 @@ def ready(cls: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and name in kinds:
             given[name] = filled(name, kinds[name], value, parameters[name].default)
         elif isinstance(value, dict) and name not in hints and value and value.keys() <= STACK:
-            given[name] = TransformerConfig(**value)
+            # Of a member, or where the annotation cannot be read but says so; else a dictionary it is.
+            said = str(parameters[name].annotation) if name in parameters else ""
+            if is_member(cls) or "TransformerConfig" in said:
+                given[name] = TransformerConfig(**value)
     return given
 
 

@@ -29,6 +29,9 @@ from family.pretrained.table import Format
 from family.pretrained.weights import Weights
 
 ENDING = ".ckpt"
+CONFIGS = ("open_clip_config.json", "modules.json")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+"""What a folder holds that is itself a model's."""
 NEEDED = ("num_classes", "vocab_size", "target_vocab_size")
 """What a model must take from data that decide it."""
 
@@ -62,14 +65,19 @@ class Run:
 
 
 def is_run(source: Any) -> TypeGuard[str | Path]:
-    """Whether a source is a ``.ckpt`` file, or a folder with one somewhere below that is not itself a
-    model's (which has a ``config.json``)."""
+    """Whether a source is a ``.ckpt`` file, or the folder of a run; or a folder with one somewhere below
+    that is not itself a model's, which has a config or weights in it."""
     if not isinstance(source, str | Path):
         return False
     place = Path(source)
     if not place.is_dir():
         return place.suffix == ENDING
-    return not (place / CONFIG).is_file() and any(place.rglob(f"*{ENDING}"))
+    if (place / CONFIG).is_file():
+        return False
+    if any(place.glob(f"*{ENDING}")) or any(place.glob(f"checkpoints/*{ENDING}")):
+        return True
+    own = any(file.suffix in WEIGHTS or file.name in CONFIGS for file in place.iterdir())
+    return not own and any(place.rglob(f"*{ENDING}"))
 
 
 def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
@@ -103,7 +111,9 @@ def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
     try:
         # Mapped: weights that nobody asks for are never read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        if (any_module and "state_dict" in content) or isinstance(content["family"], dict):
+        weights, record = content["state_dict"], content.get("family")
+        whole = isinstance(record, dict) and {"task", "model", "assets"} <= record.keys()
+        if isinstance(weights, dict) and (any_module or whole):
             return content
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError, TypeError, ValueError):
         pass

@@ -74,7 +74,7 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     """Config, weights, tokenizer and preprocessing; see :func:`save_pretrained`."""
     files, prepared = (CONFIG, SINGLE), None
     if format is None:
-        if type(model).__name__ not in dir(family):
+        if getattr(family, type(model).__name__, None) is not type(model):
             raise ValueError(
                 f"a {type(model).__name__} is no member of the package: our own layout could not be read "
                 "again. Give a format."

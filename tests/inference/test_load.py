@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 import family
@@ -279,7 +280,7 @@ def test_refused_in_one_sentence(tmp_path):
     loaded = family.load(sees(family.vit_tiny(2, 8, 16, **SMALL)))
     with pytest.raises(ValueError, match="none.png does not exist"):
         loaded.predict([tmp_path / "none.png"])
-    with pytest.raises(ValueError, match="3 is no picture"):
+    with pytest.raises(ValueError, match="pictures of PIL's, not a int"):
         loaded.predict([3])
 
 
@@ -288,3 +289,48 @@ def test_every_task_that_predicts_is_described():
         f"``{name}``" in family.load(sees(family.vit_tiny(2, 8, 16, **SMALL))).predict.__doc__
         for name in PREDICTORS
     )
+
+
+def test_captions_are_read_as_their_tokenizer_writes_them(tmp_path):
+    """SigLIP's tokenizers put an end behind a text, and no begin before it."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = train_tokenizer("char", TEXTS)
+    eos = tokenizer.specials["eos"]
+    tokenizer.inner.post_processor = TemplateProcessing(
+        single=["$A", eos], special_tokens=[(eos, tokenizer.eos_id)]
+    )
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    small["num_attention_heads"] = 2
+    config = transformers.SiglipConfig(
+        text_config={**small, "vocab_size": 40, "max_position_embeddings": 20},
+        vision_config={**small, "image_size": 16, "patch_size": 8},
+    )
+    torch.manual_seed(0)
+    theirs = transformers.SiglipModel(config).eval()
+    model = family.from_pretrained(theirs)
+    model.tokenizer, model.preprocess = tokenizer, Preprocess((16, 16))
+    found = family.load(model).embed(TEXTS)
+    ids = [tokenizer.encode(text, special_tokens=True) for text in TEXTS]
+    filled = torch.tensor([row + [model.text.fill_id] * (20 - len(row)) for row in ids])
+    with torch.no_grad():
+        wanted = theirs.text_model(filled).pooler_output
+    torch.testing.assert_close(found, F.normalize(wanted, dim=-1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_is_no_list_of_characters(pictures):
+    loaded = family.load(reads(family.bert_tiny(40, num_classes=3, masked_head=False, **SMALL)))
+    for given in ({"texts": "abc"}, {"texts": 3}):
+        with pytest.raises(ValueError, match="predict takes lists of inputs"):
+            loaded.predict(**given)
+    with pytest.raises(ValueError, match="not a int"):
+        loaded.predict([3])
+    clip = family.load(sees(reads(family.clip_small(40, image_size=16, **SMALL))))
+    with pytest.raises(ValueError, match="embed takes lists of inputs"):
+        clip.embed("a red circle")
+
+
+def test_predicting_leaves_the_tokenizer_as_it_is():
+    model = reads(family.bert_tiny(40, num_classes=3, masked_head=False, **SMALL))
+    before = model.tokenizer.encode("a red", special_tokens=True)
+    family.load(model).predict(["a red"])
+    assert model.tokenizer.encode("a red", special_tokens=True) == before

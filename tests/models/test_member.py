@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 import family
 from family.core.config import TransformerConfig
-from family.models.member import build, complete, describe, placed, ready
+from family.models.member import build, complete, describe, is_member, placed, ready
 from tasks.runs.checkpoints import build_model, completed
 
 STACK = {"dim": 24, "depth": 1, "heads": 2, "position": "learned"}
@@ -206,6 +207,29 @@ def test_dictionaries_become_what_annotations_say():
     small = {"dim": 16, "heads": 2}
     made = ready(Strange, {"stack": small, "other": small, "options": small, "depth": 3})
     config = TransformerConfig(**small)
-    assert made == {"stack": config, "other": config, "options": small, "depth": 3}
+    # A stranger's own dictionaries stay what they are, whatever their names.
+    assert made == {"stack": config, "other": small, "options": small, "depth": 3}
     assert ready(Strange, {"other": {"width": 3}}) == {"other": {"width": 3}}
     assert placed(Strange, {"stack": small}) == {"stack": small}
+
+
+def test_old_names_say_where_they_stand_now():
+    with pytest.raises(TypeError, match=r"ViT takes no pool: it is pooling\.kind now"):
+        family.ViT(5, TransformerConfig(**STACK), 16, 8, pool="mean")
+
+
+@pytest.mark.parametrize("name", [n for n in dir(family) if is_member(getattr(family, n))])
+def test_the_weights_of_classes_are_there(name):
+    cls = getattr(family, name)
+    more = {}
+    if "two_stage" in inspect.signature(cls).parameters:
+        more = {"anchors": True, "two_stage": True, "denoising": 5}
+    if "distilled" in inspect.signature(cls).parameters:
+        more = {"distilled": True}
+    models = [cls(**{**cls.facts.example, **more})]
+    if "masked_head" in inspect.signature(cls).parameters:
+        models.append(cls(**{**cls.facts.example, "masked_head": True, "replaced_head": True}))
+    if "decoder" in inspect.signature(cls).parameters and cls.facts.task == "Segmentation":
+        models.append(cls(**{**cls.facts.example, "decoder": "linear"}))
+    names = [n for model in models for n, _ in model.named_parameters()]
+    assert all(any(n.startswith(start) for n in names) for start in cls.facts.classes)

@@ -259,3 +259,28 @@ def test_an_adapter_may_stand_on_a_run(tmp_path):
     tokens = torch.arange(6)[None]
     torch.testing.assert_close(found(tokens), model(tokens))
     assert found.tokenizer.decode(found.tokenizer.encode("cab")) == "cab"
+
+
+def test_a_folder_with_weights_of_its_own_is_no_run(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/best.ckpt").write_bytes(b"")
+    assert runs.is_run(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"")
+    assert not runs.is_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"family": {}, "state_dict": {}}, {"family": {}}])
+def test_a_record_without_its_parts_is_none(tmp_path, content):
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of this project"):
+        family.load(tmp_path / "x.ckpt")
+
+
+class ViT(family.ViT):
+    """One's own, by the name of ours."""
+
+
+def test_a_class_that_shares_a_name_is_not_taken_for_ours(tmp_path):
+    model = ViT(**family.ViT.facts.example)
+    with pytest.raises(ValueError, match="a ViT is no member of the package"):
+        family.save_pretrained(model, tmp_path / "vit")
