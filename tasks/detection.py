@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -13,10 +15,11 @@ from family.heads.detection import postprocess
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
-from tasks.training.coco_metrics import coco_table, coco_truth, matches
+from tasks.training.coco_metrics import Judged, coco_table, coco_truth, matches, of_pictures, once
 from tasks.training.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.training.task import Task
 
+log = logging.getLogger(__name__)
 SHOWN = 4
 """Pictures of the sheet."""
 TRUTH = ("image_id", "size", "labels", "boxes")
@@ -56,9 +59,8 @@ class Detection(Task):
     ) -> None:
         super().__init__(model, **options)
         self.weights = class_weight, box_weight, giou_weight, no_object_weight
-        self.found: list[dict[str, Any]] = []
-        self.shown_truth: list[dict[str, Any]] = []
-        """The targets that were seen, where no data of ours know the whole truth."""
+        self.judged: list[Judged] = []
+        """The pictures of this evaluation: the truth is theirs alone, however few of a split they are."""
 
     @property
     def criterion(self) -> SetLoss:
@@ -102,11 +104,10 @@ class Detection(Task):
             self.log_mean({f"{split}/loss": loss}, len(targets), prog_bar=False)
         made = self.boxes(outputs, targets)
         ids = self.category_ids(outputs)
-        if not hasattr(self.data, "ground_truth"):
-            self.shown_truth += [{n: target[n] for n in TRUTH} for target in targets]
         pairs = zip(made, targets, strict=True)
         rows = [coco_results(boxes, target["image_id"], ids) for boxes, target in pairs]
-        self.found += chain.from_iterable(rows)
+        for target, found in zip(targets, rows, strict=True):
+            self.judged.append(Judged({name: plain(target[name]) for name in TRUTH}, found))
         return made, rows
 
     def boxes(self, outputs: dict[str, Any], targets: Any) -> list[dict[str, Tensor]]:
@@ -124,7 +125,11 @@ class Detection(Task):
         count = outputs["logits"].shape[-1]
         return self.assets().get("category_ids") or list(range(count))
 
+    def on_validation_epoch_start(self) -> None:
+        self.judged = []  # one that was broken off leaves some
+
     def on_test_epoch_start(self) -> None:
+        self.judged = []
         self.objects: dict[int, list[dict[str, Any]]] = {}
         if hasattr(self.data, "ground_truth"):
             self.truth = self.data.ground_truth("test")
@@ -151,17 +156,22 @@ class Detection(Task):
         self._score("test")
 
     def _score(self, split: str) -> None:
-        found, self.found = gather(self.found), []
-        seen, self.shown_truth = gather(self.shown_truth), []
+        judged, self.judged = once(gather(self.judged)), []
         if self.trainer.sanity_checking:
             return
+        seen = [one.target for one in judged]
         if split == "test" and self.objects:
-            truth = self.truth
+            truth = of_pictures(self.truth, seen)
         elif hasattr(self.data, "ground_truth"):
-            truth = self.data.ground_truth(split)
+            truth = of_pictures(self.data.ground_truth(split), seen)
         else:
             truth = coco_truth(seen)
-        table = coco_table(truth, found)
+        found = list(chain.from_iterable(one.found for one in judged))
+        if truth["annotations"]:
+            table = coco_table(truth, found)
+        else:  # by a name that the best checkpoint is chosen by
+            log.warning("%s: none of %d pictures has an object: there is no mAP.", split, len(seen))
+            table = {"map": math.nan}
         for name, value in table.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "map")
 
@@ -191,6 +201,11 @@ class Detection(Task):
             pictures.append(draw_boxes(picture, boxes, labels, names, scores))
             captions += ["true", f"made ({len(labels)} of score {SURE} and more)"]
         self.pictures = {"boxes": sheet(pictures, captions, columns=2, side=400)}
+
+
+def plain(value: Any) -> Any:
+    """A part of a target, off the device: all processes send each other theirs."""
+    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def coco_results(

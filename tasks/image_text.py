@@ -85,14 +85,18 @@ class ImageText(Task):
         images, texts = self.embed(batch)
         pixels = self.restored(batch["pixel_values"])
         room = THUMBNAILS - len(self.seen)
-        first = self.counted  # rows without a group of their own each are one
+        first = self.counted
         self.counted += len(images)
+        world = self.trainer.world_size
         for i, (image, text) in enumerate(zip(normalised(images), normalised(texts), strict=True)):
             self.seen.append(
                 {
                     "image": image,
                     "text": text,
-                    "group": int(batch["groups"][i]) if "groups" in batch else -1 - first - i,
+                    # Rows without a group of their own each are one, of every process.
+                    "group": int(batch["groups"][i])
+                    if "groups" in batch
+                    else -1 - (first + i) * world - self.global_rank,
                     "caption": batch["caption"][i] if "caption" in batch else "",
                     "file": batch["file"][i]
                     if "file" in batch

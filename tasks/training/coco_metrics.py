@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask
+
+from tasks.errors import UserError
 
 NAMES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
@@ -18,6 +22,46 @@ THRESHOLDS, RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
 """IoUs at which a box counts as found, and recalls at which precision is read."""
 MOST = 100
 """Boxes of a picture and class that count."""
+
+
+class Judged(NamedTuple):
+    """A picture that was evaluated: its ``target`` (``image_id``, ``size``, ``labels``, ``boxes``), and
+    what was ``found`` in it, as COCO writes results."""
+
+    target: dict[str, Any]
+    found: list[dict[str, Any]]
+
+
+def once(judged: Sequence[Judged]) -> list[Judged]:
+    """Each picture once: samplers that share a split among processes fill up with some again.
+
+    Raises:
+        UserError: two pictures of one ``image_id``.
+    """
+    first: dict[int, Judged] = {}
+    for one in judged:
+        number = int(one.target["image_id"])
+        same = first.setdefault(number, one).target
+        for name in ("labels", "boxes"):
+            if not torch.equal(same[name], one.target[name]):
+                raise UserError(
+                    f"two pictures have image_id={number}, but not the same {name}: each needs an "
+                    "id of its own, by which its boxes are found."
+                )
+    return list(first.values())
+
+
+def of_pictures(truth: dict[str, Any], seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The part of a COCO data set that is of the pictures seen: what was never looked at is not
+    missed.
+
+    Args:
+        seen: their targets, with ``image_id``.
+    """
+    ids = {int(target["image_id"]) for target in seen}
+    images = [image for image in truth["images"] if image["id"] in ids]
+    annotations = [one for one in truth["annotations"] if one["image_id"] in ids]
+    return {**truth, "images": images, "annotations": annotations}
 
 
 def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, float]:
