@@ -48,6 +48,9 @@ class LanguageModeling(TokenTask):
         size = self.data.bytes_per_token("test")
         return {**found, "bytes": [count * size for count in found["tokens"]]}
 
+    def predict_step(self, batch: dict[str, Any], index: int) -> None:
+        raise UserError("a language model continues prompts: use family generate.")
+
     def on_validation_epoch_end(self) -> None:
         self._derived("val")
         tokenizer = self.tokenizer()

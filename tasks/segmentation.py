@@ -54,8 +54,9 @@ class Segmentation(Task):
             whole = F.interpolate(logits[i : i + 1], labels.shape, mode="bilinear")
             loss, count = pixel_loss(whole, labels[None])
             confusions.append(self.confusion(whole.argmax(1), labels[None]))
-            if count:
-                self.log_mean({f"{split}/loss": loss / count}, int(count), prog_bar=False)
+            # All void counts for nothing, but is said: other processes wait for it.
+            mean = {f"{split}/loss": loss / count.clamp(min=1)}
+            self.log_mean(mean, int(count), prog_bar=False)
         return logits, confusions
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:

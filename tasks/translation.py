@@ -8,9 +8,9 @@ from typing import Any
 import sacrebleu
 from torch import Tensor, nn
 
+from family.inference.translation import most_new_tokens
 from family.models.member import longest_text
-from tasks.data.translation import most_new_tokens
-from tasks.errors import at_least
+from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.token_task import TokenTask
 
@@ -52,8 +52,14 @@ class Translation(TokenTask):
         return self.model(batch["source"], batch["target"], batch.get("source_mask"))
 
     def translate(self, batch: dict[str, Any], beams: int) -> list[str]:
-        """The sentences that the model makes of ``source`` and ``source_mask``."""
+        """The sentences that the model makes of ``source`` and ``source_mask``.
+
+        Raises:
+            UserError: nobody has a tokenizer to write them with.
+        """
         tokenizer = self.tokenizer("target")
+        if tokenizer is None:
+            raise UserError("neither data nor model has a tokenizer: set model.tokenizer to one.")
         tokens = self.model.generate(
             batch["source"],
             batch.get("source_mask"),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from family.inputs.pictures import as_picture
+from family.inputs.pictures import WHITE, as_picture
 
 Picture = Image.Image | str | Path
 Item = TypeVar("Item")
@@ -42,10 +42,11 @@ def picture_batches(
     """
     floats = (p for p in model.parameters() if p.is_floating_point())
     kind = next((p.dtype for p in floats), torch.float32)
+    background = getattr(model.preprocess, "background", WHITE)  # a user's own may know none
     batch: list[Image.Image] = []
     rows: list[Tensor] = []
     for given in pictures:
-        picture = as_picture(given)
+        picture = as_picture(given, background)
         row = model.preprocess(picture)
         if rows and (len(rows) == PICTURES or row.shape != rows[0].shape):
             yield batch, torch.stack(rows).to(device_of(model), kind)

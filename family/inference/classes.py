@@ -41,10 +41,11 @@ def picture_probabilities(model: Any, pictures: Sequence[Picture]) -> Tensor:
 
 @torch.no_grad()
 def text_probabilities(model: Any, texts: Sequence[str]) -> Tensor:
-    """``(texts, classes)``; a text that is too long loses its end."""
-    device, rows = device_of(model), []
-    for some in chunks(texts, TEXTS):
-        input_ids, mask = encode_captions(model.tokenizer, some, most_tokens(model) or UNLIMITED)
+    """``(texts, classes)``; a text that is too long loses its end, and any the spaces around it,
+    as in training."""
+    device, rows, limit = device_of(model), [], most_tokens(model) or UNLIMITED
+    for some in chunks([text.strip() for text in texts], TEXTS):
+        input_ids, mask = encode_captions(model.tokenizer, some, limit)
         rows.append(model(input_ids.to(device), mask.to(device)).float())
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
 

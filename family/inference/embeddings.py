@@ -26,11 +26,12 @@ def embed_sentences(model: Any, texts: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def embed_captions(model: Any, texts: Sequence[str]) -> Tensor:
-    """``(texts, dim)`` of length 1, by a model that reads texts and pictures."""
+    """``(texts, dim)`` of length 1, by a model that reads texts and pictures; spaces around a text are
+    left out, as in training."""
     device, rows = device_of(model), []
     limit = most_tokens(model) or UNLIMITED
     for some in chunks(texts, TEXTS):
-        input_ids, mask = encode_captions(model.tokenizer, some, limit)
+        input_ids, mask = encode_captions(model.tokenizer, [text.strip() for text in some], limit)
         rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
     return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
 

@@ -14,7 +14,8 @@ from family.models.member import longest_text
 
 @torch.no_grad()
 def translate(model: Any, sentences: Sequence[str], beams: int = 4) -> list[str]:
-    """The translation of each sentence; of none but spaces, nothing.
+    """The translation of each sentence; of none but spaces, nothing. Spaces around one are left out, as
+    in training.
 
     Raises:
         ValueError: a model that cannot generate, or a sentence that is too long for it.
@@ -27,8 +28,9 @@ def translate(model: Any, sentences: Sequence[str], beams: int = 4) -> list[str]
     found = [""] * len(sentences)
     # Those of one length together: nothing is padded, and each may become as long as it would alone.
     by_length: dict[int, list[tuple[int, list[int]]]] = {}
+    sentences = [sentence.strip() for sentence in sentences]
     for i, ids in enumerate(encode_sources(tokenizer, sentences)):
-        if not sentences[i].strip():
+        if not sentences[i]:
             continue
         if len(ids) > longest:
             raise ValueError(

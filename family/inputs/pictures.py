@@ -9,10 +9,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-WHITE = (255, 255, 255)
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
 
 
-def as_picture(given: Image.Image | str | Path) -> Image.Image:
+def as_picture(given: Image.Image | str | Path, background: Colour = WHITE) -> Image.Image:
     """A picture that is given as such or by its path, as :func:`read_image` gives it.
 
     Raises:
@@ -20,19 +21,19 @@ def as_picture(given: Image.Image | str | Path) -> Image.Image:
     """
     if isinstance(given, Image.Image):
         try:
-            return as_rgb(ImageOps.exif_transpose(given))
+            return as_rgb(ImageOps.exif_transpose(given), background)
         except (OSError, SyntaxError) as error:  # a file that was opened, but not yet read
             raise ValueError(f"the picture is cut short or damaged: {error}.") from None
     if not isinstance(given, str | Path):
         kind = type(given).__name__
         raise ValueError(f"a {kind} is no picture: a path is wanted, or one of PIL's.")
-    return read_image(Path(given))
+    return read_image(Path(given), background=background)
 
 
 def read_image(
     source: Path | bytes | BinaryIO,
     name: str | None = None,
-    background: tuple[int, int, int] = WHITE,
+    background: Colour = WHITE,
 ) -> Image.Image:
     """A picture as RGB, upright as its EXIF orientation says.
 
@@ -48,7 +49,7 @@ def read_image(
     return as_rgb(decode(source, name, upright=True), background)
 
 
-def as_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+def as_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
     """A picture of any mode as RGB, see :func:`read_image`."""
     if image.mode.startswith("I") or image.mode == "F":
         image = to_8_bits(image)

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from family.inputs.audio import LogMel
+from family.inputs.pictures import WHITE, Colour
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,6 +38,8 @@ class Preprocess:
         floor: a centre between two pixels is cut at the first (transformers), not at the even one
             (torchvision).
         multiple: for "edges", both sides are rounded down to multiples of so many pixels (ViLT).
+        background: what shows through transparent pictures, 0 to 255: who reads a picture for this
+            model reads it so (:func:`family.inputs.pictures.read_image`).
     """
 
     size: tuple[int, int]
@@ -47,6 +50,7 @@ class Preprocess:
     resized: int | tuple[int, int] | None = None
     floor: bool = False
     multiple: int = 1
+    background: Colour = WHITE
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -57,6 +61,10 @@ class Preprocess:
             raise ValueError(
                 f"multiple={self.multiple} must be over 0, and 1 but for mode='edges' (this is "
                 f"{self.mode!r})."
+            )
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise ValueError(
+                f"background={list(self.background)} must be a colour: red, green and blue, 0 to 255."
             )
 
     @classmethod

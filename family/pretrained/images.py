@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from family.inputs.patches import pair
+from family.inputs.pictures import WHITE
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from family.pretrained.weights import read_json
 
@@ -153,6 +154,7 @@ def to_transformers(preprocess: Preprocess, kind: str) -> dict[str, Any]:
             size = dict(zip(("height", "width"), resized, strict=True))
     elif preprocess.mode != "squash":
         raise ValueError(f"{kind} cannot express a preprocess of mode={preprocess.mode!r}.")
+    warn_of_background(preprocess, kind)
     return {
         "image_processor_type": kind,
         "do_resize": True,
@@ -165,6 +167,16 @@ def to_transformers(preprocess: Preprocess, kind: str) -> dict[str, Any]:
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
     }
+
+
+def warn_of_background(preprocess: Preprocess, who: str) -> None:
+    """Say that a colour behind transparent pictures is lost: no published format has a place for it."""
+    if preprocess.background != WHITE:
+        LOG.warning(
+            "%s cannot express background=%s: give it pictures that are not transparent.",
+            who,
+            list(preprocess.background),
+        )
 
 
 def covering(preprocess: Preprocess) -> int | tuple[int, int]:
@@ -211,6 +223,7 @@ def to_timm(preprocess: Preprocess, channels: int) -> dict[str, Any]:
     """
     if preprocess.mode not in ("squash", "crop"):
         raise ValueError(f"timm cannot express a preprocess of mode={preprocess.mode!r}.")
+    warn_of_background(preprocess, "timm")
     resized = preprocess.size if preprocess.mode == "squash" else covering(preprocess)
     kept = isinstance(resized, int)
     side = resized if isinstance(resized, int) else resized[0]
@@ -255,6 +268,7 @@ def to_open_clip(preprocess: Preprocess) -> dict[str, Any]:
     cropped = preprocess.mode == "crop" and covering(preprocess) == preprocess.size[0]
     if not cropped and preprocess.mode != "squash":
         raise ValueError(f"open_clip cannot express a preprocess of mode={preprocess.mode!r}.")
+    warn_of_background(preprocess, "open_clip")
     return {
         "size": list(preprocess.size),
         "mode": "RGB",

@@ -177,6 +177,9 @@ def described(
         )
     model = find_class(path)
     given = ready(model, spec.get("init_args") or {})
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+            given[name] = build_model(value, {}, origin)  # a part that is a module by itself
     if is_member(model) and given.get("pretrained"):
         given["pretrained"] = False  # nothing is fetched: the checkpoint's weights follow
     return model, {**given, **accepted(model, arguments, given)}
@@ -281,9 +284,12 @@ def rebuilt(run: Run) -> nn.Module:
 
 
 def equipped(run: Run) -> Any:
-    """:func:`rebuilt`, with tokenizer, preprocessing and labels, unless it has its own."""
-    model: Any = rebuilt(run)
-    assets = run.assets
+    """:func:`rebuilt`, with what goes with it."""
+    return equip(rebuilt(run), run.assets)
+
+
+def equip(model: Any, assets: Mapping[str, Any]) -> Any:
+    """Give a model tokenizer, preprocessing and labels of a checkpoint, unless it has its own."""
     preprocess = assets.get("preprocess")
     for name, value in (
         ("tokenizer", tokenizer_of(assets)),

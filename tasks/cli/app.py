@@ -123,12 +123,11 @@ class FamilyCLI(LightningCLI):
         self.folder = self._choose_folder()
         # A list of its own: the trainer adds its callbacks to the one in the config.
         given = list(self._get(self.config_init, "trainer.callbacks") or [])
-        trainer: Any = super().instantiate_trainer(
-            # Our samplers share the batches out among processes themselves.
-            logger=run_loggers(self.folder),
-            use_distributed_sampler=False,
-            **kwargs,
-        )
+        if isinstance(self.datamodule, FamilyData):
+            kwargs["use_distributed_sampler"] = (
+                False  # its samplers share the batches out themselves
+            )
+        trainer: Any = super().instantiate_trainer(logger=run_loggers(self.folder), **kwargs)
         folder = self.folder / "checkpoints"
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
         # Lightning adds one that keeps the newest alone, unless the config has its own.
@@ -136,14 +135,26 @@ class FamilyCLI(LightningCLI):
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         trainer.callbacks.append(RunRecord(self.folder, self._module_spec()))
         if defaults:
-            trainer.callbacks += checkpoints(folder, getattr(self.model, "monitor", None))
+            trainer.callbacks += checkpoints(folder, self._monitor())
         for callback in found:
             callback.dirpath = callback.dirpath or str(folder)
         return trainer
 
+    def _monitor(self) -> tuple[str, str] | None:
+        """The metric that the best checkpoint is chosen by, and "max" or "min"."""
+        found = getattr(self.model, "monitor", None)
+        if found is None or (isinstance(found, tuple) and len(found) == 2):
+            return found
+        raise UserError(
+            f"{type(self.model).__name__}.monitor={found!r} must be a metric and how it is better, such "
+            'as ("val/loss", "min").'
+        )
+
     def _module_spec(self) -> dict[str, Any] | None:
         """Class path and arguments of a module that is no task of ours."""
-        given = self.config[self.subcommand].model.as_dict()
+        given = yaml.safe_load(self.resolved_yaml)[
+            "model"
+        ]  # plain values alone, as a file has them
         return None if isinstance(self.model, Task) else given
 
     def _choose_folder(self) -> Path:
@@ -240,6 +251,13 @@ class FamilyCLI(LightningCLI):
             if not rank() and not any(self.folder.rglob("*.ckpt")):
                 shutil.rmtree(self.folder)
             raise
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            if not rank() and not any(self.folder.rglob("*.ckpt")):
+                shutil.rmtree(self.folder)
+            reason = " ".join(str(error).splitlines()[1].split())
+            raise UserError(f"the checkpoint does not fit the config's model: {reason}") from None
 
     @property
     def resolved_yaml(self) -> str:

@@ -50,7 +50,7 @@ def sentence(error: Exception, arguments: Sequence[str] = ()) -> str:
             # Nothing is blamed but what the parser trips over.
             if path.rpartition(".")[2] in str(error) and (said := mistake(path, value, known)):
                 return said
-        if not all(any(path.startswith(part) for path in given) for part in ("model", "data")):
+        if not any(path.startswith("model") for path in given):
             return "give --config TASK/NAME (family list names those that we ship), or a path."
     if "No supported gpu backend" in str(error):
         return "trainer.accelerator=gpu: there is no GPU here; 'auto' takes what there is."

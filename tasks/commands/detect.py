@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> None:
     labels = loaded.labels or []
     make_folder(options.out)
     for path, name in zip(paths, output_names(paths), strict=True):
-        picture = read_image(path)
+        picture = read_image(path, background=loaded.preprocess.background)
         with user_errors():
             found = loaded.predict([picture], threshold=options.threshold)[0]
         boxes = torch.tensor([one["box"] for one in found]).view(-1, 4)

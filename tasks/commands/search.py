@@ -39,6 +39,6 @@ def run(arguments: list[str]) -> None:
     ):
         print(f"{place:3}. {value:.3f}  {paths[index]}")
         captions.append(f"{place}. {value:.3f}\n{paths[index].name}")
-        pictures.append(read_image(paths[index]))
+        pictures.append(read_image(paths[index], background=loaded.preprocess.background))
     sheet(pictures, captions).save(options.out)
     print(f"The contact sheet is {options.out}.")

@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
     labels = loaded.labels or []
     make_folder(options.out)
     for path, name in zip(paths, output_names(paths), strict=True):
-        picture = read_image(path)
+        picture = read_image(path, background=loaded.preprocess.background)
         with user_errors():
             ids = loaded.predict([picture])[0].numpy()
         if ids.dtype == np.uint8:

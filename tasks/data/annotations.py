@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from family.inputs.pictures import WHITE, Colour
 from tasks.data import shapes
 from tasks.data.images import OnBad, kept, read_image, size_of
 from tasks.errors import UserError
@@ -56,8 +57,8 @@ class Annotations:
     def picture(self, index: int) -> Picture:
         return self.pictures[index]
 
-    def image(self, index: int) -> Image.Image:
-        return read_image(self.pictures[index].path)
+    def image(self, index: int, background: Colour = WHITE) -> Image.Image:
+        return read_image(self.pictures[index].path, background=background)
 
 
 class ShapePictures:
@@ -80,7 +81,7 @@ class ShapePictures:
         nothing = np.zeros(len(labels), bool)
         return Picture(index + 1, path, size, boxes, labels, nothing, areas)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         return shapes.draw(shapes.sample(index, self.seed, self.split), self.image_size)
 
 

@@ -280,7 +280,8 @@ class Detections(Dataset[Batch]):
         """``(3, height, width)`` and its target."""
 
         def read(index: int) -> tuple[Image.Image, Picture]:
-            return self.found.image(index), self.found.picture(index)
+            background = self.preprocess.background
+            return self.found.image(index, background), self.found.picture(index)
 
         image, picture = read_or_next(read, pick.index, len(self.found), self.on_bad)
         mine = ~picture.iscrowd

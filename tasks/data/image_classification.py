@@ -321,7 +321,7 @@ class ClassificationBatches(Dataset[dict[str, Tensor]]):
         return len(self.labels)
 
     def example(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.pictures.read(index)
+        image = self.pictures.read(index, self.preprocess.background)
         sized = self.preprocess.resize(image) if self.crop is None else self.crop(image)
         return as_tensor(sized), self.labels[index]
 

@@ -20,7 +20,7 @@ from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
-from tasks.errors import UserError, at_least, between
+from tasks.errors import UserError, at_least, between, user_errors
 
 DEFAULT_SPLITS = ("train", "val", "test")
 
@@ -54,7 +54,8 @@ class ImageTextData(FamilyData):
         crop: training sees a part of each picture, at least this share of its area; 1 is all.
         flip: mirror half the pictures; wrong where sentences say left and right.
         colour: how strongly brightness, contrast and saturation change: 0 to 1.
-        background: what shows through transparent pictures.
+        background: what shows through transparent pictures, red, green and blue of 0 to 255; the model
+            keeps it, so that commands fill them alike.
         on_bad: "stop" at a picture that cannot be read or an empty sentence, or "skip" it with a
             warning.
         examples: pairs of the built-in world.
@@ -104,9 +105,11 @@ class ImageTextData(FamilyData):
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.columns = Columns(image_column, caption_column, split_column)
         self.val_fraction = val_fraction
-        self.preprocess = Preprocess(picture_size(image_size))
+        with user_errors():
+            size, colour_below = picture_size(image_size), tuple(background)
+            self.preprocess = Preprocess(size, background=colour_below)  # type: ignore[arg-type]
         self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
-        self.max_tokens, self.background = max_tokens, background
+        self.max_tokens = max_tokens
         self.crop, self.flip, self.colour = crop, flip, colour
         self.batch_size, self.on_bad, self.examples = batch_size, on_bad, examples
         self.seed, self.num_workers = seed, num_workers
@@ -134,7 +137,7 @@ class ImageTextData(FamilyData):
                         f"data.val_fraction={self.val_fraction} leaves nothing for {split}; "
                         "the pictures or data.split_column have too few different values."
                     )
-                self._pairs[split] = Pairs(self._checked(rows), self.background)
+                self._pairs[split] = Pairs(self._checked(rows))
         return self._pairs[split]
 
     def _rows(self, split: str) -> list[Caption]:

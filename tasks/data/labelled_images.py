@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
+from family.inputs.pictures import Colour
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.augment import as_tensor
@@ -47,13 +48,13 @@ class Labelled:
         classes: their names, in the order of the labels.
         labels: ``(pictures,)`` int64.
         names: of each picture, for messages and the choice of those held out.
-        read: gives picture i as RGB.
+        read: gives picture i as RGB, and shows a colour through what is transparent of it.
     """
 
     classes: list[str]
     labels: np.ndarray
     names: list[str]
-    read: Callable[[int], Image.Image]
+    read: Callable[[int, Colour], Image.Image]
 
     def part(self, indices: Sequence[int]) -> Labelled:
         """Some of the pictures."""
@@ -63,9 +64,12 @@ class Labelled:
 
 
 def read_chosen(
-    read: Callable[[int], Image.Image], indices: Sequence[int], index: int
+    read: Callable[[int, Colour], Image.Image],
+    indices: Sequence[int],
+    index: int,
+    background: Colour,
 ) -> Image.Image:
-    return read(indices[index])
+    return read(indices[index], background)
 
 
 def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
@@ -91,8 +95,8 @@ def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
     return everything if len(keep) == len(paths) else everything.part(keep)
 
 
-def read_path(paths: Sequence[Path], index: int) -> Image.Image:
-    return read_image(paths[index])
+def read_path(paths: Sequence[Path], index: int, background: Colour) -> Image.Image:
+    return read_image(paths[index], background=background)
 
 
 def labelled_tar(path: Path) -> Labelled:
@@ -140,7 +144,7 @@ def is_picture(member: tarfile.TarInfo) -> bool:
 
 
 def read_member(
-    path: Path, names: Sequence[str], sources: Sequence[Any], index: int
+    path: Path, names: Sequence[str], sources: Sequence[Any], index: int, background: Colour
 ) -> Image.Image:
     """Of bytes, or of a place ``(offset, size)`` in a file."""
     source = sources[index]
@@ -148,7 +152,7 @@ def read_member(
         with path.open("rb") as file:
             file.seek(source[0])
             source = file.read(source[1])
-    return read_image(source, f"{names[index]} in {path}")
+    return read_image(source, f"{names[index]} in {path}", background)
 
 
 def labelled_torchvision(layout: str, root: Path, split: str) -> Labelled:
@@ -178,7 +182,7 @@ def labelled_torchvision(layout: str, root: Path, split: str) -> Labelled:
     return Labelled(list(dataset.classes), labels, names, partial(read_array, pixels))
 
 
-def read_array(pixels: np.ndarray, index: int) -> Image.Image:
+def read_array(pixels: np.ndarray, index: int, _: Colour) -> Image.Image:
     return Image.fromarray(pixels[index]).convert("RGB")
 
 
@@ -189,7 +193,7 @@ def labelled_shapes(count: int, size: tuple[int, int], seed: int, split: str) ->
     return Labelled(list(shapes.CLASSES), labels, names, partial(draw, size, seed, split))
 
 
-def draw(size: tuple[int, int], seed: int, split: str, index: int) -> Image.Image:
+def draw(size: tuple[int, int], seed: int, split: str, index: int, _: Colour) -> Image.Image:
     image = shapes.draw(shapes.sample(index, seed, split), max(size))
     return image if size[0] == size[1] else image.resize((size[1], size[0]))
 
@@ -219,7 +223,7 @@ def decode(pictures: Labelled, preprocess: Preprocess, on_bad: OnBad) -> tuple[L
 
     def one(index: int) -> str | None:
         try:
-            store[index] = as_tensor(preprocess.resize(pictures.read(index)))
+            store[index] = as_tensor(preprocess.resize(pictures.read(index, preprocess.background)))
         except UserError as error:
             return str(error)
         return None

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from family.inputs.encode import encode_captions as encode_texts
+from family.inputs.pictures import WHITE, Colour
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.captions import Caption
@@ -28,8 +29,8 @@ class Pairs:
 
     labels: Sequence[int] | None = None
 
-    def __init__(self, rows: list[Caption], background: tuple[int, int, int]) -> None:
-        self.rows, self.background = rows, background
+    def __init__(self, rows: list[Caption]) -> None:
+        self.rows = rows
         self.texts = [row.text for row in rows]
         self.files = [row.file for row in rows]
         self.groups = groups([(row.path, row.span) for row in rows], self.texts)
@@ -37,10 +38,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         row = self.rows[index]
         name = str(row.path) if row.span is None else f"{row.path}/{row.file}"
-        return read_image(row.source(), name, self.background)
+        return read_image(row.source(), name, background)
 
 
 class ShapePairs:
@@ -65,7 +66,7 @@ class ShapePairs:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         return shapes.draw(self.scenes[index], self.image_size)
 
 
@@ -126,7 +127,7 @@ class PairBatches(Dataset[Batch]):
         """``(3, height, width)``, and which pair it is."""
 
         def read(index: int) -> tuple[Image.Image, int]:
-            return self.pairs.image(index), index
+            return self.pairs.image(index, self.preprocess.background), index
 
         image, index = read_or_next(read, pick.index, len(self.pairs), self.on_bad)
         if self.augment is not None:

@@ -261,7 +261,8 @@ class SegmentationBatches(Dataset[dict[str, Any]]):
             return pair.image, np.asarray(pair.mask, np.uint8)
         assert self.masks is not None and isinstance(pair.mask, Path)
         labels = self.masks.labels(read_pair_mask(pair), pair.mask)
-        return read_image(pair.image), labels.astype(np.uint8)
+        picture = read_image(pair.image, background=self.preprocess.background)
+        return picture, labels.astype(np.uint8)
 
     def example(self, index: int) -> tuple[Tensor, Tensor]:
         image, labels = self.read(index)

@@ -51,6 +51,7 @@ class TextClassificationData(FamilyData):
         vocab_size: for bpe and unigram.
         lowercase: see lower-cased text alone.
         max_tokens: longer texts lose their end; the tokens that mark begin and end count.
+            A checkpoint brings its own, with which it is evaluated too.
         batch_size: texts of a batch.
         examples: training sentences of the built-in world.
     """
@@ -163,8 +164,7 @@ class TextClassificationData(FamilyData):
         """As of a checkpoint; without ``labels`` the classes are those of the training split."""
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
         self.given = assets.get("labels")
-        # Positions beyond were never trained.
-        self.max_tokens = min(self.max_tokens, assets.get("max_tokens") or self.max_tokens)
+        self.max_tokens = assets.get("max_tokens") or self.max_tokens
 
     def loader(self, split: str) -> DataLoader[Any]:
         tokenizer = with_ends(self._tokenizer())

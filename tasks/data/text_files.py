@@ -53,13 +53,20 @@ def read_parallel(root: Path, split: str, source: str, target: str) -> Pairs:
     """Sentence pairs of one split, in any of the layouts people keep them in.
 
     ``SPLIT.SOURCE`` with ``SPLIT.TARGET``, aligned by line; ``SPLIT.tsv`` with two columns, and a
-    first line that may name the languages; gettext's ``SPLIT.po`` or ``SPLIT.mo``.
+    first line that may name the languages; gettext's ``SPLIT.po`` or ``SPLIT.mo``. White space around
+    a sentence is none of it, as everywhere that sentences are read.
 
     Raises:
         UserError: files that are missing, empty, not UTF-8, or of unequal line counts.
     """
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder.")
+    pairs = read_pairs(root, split, source, target)
+    return [(left.strip(), right.strip()) for left, right in pairs]
+
+
+def read_pairs(root: Path, split: str, source: str, target: str) -> Pairs:
+    """:func:`read_parallel`, with sentences as they stand in the files."""
     if (root / f"{split}.tsv").exists():
         return read_tsv(root / f"{split}.tsv", source, target)
     for ending, read in (("po", read_po), ("mo", read_mo)):

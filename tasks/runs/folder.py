@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -86,6 +87,7 @@ class RunRecord(pl.Callback):
     def __init__(self, folder: Path, module: dict[str, Any] | None = None) -> None:
         self.folder, self.module = folder, module
         self.predictions: list[dict[str, Any]] = []
+        self.others: list[Any] = []
         self.start = time.perf_counter()
 
     def on_save_checkpoint(
@@ -135,13 +137,22 @@ class RunRecord(pl.Callback):
     def on_predict_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *batch: Any
     ) -> None:
-        self.predictions += outputs or []
+        if outputs is None:
+            return
+        if isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs):
+            self.predictions += outputs
+        else:  # of a module that is no task of ours, whatever it gives
+            self.others.append(outputs)
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.others:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
+            torch.save(self.others, self.folder / f"predictions{rank}.pt")
         predictions = gather(self.predictions)
         # Batches of like length come in another order than the file.
         predictions.sort(key=lambda made: made.get("line", 0))
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and (predictions or not self.others):
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
             (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,11 +129,12 @@ def renew(model: nn.Module, names: list[str]) -> None:
             parameter.copy_(fresh[name])
 
 
-def restore(task: Any, record: dict[str, Any]) -> None:
-    """Let a task that builds no model of its own build that of a checkpoint's record."""
+def restore(task: Any, record: dict[str, Any], file: str | Path = "the checkpoint") -> None:
+    """Let a task that builds no model of its own build that of a checkpoint's record, in ``file``."""
+    task.decided = {} if record.get("pretrained") else dict(record["arguments"])
     if task.build is None:
         task.pretrained, task.model_spec = record.get("pretrained"), record["model"]
-        task.build = Given(build_model(record["model"], record["arguments"]))
+        task.build = Given(build_model(record["model"], record["arguments"], file))
 
 
 # --- What of it learns -----------------------------------------------------------------------

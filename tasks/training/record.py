@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from family.models.member import describe, plain
+from family.pretrained.runs import equip
 from tasks.errors import UserError
 from tasks.runs.checkpoints import accepted, find_checkpoint, read_checkpoint
 from tasks.training.finetuning import LoRA, restore
@@ -77,7 +78,7 @@ def is_plain(value: Any) -> bool:
     return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, PLAIN)
 
 
-def loaded_task(cls: type, path: Path, options: dict[str, Any]) -> Any:
+def loaded_task(cls: type, path: Path, options: dict[str, Any], strict: bool = True) -> Any:
     """A task of ``cls`` as a checkpoint holds it, see ``Task.load_from_checkpoint``."""
     file = find_checkpoint(str(path))
     content = read_checkpoint(file)
@@ -91,11 +92,12 @@ def loaded_task(cls: type, path: Path, options: dict[str, Any]) -> Any:
         if isinstance(given.get(name), dict):
             given[name] = kind(**given[name])
     task: Any = cls(**given)
-    restore(task, record)
+    restore(task, record, file)
     task.transplant, task.kept = None, record["assets"]
     task.adapt_model()
+    equip(task.model, record["assets"])
     try:
-        task.load_state_dict(content["state_dict"])
+        task.load_state_dict(content["state_dict"], strict)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UserError(f"{file} does not fit the model: {reason}") from None

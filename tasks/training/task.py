@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.core.hooks import DataHooks
 from torch import Tensor, nn
 
 from family.accelerate import accelerate
@@ -22,6 +22,18 @@ from tasks.training.finetuning import LoRA, adapt
 from tasks.training.optim import build_optimizer, build_schedule
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.transplant import Report, Transplant, carry_out
+
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+
+
+def by_names(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that gets its batch by the names of its fields, whatever the loader gives."""
+
+    @functools.wraps(step)
+    def named(self: Task, batch: Any, *place: Any, **more: Any) -> Any:
+        return step(self, self.by_name(batch), *place, **more)
+
+    return named
 
 
 class Task(pl.LightningModule):
@@ -60,6 +72,9 @@ class Task(pl.LightningModule):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             remember_options(cls)
+        for step in STEPS:
+            if step in vars(cls):
+                setattr(cls, step, by_names(vars(cls)[step]))
 
     def __init__(
         self,
@@ -115,6 +130,8 @@ class Task(pl.LightningModule):
         """How each metric was computed, where there is more than one way."""
         self.kept: dict[str, Any] | None = None
         """The assets of the checkpoint that this task was loaded from."""
+        self.decided: dict[str, Any] = {}
+        """What the data of that checkpoint decided of the model."""
         self._adapted = self._prepared = False
 
     options: dict[str, Any]
@@ -129,8 +146,8 @@ class Task(pl.LightningModule):
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """What the data decide of the model."""
-        return getattr(self.data, "model_arguments", {})
+        """What the data decide of the model; without data of ours, what those of the checkpoint did."""
+        return getattr(self.data, "model_arguments", self.decided)
 
     def assets(self) -> dict[str, Any]:
         """What inference needs beside the model, as plain values, see
@@ -227,18 +244,20 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        terms = self.loss(batch)
+        terms = self.loss(self.by_name(batch))
         self.log_training(terms)
         return terms["loss"]
 
     def setup(self, stage: str) -> None:
-        # Ours name their fields themselves; Lightning asks data for the hook before it asks the task.
-        owner: Any = self if self.data is None else self.data
-        unchanged = type(owner).on_after_batch_transfer is DataHooks.on_after_batch_transfer
-        if unchanged and (owner is self or not hasattr(owner, "assets")):
-            owner.on_after_batch_transfer = self.by_name
+        shares = getattr(self.trainer, "_accelerator_connector", None)
+        twice = hasattr(self.data, "assets") and getattr(shares, "use_distributed_sampler", False)
+        if twice and self.trainer.world_size > 1:
+            raise UserError(
+                f"{type(self.data).__name__} shares its batches out among processes itself: give the "
+                "Trainer use_distributed_sampler=False."
+            )
 
-    def by_name(self, batch: Any, index: int = 0) -> Any:
+    def by_name(self, batch: Any) -> Any:
         """A batch that is a tuple, by the names of its fields.
 
         Raises:
@@ -305,18 +324,27 @@ class Task(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool = True,
+        weights_only: bool = True,
+        **options: Any,
     ) -> Self:
         """The task of a checkpoint, its model built and filled, ready for a trainer or for its own
         methods.
 
         Args:
             checkpoint_path: a ``.ckpt`` file, or the folder of a run.
+            strict: refuse weights that are missing or left over.
+            hparams_file, weights_only: Lightning's; a checkpoint has its own options, and is always read
+                as weights alone.
             options: of the task, in place of those that it was trained with; ``model`` where it was
                 trained around a module that a checkpoint cannot describe.
 
         Raises:
             UserError: no checkpoint of ours, one of another task, or weights that do not fit.
         """
-        task = loaded_task(cls, Path(checkpoint_path), options)
+        task = loaded_task(cls, Path(checkpoint_path), options, strict)
         return task.eval().to(map_location or "cpu")

@@ -15,6 +15,8 @@ from tasks.data.shapes import CLASSES
 from tasks.runs.checkpoints import load_checkpoint
 
 SOURCE = '''
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,21 @@ class Mine(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), self.lr)
+
+
+class Around(Mine):
+    """One that takes a network, and what no file holds as it is."""
+
+    def __init__(self, net: nn.Module, place: Path | None = None):
+        super().__init__()
+        self.net, self.place = net, place
+
+    def predict_step(self, batch, index):
+        return self(batch["pixel_values"])
+
+
+class Named(Mine):
+    monitor = "val/accuracy"
 
 
 class Watched(Mine):
@@ -196,3 +213,30 @@ def test_a_task_without_data(folder, capsys):
     with pytest.raises(SystemExit):
         fit(model={"class_path": "tasks.ImageClassification"})
     assert "ImageClassification needs data: give data.class_path." in capsys.readouterr().err
+
+
+def test_a_module_around_a_network(folder, capsys):
+    net = {"class_path": f"{folder}.Net", "init_args": {"num_classes": 8, "width": 3}}
+    given = {"net": net, "place": "somewhere"}
+    fit(model={"class_path": f"{folder}.Around", "init_args": given}, data=SHAPES)
+    capsys.readouterr()
+    main(["classify", "run", "red.png"])
+    said = capsys.readouterr().out
+    assert any(name in said for name in CLASSES)
+    again = ["--config", "run/config.yaml", "--ckpt_path", "run", "--trainer.logger=false"]
+    main(["predict", *again, "--run_folder", "made"])
+    made = torch.load("made/predictions.pt", weights_only=True)
+    assert made[0].shape == (8, 8)
+    with pytest.raises(SystemExit):
+        wider = "--model.init_args.net.init_args.width=5"
+        main(["validate", *again, wider, "--run_folder", "none"])
+    assert (
+        "the checkpoint does not fit the config's model: size mismatch" in capsys.readouterr().err
+    )
+    assert not Path("none").exists()
+
+
+def test_a_monitor_without_its_direction(folder, capsys):
+    with pytest.raises(SystemExit):
+        fit(model={"class_path": f"{folder}.Named"}, data=SHAPES)
+    assert "Named.monitor='val/accuracy' must be a metric and how" in capsys.readouterr().err

@@ -323,6 +323,7 @@ def test_bad_places_and_options(tmp_path):
         ({"val_fraction": 1.0}, "data.val_fraction"),
         ({"crop": 0.0}, "data.crop"),
         ({"max_tokens": 2}, "data.max_tokens=2"),
+        ({"background": (0, 0, 300)}, r"background=\[0, 0, 300\] must be a colour"),
     ):
         with pytest.raises(UserError, match=words):
             data(tmp_path, **options)

@@ -223,12 +223,12 @@ def test_every_task_takes_plain_batches(tmp_path, make):
 
 def test_tuples_have_the_names_of_the_fields():
     task = tasks.ImageClassification(Net())
-    named = task.by_name((1, 2), 0)
+    named = task.by_name((1, 2))
     assert named == {"pixel_values": 1, "labels": 2}
     with pytest.raises(
         UserError, match="3 parts, but ImageClassification knows pixel_values, labels"
     ):
-        task.by_name((1, 2, 3), 0)
+        task.by_name((1, 2, 3))
 
 
 def test_a_tokenizer_on_the_model_shows_samples_and_travels(tmp_path, capsys):
@@ -247,3 +247,56 @@ def test_a_tokenizer_on_the_model_shows_samples_and_travels(tmp_path, capsys):
     capsys.readouterr()
     main(["generate", str(tmp_path / "text.ckpt"), "--prompt", "a red", "--max_new_tokens", "3"])
     assert capsys.readouterr().out.startswith("a red")
+
+
+def test_what_was_loaded_trains_on_and_is_saved_whole(tmp_path):
+    data = tasks.ImageClassificationData(examples=40, image_size=16, batch_size=8)
+    task = tasks.ImageClassification(Net)
+    run = trainer(tmp_path, limit_val_batches=1)
+    run.fit(task, data)
+    run.save_checkpoint(tmp_path / "first.ckpt")
+    again = tasks.ImageClassification.load_from_checkpoint(tmp_path / "first.ckpt", strict=True)
+    plain = [dict(zip(task.fields, one, strict=True)) for one in DataLoader(pictures(), 4)]
+    fresh = trainer(tmp_path)
+    fresh.fit(again, loader(*plain))
+    fresh.save_checkpoint(tmp_path / "second.ckpt")
+    last = tasks.ImageClassification.load_from_checkpoint(tmp_path / "second.ckpt")
+    assert torch.equal(last.model.head.weight, again.model.head.weight)
+    assert last.model.head.out_features == 8 == len(family.load(tmp_path / "second.ckpt").labels)
+
+
+class Tuples(pl.LightningDataModule):
+    """Data of one's own, whose batches are tuples."""
+
+    def train_dataloader(self):
+        return DataLoader(pictures(), 4)
+
+    val_dataloader = predict_dataloader = train_dataloader
+
+
+class Changing(tasks.ImageClassification):
+    """One with a hook of its own."""
+
+    calls = 0
+
+    def on_after_batch_transfer(self, batch, index):
+        self.calls += 1
+        return batch
+
+
+def test_nobody_elses_object_is_touched(tmp_path):
+    data = Tuples()
+    task = Changing(Net())
+    trainer(tmp_path).fit(task, data)
+    assert task.calls > 0
+    assert "on_after_batch_transfer" not in vars(data)
+    first = next(iter(data.train_dataloader()))
+    assert data.on_after_batch_transfer(first, 0) is first
+
+
+def test_a_loaded_task_has_its_tokenizers():
+    from pathlib import Path
+
+    folder = Path(__file__).parents[1] / "fixtures/runs/translation"
+    task = tasks.Translation.load_from_checkpoint(folder)
+    assert task.tokenizer("target").decode(task.tokenizer("source").encode("a"))

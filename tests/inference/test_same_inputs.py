@@ -1,0 +1,253 @@
+"""What a model is shown by an inference command is, to the bit, what validation showed it, whatever the
+options of the data: all that changes ``pixel_values`` or ``input_ids`` travels with the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import family
+from family.inputs.encode import encode_prompt
+from family.models.member import describe
+from family.pretrained.runs import build_model
+from tasks.data.base import FamilyData
+from tasks.data.detection import DetectionData
+from tasks.data.image_classification import ImageClassificationData
+from tasks.data.image_text import ImageTextData
+from tasks.data.language_modeling import LanguageModelingData
+from tasks.data.segmentation import SegmentationData
+from tasks.data.text_classification import TextClassificationData
+from tasks.data.translation import TranslationData
+
+SMALL = {"dim": 16, "depth": 1, "heads": 2}
+COUNT = 4
+PIXELS = {"mean": (0.2, 0.4, 0.6), "std": (0.5, 0.3, 0.2)}
+WORDS = ["A red Circle", "two  Blue squares here ", "a", "A red Circle beside two blue squares"]
+TOKENS = [
+    {"tokenizer": "bpe", "vocab_size": 270},
+    {"tokenizer": "unigram", "vocab_size": 40},
+    {"tokenizer": "char"},
+]
+
+CASES = [
+    (ImageClassificationData, {"image_size": (24, 16)}),
+    (ImageClassificationData, {"image_size": 16, "cache": False, **PIXELS}),
+    (DetectionData, {"image_size": (40, 24)}),
+    (SegmentationData, {"image_size": (16, 24), **PIXELS}),
+    (ImageTextData, {"image_size": (16, 16)}),
+    (ImageTextData, {"image_size": (24, 16), "background": (0, 0, 0)}),
+    (ImageTextData, {"image_size": (16, 16), "max_tokens": 5, "lowercase": False}),
+    *((ImageTextData, {"image_size": (16, 16), **given}) for given in TOKENS),
+    *((TextClassificationData, given) for given in TOKENS),
+    (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
+    (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
+    *((TranslationData, given) for given in TOKENS),
+    (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
+    *((LanguageModelingData, given) for given in TOKENS),
+]
+
+
+def name_of(case) -> str:
+    return case.__name__ if isinstance(case, type) else ",".join(case)
+
+
+def pictures(folder, count=COUNT):
+    """Half transparent, of unequal shapes, in colours that no background has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in range(count):
+        noise = np.random.default_rng(i).integers(0, 255, (20 + i, 33 - 2 * i, 4), np.uint8)
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(noise, "RGBA").save(paths[-1])
+    return paths
+
+
+def lines(path, rows):
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def files_of(root, kind):
+    """Data on disk with splits "train", "val" and "test" that are the same."""
+    root.mkdir()
+    found = []
+    for split in ("train", "val", "test"):
+        if kind is ImageClassificationData:
+            found = [p for name in ("cat", "dog") for p in pictures(root / split / name)]
+        elif kind is SegmentationData:
+            found = pictures(root / split / "images")
+            for path in pictures(root / split / "masks"):
+                size = Image.open(path).size[::-1]
+                Image.fromarray(np.arange(size[0] * size[1]).reshape(size).astype("u1") % 3).save(
+                    path
+                )
+        elif kind is DetectionData:
+            found = pictures(root / split)
+            (root / f"{split}.json").write_text(
+                json.dumps(
+                    {
+                        "images": [{"id": i, "file_name": p.name} for i, p in enumerate(found)],
+                        "categories": [{"id": 7, "name": "cat"}],
+                        "annotations": [
+                            {"image_id": i, "category_id": 7, "bbox": [1, 2, 9, 9]}
+                            for i in range(COUNT)
+                        ],
+                    }
+                )
+            )
+        elif kind is ImageTextData:
+            found = pictures(root)
+            rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
+            lines(root / f"{split}.tsv", ["file\tcaption", *rows])
+        elif kind is TextClassificationData:
+            rows = [f"{text}\t{i % 2}" for i, text in enumerate(WORDS)]
+            lines(root / f"{split}.tsv", ["text\tlabel", *rows])
+        elif kind is TranslationData:
+            lines(root / f"{split}.fr", WORDS)
+            lines(root / f"{split}.en", WORDS)
+        else:
+            lines(root / f"{split}.txt", WORDS)
+    return found
+
+
+def small(kind):
+    """A tiny model as a record describes it: class path and arguments."""
+    stack = {**SMALL, "max_tokens": 256}
+    learned = {**stack, "position": "learned"}
+    layers = {name: SMALL[name] for name in ("dim", "depth", "heads")}
+    return {
+        ImageClassificationData: ("family.ViT", {"config": learned, "patch_size": 8}),
+        SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
+        DetectionData: (
+            "family.DETR",
+            {"config": layers, "backbone": "patch", "queries": 2},
+        ),
+        ImageTextData: ("family.clip_small", {**layers, "embed_dim": 8, "max_tokens": 64}),
+        TextClassificationData: ("family.BERT", {"config": learned, "masked_head": False}),
+        TranslationData: ("family.Seq2Seq", {"config": stack}),
+        LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
+    }[kind]
+
+
+def saved(path, data: FamilyData):
+    """A checkpoint of an untrained model, with what the data give it."""
+    kind = type(data)
+    where, given = small(kind)
+    if kind is ImageTextData:  # a record names classes alone
+        model = getattr(family, where.rpartition(".")[2])(**data.model_arguments, **given)
+        where, given = "family.CLIP", describe(model)["arguments"]
+    spec = {"class_path": where, "init_args": given}
+    model = build_model(spec, data.model_arguments)
+    record = {
+        "task": f"tasks.{data.task.lower()}.{data.task}",
+        "model": spec,
+        "arguments": data.model_arguments,
+        "assets": data.assets(),
+    }
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"family": record, "state_dict": state}, path)
+    return path
+
+
+class Shown:
+    """Stands in for what a model is called by, and keeps what it is called with."""
+
+    def __init__(self, inner):
+        self.inner, self.seen = inner, []
+
+    def __call__(self, first, *rest, **options):
+        self.seen += list(first)
+        return self.inner(first, *rest, **options)
+
+
+def watch(model, name):
+    shown = Shown(getattr(model, name))
+    object.__setattr__(model, name, shown)
+    return shown
+
+
+def rows_of(batches, name):
+    """Each row as it is without its padding."""
+    found = []
+    for batch in batches:
+        mask = {"input_ids": "mask", "source": "source_mask"}.get(name)
+        for i, row in enumerate(batch[name]):
+            if mask is not None:
+                row = row[batch[mask][i]]
+            elif "pixel_mask" in batch:
+                seen = batch["pixel_mask"][i]
+                row = row[:, seen.any(1)][:, :, seen.any(0)]
+            found.append(row)
+    return found
+
+
+def same(ours, theirs):
+    """Equal to the bit, in any order (batches of texts are sorted by length)."""
+    assert len(ours) == len(theirs)
+    left = list(theirs)
+    for row in ours:
+        i = next(i for i, other in enumerate(left) if torch.equal(row, other.to(row.dtype)))
+        left.pop(i)
+
+
+def unpadded(rows, pad):
+    return [row[: int((row != pad).nonzero().max()) + 1] for row in rows]
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=name_of)
+def test_commands_see_what_validation_saw(tmp_path, kind, options):
+    root = tmp_path / "data"
+    paths = files_of(root, kind)
+    where: dict[str, Any] = {}
+    if kind is LanguageModelingData:
+        where = {"cache": str(tmp_path / "cache"), "context": 8}
+    data = kind(str(root), **where, **options)
+    data.setup()
+    torch.manual_seed(0)
+    loaded = family.load(saved(tmp_path / "best.ckpt", data))
+    model, batches = loaded.model, list(data.val_dataloader())
+
+    if "pixel_values" in batches[0]:
+        shown = watch(model, "encode_image" if kind is ImageTextData else "forward")
+        if kind is ImageTextData:
+            loaded.embed(pictures=paths)
+        else:
+            loaded.predict(paths)
+        same(rows_of(batches, "pixel_values"), shown.seen)
+    if kind is LanguageModelingData:
+        prompt = encode_prompt(loaded.tokenizer, WORDS[0])
+        tokens = data.tokens("val").tolist()
+        assert any(tokens[i : i + len(prompt)] == prompt for i in range(len(tokens)))
+    elif kind is TranslationData:
+        shown = watch(model, "generate")
+        loaded.predict(WORDS, beams=1)
+        pad = loaded.tokenizer.pad_id
+        same(rows_of(batches, "source"), unpadded(shown.seen, pad))
+    elif "input_ids" in batches[0]:
+        shown = watch(model, "encode_text" if kind is ImageTextData else "forward")
+        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS)
+        same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
+
+    # ``family predict``: other data, or the same without the options, and the checkpoint's assets.
+    again = kind(str(root), **where)
+    again.use_assets(loaded.assets)
+    again.setup("predict")
+    if kind is LanguageModelingData:
+        assert np.array_equal(again.tokens("val"), data.tokens("val"))
+        return
+    name = "source" if kind is TranslationData else "input_ids"
+    predicted = list(again.predict_dataloader())
+    for field in {"pixel_values", name} & batches[0].keys():
+        same(rows_of(batches, field), rows_of(predicted, field))
+
+
+def test_every_data_module_is_here():
+    found, left = set(), [FamilyData]
+    while left:
+        left += (below := left.pop().__subclasses__())
+        found |= {kind for kind in below if kind.__module__.startswith("tasks.")}
+    assert found == {kind for kind, _ in CASES}
