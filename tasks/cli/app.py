@@ -24,6 +24,17 @@ from torch import nn
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
 from tasks.cli.older import MODE
+from tasks.cli.options import read
+from tasks.cli.resuming import (
+    check_ancestor,
+    check_data,
+    check_options,
+    check_unfinished,
+    name_of_run,
+    of_the_run,
+    seed_of,
+    use_options,
+)
 from tasks.data.base import FamilyData
 from tasks.errors import UserError, at_least, between
 from tasks.runs.checkpoints import (
@@ -51,6 +62,7 @@ class FamilyCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        self.given = args
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -133,7 +145,8 @@ class FamilyCLI(LightningCLI):
         # Lightning adds one that keeps the newest alone, unless the config has its own.
         defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
-        trainer.callbacks.append(RunRecord(self.folder, self._module_spec()))
+        self.record = RunRecord(self.folder, self._module_spec())
+        trainer.callbacks.append(self.record)
         if defaults:
             trainer.callbacks += checkpoints(folder, self._monitor())
         for callback in found:
@@ -170,8 +183,7 @@ class FamilyCLI(LightningCLI):
 
     def _name(self) -> str:
         files = self.config[self.subcommand].get("config") or []
-        path = Path(str(files[0])) if files else Path("run")
-        return f"{path.parent.name}-{path.stem}" if path.parent.name else path.stem
+        return name_of_run(Path(str(files[0])), str(self.subcommand)) if files else "run"
 
     def instantiate_classes(self) -> None:
         try:
@@ -196,21 +208,33 @@ class FamilyCLI(LightningCLI):
         """A checkpoint's tokenizers and classes go with its weights, whatever the data would make."""
         config, called = self.config[self.subcommand], self.config_init[self.subcommand]
         path, fit = config.get("ckpt_path"), self.subcommand == "fit"
+        if isinstance(self.datamodule, FamilyData):
+            use_options(self.datamodule, config.data.get("init_args") or {})
         if path is None and not fit:
             raise UserError(
                 f"family {self.subcommand} needs --ckpt_path: a .ckpt file, the folder of a run, or "
                 "a published model."
             )
+        if not fit:
+            check_ancestor(config, self.given)
+        self.record.checkpoint = path
         ours = isinstance(self.model, Task)
         if path is not None and not is_published(path):
             file = find_checkpoint(path, "last" if fit else "best")
             config.ckpt_path = called.ckpt_path = str(file)
-            record = read_checkpoint(file, any_module=not ours).get("family", {})
+            self.record.checkpoint = str(file)
+            content = read_checkpoint(file, any_module=not ours)
+            record = content.get("family", {})
             if ours:
-                self.model.transplant = None  # what it brought is in the checkpoint
                 check_same_model(file, record, self.model)
+                if fit:
+                    check_options(file, record, self.model)
+                self.model.transplant = None  # what it brought is in the checkpoint
                 restore(self.model, record)
+            if fit:
+                self._go_on(file, content)
             if isinstance(self.datamodule, FamilyData) and "assets" in record:
+                check_data(file, content, self.datamodule)
                 self.datamodule.use_assets(record["assets"])
         elif not ours:
             if path is not None:
@@ -231,6 +255,14 @@ class FamilyCLI(LightningCLI):
             self.model.transplant = None if path else self.model.transplant
             called.ckpt_path = None
             load_source(self.model, self.datamodule, source, training=fit)
+
+    def _go_on(self, file: Path, content: dict[str, Any]) -> None:
+        """Check that there is more to do, and that the config says what will be done."""
+        config = self.config[self.subcommand]
+        check_unfinished(file, content, config.trainer)
+        given = "seed_everything" in read(self.given)
+        seed = config.seed_everything
+        config.seed_everything = seed_of(file, content, self.datamodule, seed, given)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read the whole checkpoint for options that ours do not hold."""
@@ -262,9 +294,7 @@ class FamilyCLI(LightningCLI):
     @property
     def resolved_yaml(self) -> str:
         """The resolved config as YAML, without what belongs to this call alone."""
-        config = self.config[self.subcommand].clone()
-        for name in ("config", "run_folder"):
-            config.pop(name, None)
+        config = of_the_run(self.config[self.subcommand])
         return self._parser(self.subcommand).dump(config, skip_none=False)
 
     def after_fit(self) -> None:

@@ -28,6 +28,11 @@ class FamilyData(pl.LightningDataModule):
 
     task: str
     """The task that its batches are for."""
+    decided: tuple[str, ...] = ()
+    """Options that made what a checkpoint carries (:meth:`assets`), which :meth:`use_assets` puts in
+    their place: with a checkpoint they must be what they were."""
+    options: dict[str, Any] | None = None
+    """What the module was made with, as plain values; the command line fills it in."""
     seed: int
     """Of the data themselves: what is generated, and the order of a run of seed 0."""
 
@@ -135,7 +140,8 @@ class FamilyData(pl.LightningDataModule):
         return self.loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.progress.state_dict(), "run_seed": self.run_seed}
+        options = {} if self.options is None else {"options": self.options}
+        return {**self.progress.state_dict(), "run_seed": self.run_seed, **options}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.progress.load_state_dict(state)

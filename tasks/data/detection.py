@@ -59,6 +59,7 @@ class DetectionData(FamilyData):
     """
 
     task = "Detection"
+    decided = ("image_size",)
 
     def __init__(
         self,

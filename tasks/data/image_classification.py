@@ -72,6 +72,7 @@ class ImageClassificationData(FamilyData):
     """
 
     task = "ImageClassification"
+    decided = ("image_size", "mean", "std")
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class ImageTextData(FamilyData):
     """
 
     task = "ImageText"
+    decided = ("image_size", "background", "tokenizer", "vocab_size", "lowercase", "max_tokens")
 
     def __init__(
         self,

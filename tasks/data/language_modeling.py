@@ -51,6 +51,7 @@ class LanguageModelingData(FamilyData):
     """
 
     task = "LanguageModeling"
+    decided = ("tokenizer", "vocab_size")
 
     def __init__(
         self,

@@ -72,6 +72,7 @@ class SegmentationData(FamilyData):
     """
 
     task = "Segmentation"
+    decided = ("image_size", "mean", "std")
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class TextClassificationData(FamilyData):
     """
 
     task = "TextClassification"
+    decided = ("tokenizer", "vocab_size", "lowercase", "max_tokens")
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class TranslationData(FamilyData):
     """
 
     task = "Translation"
+    decided = ("tokenizer", "vocab_size", "lowercase", "shared_vocabulary")
 
     def __init__(
         self,

@@ -86,6 +86,8 @@ class RunRecord(pl.Callback):
 
     def __init__(self, folder: Path, module: dict[str, Any] | None = None) -> None:
         self.folder, self.module = folder, module
+        self.checkpoint: str | None = None
+        """What was evaluated, or gone on from; the command line fills it in."""
         self.predictions: list[dict[str, Any]] = []
         self.others: list[Any] = []
         self.start = time.perf_counter()
@@ -174,5 +176,7 @@ class RunRecord(pl.Callback):
             "metrics": metrics,
             "signatures": getattr(module, "signatures", {}),
         }
+        if self.checkpoint is not None:
+            record["checkpoint"] = self.checkpoint
         text = json.dumps(record, indent=2) + "\n"
         (self.folder / f"metrics-{stage}.json").write_text(text, encoding="utf-8")

@@ -16,6 +16,8 @@ from family.core.transformer import Transformer
 from tasks.errors import UserError, closest
 
 SCHEDULES = ("constant", "inverse_sqrt", "cosine", "linear", "wsd")
+OPTIONS = ("lr", "initial_lr", "weight_decay", "betas")
+"""What a run says of its groups, and no checkpoint."""
 
 
 def parameter_groups(
@@ -279,4 +281,34 @@ def build_schedule(
     def factor(step: int) -> float:
         return schedule_factor(name, step, warmup_steps, total_steps, min_lr_ratio, decay_fraction)
 
-    return LambdaLR(optimizer, factor)
+    return Schedule(optimizer, factor)
+
+
+class Schedule(LambdaLR):
+    """A share of each group's rate; a state that it loads says how far it is, not of which rate."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "base_lrs": self.base_lrs})
+        self._last_lr = [
+            base * factor(self.last_epoch)
+            for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def keep_options(optimizer: Optimizer) -> Optimizer:
+    """Let an optimizer keep its rate, decay and betas when it loads the state of another run."""
+
+    def own(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        saved = state["param_groups"]
+        if len(saved) != len(optimizer.param_groups):
+            return state  # for PyTorch to refuse
+        groups = [
+            {**theirs, **{name: ours[name] for name in OPTIONS if name in ours}}
+            for theirs, ours in zip(saved, optimizer.param_groups, strict=True)
+        ]
+        return {**state, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(own)
+    return optimizer

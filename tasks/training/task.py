@@ -19,7 +19,7 @@ from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for
 from tasks.training.finetuning import LoRA, adapt
-from tasks.training.optim import build_optimizer, build_schedule
+from tasks.training.optim import build_optimizer, build_schedule, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.transplant import Report, Transplant, carry_out
 
@@ -291,15 +291,19 @@ class Task(pl.LightningModule):
                 self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:
+        """Optimizer and schedule. A resumed run takes their state from the checkpoint; ``lr``,
+        ``weight_decay``, ``betas`` and the schedule are its own, from the step where it goes on."""
         fused = "mixed" not in str(self.trainer.precision)
-        optimizer = build_optimizer(
-            self.optimizer_name,
-            self.model,
-            self.lr,
-            self.weight_decay,
-            self.betas,
-            fused,
-            self.layer_decay,
+        optimizer = keep_options(
+            build_optimizer(
+                self.optimizer_name,
+                self.model,
+                self.lr,
+                self.weight_decay,
+                self.betas,
+                fused,
+                self.layer_decay,
+            )
         )
         total = self.trainer.estimated_stepping_batches
         if total == math.inf:
