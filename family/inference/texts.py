@@ -9,6 +9,7 @@ import torch
 
 from family.generation.sampling import Sampling
 from family.inference.batches import device_of
+from family.inference.pieces import pieces
 from family.inputs.encode import encode_prompt
 from family.models.member import longest_text
 
@@ -60,13 +61,21 @@ def continuation(
     """
     ids = encode_prompt(model.tokenizer, prompt)
     count = new_tokens(len(ids), max_new_tokens, longest_text(model))
-    return written(model, ids, count, sampling, generator)
+    return written(model, ids, count, sampling, generator, before=ids)
 
 
 def written(
-    model: Any, ids: list[int], count: int, sampling: Sampling, generator: torch.Generator
+    model: Any,
+    ids: list[int],
+    count: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    before: Sequence[int] = (),
 ) -> Iterator[str]:
     """What follows ids, piece by piece, until the text or the turn ends.
+
+    Args:
+        before: the ids of the text that goes on; none where an answer begins one of its own.
 
     Raises:
         ValueError: at once: a model that cannot generate.
@@ -80,21 +89,7 @@ def written(
         generator=generator,
         stop_ids=model.tokenizer.stop_ids(),
     )
-    return pieces(model.tokenizer, tokens)
-
-
-def pieces(tokenizer: Any, tokens: Iterator[torch.Tensor]) -> Iterator[str]:
-    """The text of tokens as they come, in whole characters."""
-    known: list[int] = []
-    shown = text = ""
-    for token in tokens:
-        known.append(int(token))
-        # Decoded whole: a character may be made of several tokens.
-        text = tokenizer.decode(known)
-        if not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
-    yield text[len(shown) :]
+    return pieces(model.tokenizer, tokens, before)
 
 
 def new_tokens(prompt: int, wanted: int | None, context: float) -> int:
