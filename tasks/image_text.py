@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from family.losses.contrastive import clip_loss, siglip_loss
+from family.losses.contrastive import clip_loss, matches, siglip_loss
+from tasks.data.pairs import numbered
+from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.pictures import BAD, GOOD, PAPER, PLAIN, sheet, stack, to_picture
 from tasks.training.task import Task
 
+IDS = ("picture_ids", "caption_ids")
+"""Of a batch: what is the same wherever it stands."""
 SHOWN = 4
 """Sentences of the best and of the worst retrievals."""
 FOUND = 5
@@ -26,12 +30,14 @@ THUMBNAILS = 2000
 class ImageText(Task):
     """Contrastive loss; recall both ways over the whole split, zero-shot accuracy where classes are known.
 
-    A picture and a sentence of one group (the data's ``groups``: equal captions, variants of one
-    picture) count as a match, in training as in recall.
+    A picture and a sentence match, in training as in recall, if some row has just these two: a picture
+    may have several sentences, and a sentence stand with several pictures, but their other sentences
+    match no more for that.
 
     A batch has ``pixel_values (batch, channels, height, width)``, ``input_ids`` and ``mask (batch,
-    tokens)``, row by row what belongs together; ``groups (batch)``, ids over the whole set, where others
-    match too; ``labels``, ``file`` and ``caption`` to be judged and shown by.
+    tokens)``, row by row what belongs together; ``picture_ids`` and ``caption_ids (batch)``, equal over the
+    whole set where the picture or the sentence is the same (without them each row has its own);
+    ``labels``, ``file`` and ``caption`` to be judged and shown by.
 
     Args:
         model: the model, or what builds it from the vocabulary size.
@@ -42,7 +48,7 @@ class ImageText(Task):
     """
 
     monitor = ("val/recall@1", "max")
-    fields = ("pixel_values", "input_ids", "mask", "groups")
+    fields = ("pixel_values", "input_ids", "mask", "picture_ids", "caption_ids")
 
     def __init__(
         self,
@@ -63,18 +69,29 @@ class ImageText(Task):
 
     def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """``(batch, embed_dim)`` of pictures and of sentences, not normalised."""
+        if "groups" in batch:
+            raise UserError(
+                "the batch has groups, which are read no more: give picture_ids and caption_ids."
+            )
         images = self.model.encode_image(batch["pixel_values"])
         return images, self.model.encode_text(batch["input_ids"], batch.get("mask"))
 
-    def contrast(self, images: Tensor, texts: Tensor, groups: Tensor | None = None) -> Tensor:
+    def contrast(
+        self,
+        images: Tensor,
+        texts: Tensor,
+        picture_ids: Tensor | None = None,
+        caption_ids: Tensor | None = None,
+    ) -> Tensor:
         """The loss of embeddings ``(batch, embed_dim)``."""
+        scale, ids = self.model.logit_scale, (picture_ids, caption_ids)
         if self.loss_name == "softmax":
-            return clip_loss(images, texts, self.model.logit_scale, groups=groups)
-        bias = self.model.logit_bias
-        return siglip_loss(images, texts, self.model.logit_scale, bias, groups=groups)
+            return clip_loss(images, texts, scale, *ids)
+        return siglip_loss(images, texts, scale, self.model.logit_bias, *ids)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        loss = self.contrast(*self.embed(batch), batch.get("groups"))
+        ids = batch.get("picture_ids"), batch.get("caption_ids")
+        loss = self.contrast(*self.embed(batch), *ids)
         return {"loss": loss, "temperature": (-self.model.logit_scale.detach()).exp()}
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -87,20 +104,15 @@ class ImageText(Task):
         room = THUMBNAILS - len(self.seen)
         first = self.counted
         self.counted += len(images)
-        world = self.trainer.world_size
+        ids = {name: batch[name].tolist() for name in IDS if name in batch}
         for i, (image, text) in enumerate(zip(normalised(images), normalised(texts), strict=True)):
+            alone = f"{self.global_rank}/{first + i}"  # a row without ids is like no other
             self.seen.append(
                 {
                     "image": image,
                     "text": text,
-                    # Rows without a group of their own each are one, of every process.
-                    "group": int(batch["groups"][i])
-                    if "groups" in batch
-                    else -1 - (first + i) * world - self.global_rank,
+                    **{name: ids[name][i] if name in ids else alone for name in IDS},
                     "caption": batch["caption"][i] if "caption" in batch else "",
-                    "file": batch["file"][i]
-                    if "file" in batch
-                    else f"{self.global_rank}/{first + i}",
                     "label": int(batch["labels"][i]) if "labels" in batch else None,
                     "picture": to_picture(pixels[i]) if i < room else None,
                 }
@@ -128,13 +140,15 @@ class ImageText(Task):
 
     def _score(self, split: str) -> None:
         seen, self.seen, self.counted = gather(self.seen), [], 0
+        pictures, captions = (torch.tensor(numbered(s[name] for s in seen)) for name in IDS)
         # A picture with several sentences stands once among the candidates.
-        first = list({s["file"]: i for i, s in reversed(list(enumerate(seen)))}.values())[::-1]
-        shown = [seen[i] for i in first]
-        images = torch.stack([s["image"] for s in shown])
+        shown: dict[Any, dict[str, Any]] = {}
+        for s in seen:
+            shown.setdefault(s["picture_ids"], s)
+        found = list(shown.values())  # in the order of the pictures' numbers
+        images = torch.stack([s["image"] for s in found])
         texts = torch.stack([s["text"] for s in seen])
-        groups = torch.tensor([s["group"] for s in seen])
-        same = groups[first][:, None] == groups[None]
+        same = matches(pictures, captions)[:, captions]
         similarity = images @ texts.T
         to_text, to_image = ranks(similarity, same), ranks(similarity.T, same.T)
         for k in (1, 5, 10):
@@ -144,12 +158,12 @@ class ImageText(Task):
             self.log(f"{split}/recall@{k}", sum(either) / 2, prog_bar=k == 1)
         # Of guessing at random: the share of pairs that are right.
         self.log(f"{split}/chance@1", same.float().mean())
-        if shown[0]["label"] is not None and hasattr(self.data, "encode"):
+        if found[0]["label"] is not None and hasattr(self.data, "encode"):
             classes = self.class_embeddings(self.assets()["labels"])
-            labels = torch.tensor([s["label"] for s in shown])
+            labels = torch.tensor([s["label"] for s in found])
             accuracy = ((images @ classes.T).argmax(1) == labels).float().mean()
             self.log(f"{split}/zero_shot_accuracy", accuracy, prog_bar=True)
-        self.pictures = {"retrieval": retrievals(seen, shown, similarity.T, to_image)}
+        self.pictures = {"retrieval": retrievals(seen, found, similarity.T, same.T, to_image)}
 
     @torch.no_grad()
     def class_embeddings(self, names: list[str]) -> Tensor:
@@ -179,18 +193,22 @@ def ranks(similarity: Tensor, same: Tensor) -> Tensor:
 
 
 def retrievals(
-    asked: list[dict[str, Any]], found: list[dict[str, Any]], similarity: Tensor, rank: Tensor
+    asked: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    similarity: Tensor,
+    same: Tensor,
+    rank: Tensor,
 ) -> Image.Image:
     """For the sentences that are found best and worst: the pictures nearest to each.
 
     Args:
-        similarity: ``(asked, found)``; rank: ``(asked)``, the place of the right picture.
+        similarity, same: ``(asked, found)``, and True where one is right; rank: ``(asked)``, the place of the right picture.
     """
     order = rank.argsort(stable=True).tolist()
     rows = []
     for i in dict.fromkeys(order[:SHOWN] + order[-SHOWN:]):
-        near = [found[j] for j in similarity[i].argsort(descending=True)[:FOUND].tolist()]
-        right = [other["group"] == asked[i]["group"] for other in near]
+        places = similarity[i].argsort(descending=True)[:FOUND]
+        near, right = [found[j] for j in places.tolist()], same[i, places].tolist()
         truth = f"asked (right one at {int(rank[i]) + 1})\n{asked[i]['caption']}"
         blank = Image.new("RGB", (8, 8), PAPER)
         rows.append(

@@ -42,6 +42,10 @@ class Caption:
     path: Path
     span: tuple[int, int] | None = None
 
+    def name(self) -> str:
+        """What the picture is called: with its tar, since two of them may have members of one name."""
+        return self.file if self.span is None else f"{self.path.name}/{self.file}"
+
     def source(self) -> Path | bytes:
         """The picture as a file, or its bytes."""
         if self.span is None:
@@ -285,7 +289,12 @@ def read_tar(file: Path) -> list[Caption]:
                 if not member.isfile():
                     continue
                 if ending in PICTURES:
-                    pictures[key] = member
+                    other = pictures.setdefault(key, member)
+                    if other.name != member.name:
+                        raise UserError(
+                            f"{file} has {other.name} and {member.name}: a key has one picture."
+                        )
+                    pictures[key] = member  # of two of one name the later counts, as tar has it
                 elif ending == ".txt" or (ending == ".json" and key not in texts):
                     content = tar.extractfile(member)
                     assert content is not None

@@ -33,7 +33,8 @@ class ImageTextData(FamilyData):
     - ``pixel_values (batch, 3, height, width)`` float32: normalised;
     - ``input_ids (batch, tokens)`` int64: <bos> sentence <eos>, padded at the right;
     - ``mask (batch, tokens)`` bool: True = a token;
-    - ``groups (batch,)`` int64: equal where a picture or a sentence is the same;
+    - ``picture_ids (batch,)``, ``caption_ids (batch,)`` int64: equal over the whole split where the
+      picture, or the sentence, is the same;
     - ``caption``: list of the sentences; ``file``: list of the pictures' names;
     - with the built-in world ``labels (batch,)`` int64: their classes, for zero-shot classification.
 
@@ -217,7 +218,9 @@ class ImageTextData(FamilyData):
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
-        self.preprocess = Preprocess.from_dict(assets["preprocess"])
+        # Checkpoints of before have no background: theirs is in their config.
+        ours = {"background": self.preprocess.background}
+        self.preprocess = Preprocess.from_dict({**ours, **assets["preprocess"]})
         self.max_tokens = assets["max_tokens"]
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

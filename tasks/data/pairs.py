@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,8 +32,10 @@ class Pairs:
     def __init__(self, rows: list[Caption]) -> None:
         self.rows = rows
         self.texts = [row.text for row in rows]
-        self.files = [row.file for row in rows]
-        self.groups = groups([(row.path, row.span) for row in rows], self.texts)
+        self.files = [row.name() for row in rows]
+        # By their place: two shards may have a picture of the same name.
+        self.picture_ids = numbered([(row.path, row.span) for row in rows])
+        self.caption_ids = numbered(self.texts)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,7 +63,7 @@ class ShapePairs:
             index += 1
         self.files = [f"shapes-{split}-{i}" for i in range(count)]
         self.labels = [shapes.label(scene) for scene in self.scenes]
-        self.groups = groups(self.files, self.texts)
+        self.picture_ids, self.caption_ids = list(range(count)), numbered(self.texts)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -70,25 +72,10 @@ class ShapePairs:
         return shapes.draw(self.scenes[index], self.image_size)
 
 
-def groups(pictures: Sequence[Any], texts: Sequence[str]) -> list[int]:
-    """A number for each pair: the same where the picture or the sentence is the same.
-
-    What pairs have in common carries over: if a and b share a picture, and b and c a sentence,
-    all three are of one group.
-    """
-    parent = list(range(len(texts)))
-
-    def first(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for values in (pictures, texts):
-        seen: dict[Any, int] = {}
-        for i, value in enumerate(values):
-            parent[first(i)] = first(seen.setdefault(value, i))
-    return [first(i) for i in range(len(texts))]
+def numbered(values: Iterable[Hashable]) -> list[int]:
+    """A number for each value, from 0 in the order in which they first come."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
 
 
 def augmentation(size: tuple[int, int], crop: float, flip: bool, colour: float) -> v2.Transform:
@@ -144,7 +131,8 @@ class PairBatches(Dataset[Batch]):
             "pixel_values": torch.stack(pictures),
             "input_ids": input_ids,
             "mask": mask,
-            "groups": torch.tensor([pairs.groups[i] for i in chosen]),
+            "picture_ids": torch.tensor([pairs.picture_ids[i] for i in chosen]),
+            "caption_ids": torch.tensor([pairs.caption_ids[i] for i in chosen]),
             "caption": texts,
             "file": [pairs.files[i] for i in chosen],
         }

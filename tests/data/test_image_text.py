@@ -14,7 +14,6 @@ from PIL import Image
 from tasks.data import shapes
 from tasks.data.captions import expand
 from tasks.data.image_text import ImageTextData, encode_texts
-from tasks.data.pairs import groups
 from tasks.errors import UserError
 
 WORDS = ["a red ball", "two blue cars", "the old house", "a red ball", "three green trees"]
@@ -65,18 +64,12 @@ def test_batch(tmp_path):
         assert mask[:count].all() and ids[count - 1] == tokenizer.eos_id
         assert (ids[count:] == tokenizer.pad_id).all()
         assert tokenizer.decode(ids.tolist()) == text
-    # Equal sentences are of one group, and so are the sentences of one picture.
-    same = batch["groups"][:, None] == batch["groups"][None]
-    assert same.int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
+    assert batch["picture_ids"].tolist() == [0, 1, 2, 1]
+    assert batch["caption_ids"].tolist() == [0, 1, 0, 2]
     assert batch["caption"][1] == "abcd efgh" and batch["file"] == [row[0] for row in rows]
     assert "labels" not in batch and "labels" not in made.assets()
     arguments = made.model_arguments
     assert arguments == {"vocab_size": tokenizer.vocab_size, "image_size": (16, 16)}
-
-
-def test_groups_carry_over():
-    found = groups(["a", "b", "b", "c", "d"], ["x", "x", "y", "y", "z"])
-    assert len(set(found[:4])) == 1 and found[4] != found[0]
 
 
 def test_assets_make_the_same_batches(tmp_path):
@@ -175,7 +168,7 @@ def test_coco_captions(tmp_path):
     pairs = made.pairs("val")
     assert pairs.texts == ["a cat", "a dog", "one cat"]
     assert pairs.files == ["9.png", "4.png", "9.png"]
-    assert pairs.groups[0] == pairs.groups[2] != pairs.groups[1]
+    assert pairs.picture_ids[0] == pairs.picture_ids[2] != pairs.picture_ids[1]
     with pytest.raises(UserError, match="no files of the split data.test='test'"):
         made.pairs("test")
     sentences[1]["image_id"] = 5
@@ -217,7 +210,7 @@ def test_shards(tmp_path):
     pairs = made.pairs("train")
     assert pairs.texts == [f"number {i}" for i in range(12)]
     assert pairs.image(7).getpixel((0, 0)) == (7, 0, 248)
-    assert pairs.files[7] == "deep/0007.png"
+    assert pairs.files[7] == "train-01.tar/deep/0007.png"
     part = data(tmp_path, train="train-{01..02}.tar", val="val-{00,00}.tar")
     assert part.pairs("train").texts == [f"number {i}" for i in range(4, 12)]
     assert len(part.pairs("val")) == 8
@@ -226,6 +219,23 @@ def test_shards(tmp_path):
     assert sorted(order) == sorted(pairs.texts) and order != pairs.texts
     made.load_state_dict({"epoch": 0, "batches": 1})
     assert [text for batch in made.train_dataloader() for text in batch["caption"]] == order[4:]
+
+
+def test_pictures_of_one_name_in_two_shards_are_two(tmp_path):
+    for i in range(2):
+        shard(tmp_path / f"val-{i}.tar", pairs_of(0, 2))
+    pairs = data(tmp_path).pairs("val")
+    assert pairs.picture_ids == [0, 1, 2, 3] and pairs.caption_ids == [0, 1, 0, 1]
+    assert len(set(pairs.files)) == 4
+
+
+def test_a_checkpoint_of_before_keeps_the_background_of_its_config():
+    made = data(None, background=(0, 0, 0), examples=100)
+    old = made.assets()
+    del old["preprocess"]["background"]
+    again = data(None, background=(0, 0, 0))
+    again.use_assets(old)
+    assert again.preprocess == made.preprocess
 
 
 def test_bad_shards(tmp_path):
@@ -240,6 +250,10 @@ def test_bad_shards(tmp_path):
     shard(tmp_path / "train.tar", [("a.png", png((1, 1, 1))), ("a.txt", b"\xff")])
     with pytest.raises(UserError, match="train.tar/a.txt is neither UTF-8 text"):
         data(tmp_path).setup()
+    both = [("a.png", png((1, 1, 1))), ("a.webp", png((2, 2, 2))), ("a.txt", b"a")]
+    shard(tmp_path / "train.tar", both)
+    with pytest.raises(UserError, match="has a.png and a.webp: a key has one picture"):
+        data(tmp_path, val="train.tar").setup()
     shard(tmp_path / "train.tar", [("a.txt", b"alone")])
     with pytest.raises(UserError, match="train.tar holds no picture"):
         data(tmp_path).setup()

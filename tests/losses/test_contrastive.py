@@ -48,33 +48,60 @@ def test_siglip_loss_sums_over_pairs_and_divides_by_the_batch():
 
 def test_equal_captions_are_no_negatives_in_clip_loss():
     images, texts = embeddings()
-    groups = torch.tensor([4, 1, 4, 2, 1, 4])
+    captions = torch.tensor([4, 1, 4, 2, 1, 4])
     logits = cosine_logits(images, texts)
     expected = 0.0
     for i in range(6):
-        kept = [j for j in range(6) if j == i or groups[j] != groups[i]]
+        kept = [j for j in range(6) if j == i or captions[j] != captions[i]]
         expected -= float(logits[i, kept].log_softmax(0)[kept.index(i)])
         expected -= float(logits[kept, i].log_softmax(0)[kept.index(i)])
-    got = float(clip_loss(images, texts, SCALE, groups))
+    got = float(clip_loss(images, texts, SCALE, caption_ids=captions))
     assert got == pytest.approx(expected / 12, rel=1e-9)
     unique = torch.arange(6)
-    assert clip_loss(images, texts, SCALE, unique) == clip_loss(images, texts, SCALE)
+    assert clip_loss(images, texts, SCALE, unique, unique) == clip_loss(images, texts, SCALE)
 
 
 def test_equal_captions_are_no_negatives_in_siglip_loss():
     images, texts = embeddings()
-    groups = torch.tensor([4, 1, 4, 2, 1, 4])
+    pictures = torch.tensor([4, 1, 4, 2, 1, 4])
     logits = cosine_logits(images, texts) + BIAS
-    same = groups[:, None] == groups
+    same = pictures[:, None] == pictures
     pairs = F.softplus(logits)[~same].sum() + F.softplus(-logits.diagonal()).sum()
-    got = siglip_loss(images, texts, SCALE, BIAS, groups)
+    got = siglip_loss(images, texts, SCALE, BIAS, pictures)
     torch.testing.assert_close(got, pairs / 6, rtol=1e-9, atol=0)
+
+
+# Each picture has a sentence of its own, and shares one with either neighbour.
+RING = [(i, text) for i in range(6) for text in (f"own {i}", f"both {i}", f"both {(i + 1) % 6}")]
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_what_is_shared_makes_nothing_else_alike(loss):
+    images, texts = embeddings(len(RING))
+    pictures = torch.tensor([picture for picture, _ in RING])
+    names = sorted({text for _, text in RING})
+    captions = torch.tensor([names.index(text) for _, text in RING])
+    logits = cosine_logits(images, texts)
+    # No negative: what stands with this very picture in some row, other than the pair itself.
+    left_out = torch.tensor([[(i, b) in RING for _, b in RING] for i, _ in RING])
+    assert left_out.sum(1).tolist() == [5] * len(RING)
+    left_out &= ~torch.eye(len(RING), dtype=torch.bool)
+    if loss == "clip":
+        got = clip_loss(images, texts, SCALE, pictures, captions)
+        masked = logits.masked_fill(left_out, -math.inf)
+        expected = -(masked.log_softmax(1) + masked.log_softmax(0)).diagonal().mean() / 2
+    else:
+        got = siglip_loss(images, texts, SCALE, BIAS, pictures, captions)
+        terms = F.softplus(logits + BIAS) - torch.diag(logits.diagonal() + BIAS)
+        expected = terms[~left_out].sum() / len(RING)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=0)
 
 
 def test_equal_captions_alone_have_a_finite_gradient():
     images, texts = embeddings()
     images.requires_grad_()
-    clip_loss(images, texts, SCALE, torch.zeros(6, dtype=torch.long)).backward()
+    same = torch.zeros(6, dtype=torch.long)
+    clip_loss(images, texts, SCALE, same, same).backward()
     assert torch.equal(images.grad, torch.zeros_like(images))
 
 
@@ -94,7 +121,7 @@ def test_shapes_that_do_not_fit():
     images, texts = embeddings()
     with pytest.raises(ValueError, match=r"\(6, 5\) and \(4, 5\)"):
         clip_loss(images, texts[:4], SCALE)
-    with pytest.raises(ValueError, match=r"groups must hold one id a row, \(6,\), not \(3,\)"):
+    with pytest.raises(ValueError, match=r"picture_ids must hold one id a row, \(6,\), not \(3,\)"):
         siglip_loss(images, texts, SCALE, BIAS, torch.arange(3))
 
 
@@ -121,25 +148,27 @@ CASES = {
     "siglip": ("siglip", [3, 3], False),
     "clip unequal": ("clip", [4, 2], False),
     "siglip unequal": ("siglip", [1, 5], False),
-    "clip groups": ("clip", [3, 3], True),
-    "siglip groups": ("siglip", [4, 2], True),
+    "clip ids": ("clip", [3, 3], True),
+    "siglip ids": ("siglip", [4, 2], True),
 }
 
 
-def loss_of(model, kind, pixels, words, groups):
+def loss_of(model, kind, pixels, words, ids):
     images, texts, scale, bias = model(pixels, words)
     if kind == "clip":
         # DistributedDataParallel wants every parameter used.
-        return clip_loss(images, texts, scale, groups) + 0 * bias
-    return siglip_loss(images, texts, scale, bias, groups)
+        return clip_loss(images, texts, scale, *ids) + 0 * bias
+    return siglip_loss(images, texts, scale, bias, *ids)
 
 
 def case_inputs(grouped):
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     words = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    # Ids 1 and 2 recur in the other process.
-    return pixels, words, torch.tensor([1, 2, 1, 5, 1, 2]) if grouped else None
+    if not grouped:
+        return pixels, words, (None, None)
+    # Ids recur in the other process.
+    return pixels, words, (torch.tensor([1, 2, 1, 5, 1, 2]), torch.tensor([9, 9, 3, 9, 4, 5]))
 
 
 def new_towers():
@@ -154,8 +183,8 @@ def one_process(rank: int, folder: str) -> None:
     for name, (kind, counts, grouped) in CASES.items():
         model = DistributedDataParallel(new_towers())
         rows = slice(0, counts[0]) if rank == 0 else slice(counts[0], 6)
-        pixels, words, groups = case_inputs(grouped)
-        own = None if groups is None else groups[rows]
+        pixels, words, ids = case_inputs(grouped)
+        own = [None if values is None else values[rows] for values in ids]
         loss = loss_of(model, kind, pixels[rows], words[rows], own)
         loss.backward()
         gradients = {n: p.grad for n, p in model.module.named_parameters()}
