@@ -119,7 +119,8 @@ def quietly(export: Callable[[nn.Module, Path], Run], model: nn.Module, folder: 
     torch.manual_seed(0)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        # Of the exporters alone, which a user of theirs could act on, but not one of ours.
+        warnings.filterwarnings("ignore", module=r"torch\.(onnx|export|_export)|onnx")
         try:
             return export(model, folder)
         except UserError:
