@@ -31,6 +31,7 @@ from tasks.cli.resuming import (
     check_options,
     check_unfinished,
     name_of_run,
+    of_a_run,
     of_the_run,
     seed_of,
     use_options,
@@ -320,7 +321,7 @@ def no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def run(arguments: list[str]) -> None:
-    """Run ``family fit | validate | test | predict ...``.
+    """Run ``family fit | validate | test | predict ...``, or ``family test RUN``, ``family resume RUN``.
 
     Raises:
         UserError: what the parser, Lightning or we refuse.
@@ -336,6 +337,9 @@ def run(arguments: list[str]) -> None:
     # Of each checkpoint it says that it is written whole.
     connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
+    command, *rest = arguments
+    if command == "resume" or (command != "fit" and rest and not rest[0].startswith("-")):
+        arguments = of_a_run(command, rest)
     try:
         FamilyCLI(resolve_configs(arguments))
     except MisconfigurationException as error:

@@ -12,9 +12,10 @@ class Command(NamedTuple):
 
 TRAINING = {
     "fit": "train by a config",
-    "validate": "the metrics of a checkpoint on the validation split",
-    "test": "the metrics of a checkpoint on the test split",
-    "predict": "what a checkpoint makes of each example of the test split",
+    "resume": "go on with a run: family resume RUN --trainer.max_steps N",
+    "validate": "the metrics of a run, or of --ckpt_path, on the validation split",
+    "test": "the same on the test split: family test RUN",
+    "predict": "what a run makes of each example of the test split",
 }
 """LightningCLI's own."""
 COMMANDS = {

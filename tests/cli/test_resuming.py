@@ -177,3 +177,18 @@ def test_every_option_that_a_checkpoint_carries_is_held_against_it(name):
         changed = cls(**{**small, option: other})
         changed.prepare_data()
         assert option in cls.decided or changed.assets() == before.assets(), option
+
+
+def test_a_run_is_named_alone(capsys):
+    half()
+    main(["resume", "half", "--trainer.max_steps=6", "--run_folder=rest"])
+    assert json.loads(Path("rest/metrics-fit.json").read_text())["step"] == 6
+    main(["validate", "rest", "--run_folder=seen"])
+    found = json.loads(Path("seen/metrics-validate.json").read_text())["metrics"]
+    assert found["val/accuracy"] >= 0
+    main(["test", "half/checkpoints/last.ckpt", "--run_folder=tested"])
+    assert "test/accuracy" in json.loads(Path("tested/metrics-test.json").read_text())["metrics"]
+    assert "there is no run nowhere." in refused(main, capsys, ["test", "nowhere"])
+    assert "family resume RUN" in refused(main, capsys, ["resume"])
+    Path("bare").mkdir()
+    assert "bare has no config.yaml of a run" in refused(main, capsys, ["resume", "bare"])
