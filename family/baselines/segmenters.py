@@ -50,13 +50,17 @@ class Dilated(CNNBackbone):
         return {"out": super().forward(pixel_values)[0]}
 
 
-@member(
-    task="Segmentation",
-    reads=("pictures",),
-    inputs=PICTURES,
-    example={"num_classes": 5, "width": 8},
-    any_size=True,
-)
+DILATED: dict[str, Any] = {
+    "task": "Segmentation",
+    "reads": ("pictures",),
+    "inputs": PICTURES,
+    "example": {"num_classes": 5, "width": 8},
+    "any_size": True,
+}
+"""The facts of both networks below."""
+
+
+@member(**DILATED)
 class FCN(nn.Module):
     """The fully convolutional network of torchvision: dilated backbone -> two convolutions -> bilinear.
 
@@ -91,13 +95,7 @@ class FCN(nn.Module):
         return self.net(pixel_values)["out"]
 
 
-@member(
-    task="Segmentation",
-    reads=("pictures",),
-    inputs=PICTURES,
-    example={"num_classes": 5, "width": 8},
-    any_size=True,
-)
+@member(**DILATED)
 class DeepLab(nn.Module):
     """DeepLab v3 of torchvision: dilated backbone -> convolutions of several rates -> bilinear.
 

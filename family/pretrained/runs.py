@@ -277,10 +277,15 @@ def rebuilt(run: Run) -> nn.Module:
     try:
         model.load_state_dict(run.state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split("\n")[1].split())
-        raise ValueError(f"{run.file} does not fit a {type(model).__name__}: {reason}") from None
+        name = type(model).__name__
+        raise ValueError(f"{run.file} does not fit a {name}: {misfit(error)}") from None
     merge_lora(model, remove=True)
     return model.eval()
+
+
+def misfit(error: RuntimeError) -> str:
+    """The first of what PyTorch says of weights that do not fit a model."""
+    return " ".join(str(error).splitlines()[1].split())
 
 
 def equipped(run: Run) -> Any:

@@ -21,6 +21,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
 from tasks.cli.older import MODE
@@ -137,9 +138,8 @@ class FamilyCLI(LightningCLI):
         # A list of its own: the trainer adds its callbacks to the one in the config.
         given = list(self._get(self.config_init, "trainer.callbacks") or [])
         if isinstance(self.datamodule, FamilyData):
-            kwargs["use_distributed_sampler"] = (
-                False  # its samplers share the batches out themselves
-            )
+            # Its samplers share the batches out themselves.
+            kwargs["use_distributed_sampler"] = False
         trainer: Any = super().instantiate_trainer(logger=run_loggers(self.folder), **kwargs)
         folder = self.folder / "checkpoints"
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
@@ -166,10 +166,9 @@ class FamilyCLI(LightningCLI):
 
     def _module_spec(self) -> dict[str, Any] | None:
         """Class path and arguments of a module that is no task of ours."""
-        given = yaml.safe_load(self.resolved_yaml)[
-            "model"
-        ]  # plain values alone, as a file has them
-        return None if isinstance(self.model, Task) else given
+        if isinstance(self.model, Task):
+            return None
+        return yaml.safe_load(self.resolved_yaml)["model"]  # plain values, as a file has them
 
     def _choose_folder(self) -> Path:
         """Where the run goes: the first process decides, and tells those that it starts."""
@@ -219,25 +218,11 @@ class FamilyCLI(LightningCLI):
         if not fit:
             check_ancestor(config, self.given)
         self.record.checkpoint = path
-        ours = isinstance(self.model, Task)
         if path is not None and not is_published(path):
             file = find_checkpoint(path, "last" if fit else "best")
-            config.ckpt_path = called.ckpt_path = str(file)
-            self.record.checkpoint = str(file)
-            content = read_checkpoint(file, any_module=not ours)
-            record = content.get("family", {})
-            if ours:
-                check_same_model(file, record, self.model)
-                if fit:
-                    check_options(file, record, self.model)
-                self.model.transplant = None  # what it brought is in the checkpoint
-                restore(self.model, record)
-            if fit:
-                self._go_on(file, content)
-            if isinstance(self.datamodule, FamilyData) and "assets" in record:
-                check_data(file, content, self.datamodule)
-                self.datamodule.use_assets(record["assets"])
-        elif not ours:
+            config.ckpt_path = called.ckpt_path = self.record.checkpoint = str(file)
+            self._use_run(file, fit)
+        elif not isinstance(self.model, Task):
             if path is not None:
                 raise UserError(
                     f"--ckpt_path {path} is no checkpoint: give a .ckpt file, or a run."
@@ -256,6 +241,23 @@ class FamilyCLI(LightningCLI):
             self.model.transplant = None if path else self.model.transplant
             called.ckpt_path = None
             load_source(self.model, self.datamodule, source, training=fit)
+
+    def _use_run(self, file: Path, fit: bool) -> None:
+        """Take from a run's checkpoint what its record says of model and data."""
+        ours = isinstance(self.model, Task)
+        content = read_checkpoint(file, any_module=not ours)
+        record = content.get("family", {})
+        if ours:
+            check_same_model(file, record, self.model)
+            if fit:
+                check_options(file, record, self.model)
+            self.model.transplant = None  # what it brought is in the checkpoint
+            restore(self.model, record)
+        if fit:
+            self._go_on(file, content)
+        if isinstance(self.datamodule, FamilyData) and "assets" in record:
+            check_data(file, content, self.datamodule)
+            self.datamodule.use_assets(record["assets"])
 
     def _go_on(self, file: Path, content: dict[str, Any]) -> None:
         """Check that there is more to do, and that the config says what will be done."""
@@ -280,17 +282,19 @@ class FamilyCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (UserError, MisconfigurationException):
-            # Nothing was done yet: leave the name free for the corrected call.
-            if not rank() and not any(self.folder.rglob("*.ckpt")):
-                shutil.rmtree(self.folder)
+            self._leave_name_free()
             raise
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
-            if not rank() and not any(self.folder.rglob("*.ckpt")):
-                shutil.rmtree(self.folder)
-            reason = " ".join(str(error).splitlines()[1].split())
-            raise UserError(f"the checkpoint does not fit the config's model: {reason}") from None
+            self._leave_name_free()
+            said = f"the checkpoint does not fit the config's model: {misfit(error)}"
+            raise UserError(said) from None
+
+    def _leave_name_free(self) -> None:
+        """Remove the folder of a call in which nothing was done yet, for the corrected one."""
+        if not rank() and not any(self.folder.rglob("*.ckpt")):
+            shutil.rmtree(self.folder)
 
     @property
     def resolved_yaml(self) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from family.pretrained.configs import flat
 from tasks.errors import UserError, closest
-from tasks.runs.checkpoints import flatten
 
 UNITS = ("steps", "tokens", "pictures", "flops", "seconds")
 """What a budget can be counted in; seconds are those of training."""
@@ -284,7 +284,7 @@ def get(config: Config, field: str) -> Any:
 
 def differences(configs: dict[str, Config]) -> dict[str, dict[str, Any]]:
     """Dotted field -> variant -> value, of the fields in which the variants differ."""
-    flat = {name: flatten(config) for name, config in configs.items()}
-    names = dict.fromkeys(field for config in flat.values() for field in config)
-    table = {field: {v: config.get(field) for v, config in flat.items()} for field in names}
+    options = {name: flat(config) for name, config in configs.items()}
+    names = dict.fromkeys(field for config in options.values() for field in config)
+    table = {field: {v: config.get(field) for v, config in options.items()} for field in names}
     return {f: row for f, row in table.items() if len({repr(v) for v in row.values()}) > 1}

@@ -7,11 +7,11 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from family.pretrained.configs import flat
 from tasks.compare.config import Budget, Comparison, Config, Match, get, lay_over, undotted
 from tasks.compare.describe import describe
 from tasks.compare.measure import write_json
 from tasks.errors import UserError, closest
-from tasks.runs.checkpoints import flatten
 
 RATE = "model.init_args.lr"
 CLOSE = 0.02
@@ -62,7 +62,7 @@ class Plan:
         """
         file, ours = folder / "plan.json", json.loads(json.dumps(asdict(self)))
         if file.exists():
-            theirs, mine = flatten(json.loads(file.read_text("utf-8"))), flatten(ours)
+            theirs, mine = flat(json.loads(file.read_text("utf-8"))), flat(ours)
             for field in sorted({*theirs, *mine}):
                 was, now = theirs.get(field), mine.get(field)
                 if was != now:
@@ -178,7 +178,7 @@ def matching_value(name: str, config: Config, field: str, match: Match, target: 
     """
     now = get(config, field)
     if not isinstance(now, int):
-        known = [f for f, value in flatten(config).items() if isinstance(value, int)]
+        known = [f for f, value in flat(config).items() if isinstance(value, int)]
         raise UserError(
             f"variants.{name} has no number {field} to scale: there it is {now!r}."
             f"{closest(field, known)}"

@@ -12,6 +12,7 @@ from family.accelerate import accelerate
 from family.inference.loaded import Loaded, load, ready
 from family.models.member import complete
 from family.pretrained import runs
+from family.pretrained.configs import flat
 from tasks.errors import UserError, user_errors
 from tasks.runs.sources import check_suits, is_published, open_published
 
@@ -65,24 +66,13 @@ def check_same_model(file: Path, record: dict[str, Any], task: Any) -> None:
     if theirs["pretrained"] is None and task.model_spec:
         theirs |= completed(record["model"])
         ours |= completed(task.model_spec)
-    theirs, ours = flatten(theirs), flatten(ours)
+    theirs, ours = flat(theirs), flat(ours)
     for name in sorted({*theirs, *ours}):
         was, now = theirs.get(name), ours.get(name)
         if was != now:
             raise UserError(
                 f"{file} holds a model with {name}={was!r}, but the config says {now!r}."
             )
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def completed(spec: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from tasks.errors import UserError, user_errors
 NAME = re.compile(r"(\w+:)?[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
 """How a model of the hub or of a library may be called."""
 
-check_complete = user_errors()(loaded.check_complete)
-
 
 @user_errors()
 def published_assets(model: Any, source: str) -> dict[str, Any]:

@@ -22,14 +22,19 @@ def build_for(
     Raises:
         UserError: it takes no number of classes or of tokens.
     """
+    if isinstance(build, Given):
+        return build.model
     maker, known = build, None
     if spec:
         maker, known = find_class(spec["class_path"]), spec.get("init_args")
     elif isinstance(build, partial):
         maker, known = build.func, build.keywords
-    elif isinstance(build, Given):
-        return build.model
     return build(**accepted(maker, arguments, known))
+
+
+def full_name(found: type) -> str:
+    """The dotted path of a class."""
+    return f"{found.__module__}.{found.__qualname__}"
 
 
 class Given:

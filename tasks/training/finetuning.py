@@ -18,7 +18,7 @@ from family.models.member import build, describe
 from tasks.errors import UserError
 from tasks.runs.checkpoints import build_model
 from tasks.runs.sources import check_suits, open_published, published_assets
-from tasks.training.building import Given
+from tasks.training.building import Given, full_name
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
         assets.setdefault("preprocess", dataclasses.asdict(preprocess))
     data.use_assets(assets)
     described = describe(model)["arguments"]
-    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    path = full_name(type(model))
     task.pretrained, task.model_spec = source, {"class_path": path, "init_args": described}
     task.build = Given(model.train(training))
 

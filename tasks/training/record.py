@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from family.models.member import describe, plain
-from family.pretrained.runs import equip
+from family.pretrained.runs import equip, misfit
 from tasks.errors import UserError
 from tasks.runs.checkpoints import accepted, find_checkpoint, read_checkpoint
+from tasks.training.building import full_name
 from tasks.training.finetuning import LoRA, restore
 from tasks.training.transplant import Transplant
 
 PLAIN = (str, int, float, bool, type(None))
-
-
-def full_name(found: type) -> str:
-    return f"{found.__module__}.{found.__qualname__}"
 
 
 def kind_of(task: type) -> str:
@@ -99,8 +96,7 @@ def loaded_task(cls: type, path: Path, options: dict[str, Any], strict: bool = T
     try:
         task.load_state_dict(content["state_dict"], strict)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise UserError(f"{file} does not fit the model: {reason}") from None
+        raise UserError(f"{file} does not fit the model: {misfit(error)}") from None
     return task
 
 
