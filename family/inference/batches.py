@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from family.inputs.encode import UNLIMITED, encode_captions
 from family.inputs.pictures import WHITE, as_picture
+from family.models.member import longest_text
 
 Picture = Image.Image | str | Path
 Item = TypeVar("Item")
@@ -55,6 +57,23 @@ def picture_batches(
         rows.append(row)
     if rows:
         yield batch, torch.stack(rows).to(device_of(model), kind)
+
+
+def caption_batches(model: Any, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Texts in turn, as ``input_ids`` and ``mask (batch, tokens)`` for a model: the spaces around each are
+    left out, as in training, and of one that is too long the end."""
+    device, limit = device_of(model), most_tokens(model) or UNLIMITED
+    for some in chunks([text.strip() for text in texts], TEXTS):
+        input_ids, mask = encode_captions(model.tokenizer, some, limit)
+        yield input_ids.to(device), mask.to(device)
+
+
+def most_tokens(model: Any) -> int | None:
+    """The longest text that a model is given, by its tokenizer or else its config; None is any."""
+    reader = getattr(model, "text", model)
+    config = getattr(reader, "config", None)
+    limit = model.tokenizer.max_tokens or getattr(config, "max_tokens", None)
+    return None if limit is None else int(min(limit, longest_text(reader)))
 
 
 def class_names(model: Any, count: int) -> list[str]:

@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from family.inference.batches import (
-    TEXTS,
-    Picture,
-    chunks,
-    class_names,
-    device_of,
-    picture_batches,
-)
-from family.inputs.encode import UNLIMITED, encode_captions
-from family.models.member import longest_text
+from family.inference.batches import Picture, caption_batches, class_names, picture_batches
 
 
 def classify_pictures(model: Any, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
@@ -43,19 +34,8 @@ def picture_probabilities(model: Any, pictures: Sequence[Picture]) -> Tensor:
 def text_probabilities(model: Any, texts: Sequence[str]) -> Tensor:
     """``(texts, classes)``; a text that is too long loses its end, and any the spaces around it,
     as in training."""
-    device, rows, limit = device_of(model), [], most_tokens(model) or UNLIMITED
-    for some in chunks([text.strip() for text in texts], TEXTS):
-        input_ids, mask = encode_captions(model.tokenizer, some, limit)
-        rows.append(model(input_ids.to(device), mask.to(device)).float())
+    rows = [model(*inputs).float() for inputs in caption_batches(model, texts)]
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
-
-
-def most_tokens(model: Any) -> int | None:
-    """The longest text that a model is given, by its tokenizer or else its config; None is any."""
-    reader = getattr(model, "text", model)
-    config = getattr(reader, "config", None)
-    limit = model.tokenizer.max_tokens or getattr(config, "max_tokens", None)
-    return None if limit is None else int(min(limit, longest_text(reader)))
 
 
 def described(model: Any, probabilities: Tensor) -> list[dict[str, Any]]:

@@ -9,9 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from family.inference.batches import TEXTS, Picture, chunks, device_of, picture_batches
-from family.inference.classes import most_tokens
-from family.inputs.encode import UNLIMITED, encode_captions
+from family.inference.batches import (
+    TEXTS,
+    Picture,
+    caption_batches,
+    chunks,
+    device_of,
+    picture_batches,
+)
 
 
 @torch.no_grad()
@@ -28,11 +33,7 @@ def embed_sentences(model: Any, texts: Sequence[str]) -> Tensor:
 def embed_captions(model: Any, texts: Sequence[str]) -> Tensor:
     """``(texts, dim)`` of length 1, by a model that reads texts and pictures; spaces around a text are
     left out, as in training."""
-    device, rows = device_of(model), []
-    limit = most_tokens(model) or UNLIMITED
-    for some in chunks(texts, TEXTS):
-        input_ids, mask = encode_captions(model.tokenizer, [text.strip() for text in some], limit)
-        rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
+    rows = [model.encode_text(*inputs).float() for inputs in caption_batches(model, texts)]
     return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from family.adapt.lora import adapted, merge_lora
-from family.inference.batches import Picture
-from family.inference.classes import classify_pictures, classify_texts, most_tokens
+from family.inference.batches import Picture, most_tokens
+from family.inference.classes import classify_pictures, classify_texts
 from family.inference.detection import detect
 from family.inference.embeddings import (
     embed_captions,
