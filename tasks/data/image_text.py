@@ -33,8 +33,8 @@ class ImageTextData(FamilyData):
     - ``pixel_values (batch, 3, height, width)`` float32: normalised;
     - ``input_ids (batch, tokens)`` int64: <bos> sentence <eos>, padded at the right;
     - ``mask (batch, tokens)`` bool: True = a token;
-    - ``picture_ids (batch,)``, ``caption_ids (batch,)`` int64: equal over the whole split where the
-      picture, or the sentence, is the same;
+    - ``picture_ids (batch,)`` int64: equal over the whole split where the picture is the same;
+    - ``caption_ids (batch,)`` int64: equal over the whole split where the sentence is the same;
     - ``caption``: list of the sentences; ``file``: list of the pictures' names;
     - with the built-in world ``labels (batch,)`` int64: their classes, for zero-shot classification.
 
