@@ -128,7 +128,9 @@ class FamilyData(pl.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self.loader("train")
+        loader = self.loader("train")
+        self.progress.begin(loader.batch_sampler)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self.loader("val")

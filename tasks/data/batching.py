@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,16 +11,47 @@ from torch.utils.data import Sampler
 
 from tasks.errors import UserError
 
+EPOCHS, BATCHES = "epoch_progress", "epoch_loop.batch_progress"
+"""Where Lightning keeps how far it is, in a checkpoint's loops."""
+
+
+def loading(trainer: Any) -> dict[str, Any]:
+    """The loops of a checkpoint that a trainer has read and is still to take over; else nothing."""
+    content = getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", {})
+    return content.get("loops", {}).get("fit_loop", {})
+
+
+class Part(NamedTuple):
+    """Batches of an epoch that were made in one way, as a checkpoint holds them."""
+
+    batches: int
+    """Of each process."""
+    processes: int | None
+    """None, in a checkpoint of before, is as many as now."""
+    size: Any
+    """What the sampler says of its batches, see :class:`LoaderProgress`; None is as now."""
+
 
 class LoaderProgress:
-    """How far a run is with its data: the epoch, the batches done of it, this process of how many.
+    """How far a run is with its data: the epoch, and the examples of it that were trained on.
 
-    Saved with a checkpoint by the data module, so that a resumed run goes on with the next batch.
+    Saved with a checkpoint by the data module, so that a resumed run goes on with the next example,
+    also in batches of another size or on another number of processes. A batch counts once it was
+    trained on, in whatever hook a checkpoint is written; of gradients that are summed over several
+    batches, once the optimizer has made its step.
+
+    A sampler of training says by ``size``, a plain value, how large its batches are, by ``len`` how
+    many an epoch has, and by ``left()`` how many are left of the current one.
     """
 
     def __init__(self, data: pl.LightningDataModule | None = None) -> None:
         self.data = data
-        self.resumed = (-1, 0)
+        self.resumed: tuple[int, list[Part]] = (-1, [])
+        self.size: Any = None
+        self.first = 0
+        """The batch, in the sizes of now, with which this run began its first epoch."""
+        self.over = False
+        """Whether that epoch was at its end, so that the first batches are those of the next."""
 
     @property
     def trainer(self) -> pl.Trainer | None:
@@ -28,13 +59,26 @@ class LoaderProgress:
 
     @property
     def epoch(self) -> int:
-        return 0 if self.trainer is None else self.trainer.current_epoch
+        """The epoch that is trained; after a resume at the end of one, the next."""
+        if self.trainer is None:
+            return 0
+        saved = loading(self.trainer)
+        epoch = int(saved[EPOCHS]["current"]["completed"] if saved else self.trainer.current_epoch)
+        return epoch + (self.over and epoch == self.resumed[0])
 
     @property
-    def done(self) -> int:
-        """Batches of this epoch that were trained on before the run was resumed."""
-        epoch, batches = self.resumed
-        return batches if epoch == self.epoch else 0
+    def parts(self) -> list[Part]:
+        """What was done of this epoch before the run was resumed."""
+        epoch, parts = self.resumed
+        return parts if epoch == self.epoch else []
+
+    def done(self, size: int) -> int:
+        """Examples of this epoch, of all processes, that were done before; batches are of ``size``."""
+        world = self.process[1]
+        return sum(
+            part.batches * (part.processes or world) * (size if part.size is None else part.size)
+            for part in self.parts
+        )
 
     @property
     def process(self) -> tuple[int, int]:
@@ -43,13 +87,59 @@ class LoaderProgress:
             (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         )
 
+    def begin(self, sampler: Any) -> None:
+        """Note how training makes its batches, and tell the trainer with which of them it goes on."""
+        self.size = getattr(sampler, "size", None)
+        if self.trainer is None or self.resumed[0] != self.epoch or not hasattr(sampler, "left"):
+            return
+        left = sampler.left()
+        loop: Any = self.trainer.fit_loop
+        self.first = len(sampler) - left
+        saved, progress = loading(self.trainer), loop.epoch_loop.batch_progress
+        epochs = loop.epoch_progress
+        if saved:  # asked for the steps of an epoch, before the trainer takes its loops over
+            progress, epochs = type(progress)(), type(epochs)()
+            progress.load_state_dict(saved[BATCHES])
+            epochs.load_state_dict(saved[EPOCHS])
+        # Written between a step and its end: Lightning then counts the step itself.
+        in_step = progress.total.completed == progress.total.processed - 1
+        more = self.first - progress.current.completed - in_step
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(progress.current, name, getattr(progress.current, name) + more)
+        if not left:
+            progress.is_last_batch = True
+            ended = epochs.current.processed > epochs.current.completed
+            self.over = in_step or (ended and self.trainer.max_steps == -1)
+        if saved:
+            saved[BATCHES] = progress.state_dict()
+
+    def trained(self) -> int:
+        """Batches of this epoch that this process has trained on, and that made a step."""
+        assert self.trainer is not None
+        loop: Any = self.trainer.fit_loop.epoch_loop
+        done = int(loop.batch_progress.current.processed)
+        several = self.trainer.accumulate_grad_batches
+        at_end = loop.batch_progress.is_last_batch or done == self.trainer.num_training_batches
+        return done if at_end else max(self.first_of_epoch, done - done % several)
+
+    @property
+    def first_of_epoch(self) -> int:
+        assert self.trainer is not None
+        return self.first if self.resumed[0] == self.trainer.current_epoch else 0
+
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        return {"epoch": self.epoch, "batches": done}
+        epoch, done = self.trainer.current_epoch, self.trained()
+        parts = list(self.resumed[1]) if self.resumed[0] == epoch else []
+        now = Part(done - self.first_of_epoch, self.process[1], self.size)
+        if parts and parts[-1][1:] == now[1:]:
+            now = now._replace(batches=now.batches + parts.pop().batches)
+        return {"epoch": epoch, "batches": done, "parts": [list(part) for part in (*parts, now)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.resumed = state["epoch"], state["batches"]
+        # A checkpoint of before counts batches alone.
+        parts = state.get("parts", [[state["batches"], None, None]])
+        self.resumed, self.over = (state["epoch"], [Part(*part) for part in parts]), False
 
 
 class TokenBatches(Sampler[list[int]]):
@@ -81,21 +171,29 @@ class TokenBatches(Sampler[list[int]]):
         self.tokens_per_batch, self.shuffle, self.seed = tokens_per_batch, shuffle, seed
         self.progress, self.max_rows = progress or LoaderProgress(), max_rows
 
+    @property
+    def size(self) -> list[Any]:
+        return [self.tokens_per_batch, self.max_rows]
+
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch."""
+        return self._grouped(np.arange(len(self.lengths)), self.tokens_per_batch, self.max_rows)
+
+    def _grouped(self, chosen: np.ndarray, budget: int, max_rows: int | None) -> list[list[int]]:
+        """The batches of some of the examples, by their indices in rising order."""
         random = np.random.default_rng([self.seed, self.progress.epoch if self.shuffle else 0])
-        order = np.arange(len(self.lengths))
-        noise = np.zeros(len(order))
+        lengths = self.lengths[chosen]
+        noise = np.zeros(len(chosen))
         if self.shuffle:
             # A little noise on lengths, so that neighbours differ from epoch to epoch.
-            noise = random.uniform(0, 1 + 0.1 * self.lengths)
-        order = order[np.argsort(self.lengths + noise, kind="stable")]
+            noise = random.uniform(0, 1 + 0.1 * lengths)
+        order = chosen[np.argsort(lengths + noise, kind="stable")]
         groups: list[list[int]] = [[]]
         longest = 0
         for index in order.tolist():
             length = max(longest, int(self.lengths[index]))
             rows = len(groups[-1])
-            if rows and (length * (rows + 1) > self.tokens_per_batch or rows == self.max_rows):
+            if rows and (length * (rows + 1) > budget or rows == max_rows):
                 groups.append([])
                 length = int(self.lengths[index])
             groups[-1].append(index)
@@ -104,21 +202,43 @@ class TokenBatches(Sampler[list[int]]):
             return [groups[i] for i in random.permutation(len(groups))]
         return groups
 
+    def _rest(self) -> list[list[int]]:
+        """The batches of all processes that are left of an epoch of training."""
+        size, world = self.size, self.progress.process[1]
+        groups, made = self.batches(), size
+        for part in self.progress.parts:
+            theirs = size if part.size is None else list(part.size)
+            if theirs != made:  # from here on in other batches: the same examples are left
+                left = np.sort(np.concatenate([[], *groups]).astype(int))
+                groups, made = self._grouped(left, *theirs), theirs
+            groups = groups[part.batches * (part.processes or world) :]
+        if made != size and groups:
+            groups = self._grouped(np.sort(np.concatenate(groups)), *size)
+        return groups
+
     def mine(self) -> list[list[int]]:
-        """The batches of this process."""
+        """The batches of this process, in training those that are left of the epoch."""
         rank, world = self.progress.process
-        batches = self.batches()
         if self.shuffle:
-            batches = batches[: rounds(len(batches), world) * world]
+            batches = self._rest()
+            if not self.progress.parts:
+                rounds(len(batches), world)  # or there are too few
+            batches = batches[: len(batches) // world * world]
         else:
-            batches = equally_many(batches, world)
+            batches = equally_many(self.batches(), world)
         return batches[rank::world]
 
+    def left(self) -> int:
+        return len(self.mine())
+
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.mine()[self.progress.done if self.shuffle else 0 :])
+        return iter(self.mine())
 
     def __len__(self) -> int:
-        return len(self.mine())
+        """Of a whole epoch."""
+        if not self.shuffle:
+            return len(self.mine())
+        return rounds(len(self.batches()), self.progress.process[1])
 
 
 def rounds(batches: int, processes: int) -> int:

@@ -269,7 +269,15 @@ class RandomWindows(Sampler[list[int]]):
         slots = count * self.batch_size
         offsets = (random.permutation(slots) + random.random()) * (self.last / slots)
         batches = offsets.astype(int).reshape(count, self.batch_size)[rank::world][: len(self)]
-        return iter(batches[self.progress.done :].tolist())
+        return iter(batches[len(self) - self.left() :].tolist())
+
+    @property
+    def size(self) -> int:
+        return self.batch_size
+
+    def left(self) -> int:
+        done = self.progress.done(self.batch_size)
+        return max(0, len(self) - done // (self.batch_size * self.progress.process[1]))
 
     def __len__(self) -> int:
         return max(1, self.count // self.progress.process[1])

@@ -26,7 +26,8 @@ class Pick(NamedTuple):
 class ExampleBatches(Sampler[list[Pick]]):
     """Batches of examples; those of training depend on ``(seed, progress.epoch)`` alone.
 
-    All processes get equally many batches. In training a resumed run goes on at ``progress.done``.
+    All processes get equally many batches. In training a resumed run goes on with the example
+    after ``progress.done``.
     Evaluation covers every example exactly once over all processes.
 
     Args:
@@ -56,29 +57,43 @@ class ExampleBatches(Sampler[list[Pick]]):
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        first = self.progress.done if self.shuffle else 0
-        for start, stop in self._bounds()[rank + first * world :: world]:
+        for start, stop in self._bounds(self._done())[rank::world]:
             yield [Pick(i, epoch) for i in order[start:stop].tolist()]
 
     def __len__(self) -> int:
+        """Of a whole epoch."""
         rank, world = self.progress.process
         return len(self._bounds()[rank::world])
 
-    def _bounds(self) -> list[tuple[int, int]]:
-        """Where the batches of all processes together begin and end in the order of examples."""
+    def left(self) -> int:
+        rank, world = self.progress.process
+        return len(self._bounds(self._done())[rank::world])
+
+    def _done(self) -> int:
+        return min(self.progress.done(self.size), self.count) if self.shuffle else 0
+
+    def _bounds(self, first: int = 0) -> list[tuple[int, int]]:
+        """Where the batches of all processes together begin and end in the order of examples.
+
+        Args:
+            first: the example to begin with.
+        """
         size, world = self.size, self.progress.process[1]
-        batches = -(-self.count // size)
+        batches = -(-(self.count - first) // size)
         if self.shuffle:
             if self.full_only and self.count >= size:
-                batches = self.count // size
-            batches = rounds(batches, world) * world
+                batches = (self.count - first) // size
+            if not first:
+                rounds(batches, world)  # or there are too few
+            batches -= batches % world
         elif world > 1:
             check_enough(self.count, world)
             # As few as hold all, of nearly one size, and no process without its share.
             batches = min(-(-batches // world), self.count // world) * world
             edges = [self.count * i // batches for i in range(batches + 1)]
             return list(pairwise(edges))
-        return [(i * size, min((i + 1) * size, self.count)) for i in range(batches)]
+        starts = range(first, first + batches * size, size)
+        return [(start, min(start + size, self.count)) for start in starts]
 
 
 @contextmanager

@@ -237,11 +237,18 @@ def test_root_comes_first_and_the_fields_of_a_batch_are_described(name):
 def test_how_far_a_run_is_keeps_its_names():
     """Checkpoints of before hold these."""
     data = made("TranslationData")
-    progress = SimpleNamespace(current=SimpleNamespace(completed=3))
+    progress = SimpleNamespace(current=SimpleNamespace(processed=3), is_last_batch=False)
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    data.trainer = SimpleNamespace(current_epoch=2, fit_loop=loop, global_rank=0, world_size=1)
-    assert data.state_dict() == {"epoch": 2, "batches": 3, "run_seed": 0}
+    process = {"global_rank": 0, "world_size": 1}
+    counts = {"accumulate_grad_batches": 1, "num_training_batches": 9}
+    data.trainer = SimpleNamespace(current_epoch=2, fit_loop=loop, **process, **counts)
+    state = data.state_dict()
+    assert {n: state[n] for n in ("epoch", "batches", "run_seed")} == {
+        "epoch": 2,
+        "batches": 3,
+        "run_seed": 0,
+    }
     again = made("TranslationData")
     again.trainer = data.trainer
     again.load_state_dict({"epoch": 2, "batches": 3})
-    assert (again.progress.done, again.run_seed) == (3, 0)
+    assert (again.progress.done(10), again.run_seed) == (30, 0)
