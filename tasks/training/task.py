@@ -133,6 +133,8 @@ class Task(pl.LightningModule):
         self.decided: dict[str, Any] = {}
         """What the data of that checkpoint decided of the model."""
         self._adapted = self._prepared = False
+        self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])
+        """The step, and the numbers of its parts."""
 
     options: dict[str, Any]
     """What the task was made with, by name."""
@@ -285,10 +287,20 @@ class Task(pl.LightningModule):
         )
 
     def log_training(self, terms: dict[str, Tensor]) -> None:
-        """Log the numbers of a training step, at the steps that are logged at all."""
-        if self.global_step % int(self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
-            for name, value in terms.items():
-                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
+        """Log the numbers of a training step; where gradients come in several parts, their mean so far.
+
+        At every step, so that what a logger writes, the bar shows and a callback reads is the step's
+        own. Of several processes it is the first's.
+        """
+        if self._terms[0] != self.global_step:
+            self._terms = self.global_step, []
+        parts = self._terms[1]
+        parts.append({name: value.detach() for name, value in terms.items()})
+        for name, value in parts[-1].items():
+            if len(parts) > 1:
+                found = [part[name] for part in parts if name in part]
+                value = torch.stack(found).mean()
+            self.log(f"train/{name}", value, prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule. A resumed run takes their state from the checkpoint; ``lr``,
