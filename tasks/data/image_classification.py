@@ -173,7 +173,7 @@ class ImageClassificationData(FamilyData):
             return labelled_shapes(count, self.preprocess.size, self.seed, split)
         if layout == "tar":
             tar = self._tar(split)
-            return None if tar is None else labelled_tar(tar)
+            return None if tar is None else labelled_tar(tar, self.on_bad)
         if layout == "folder":
             names = [name for some in SPLITS.values() for name in some]
             if split == "train" and not any((self.root / name).is_dir() for name in names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from tasks.data import shapes
 from tasks.data.augment import as_tensor
 from tasks.data.images import IMAGE_ENDINGS, OnBad, check_images, kept, list_images, read_image
 from tasks.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SPLITS = {
     "train": ("train", "training"),
@@ -73,22 +76,24 @@ def read_chosen(
 
 
 def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
-    """A folder of folders of pictures, one a class.
+    """A folder of folders of pictures, one a class; those may have folders of their own.
 
     Raises:
-        UserError: no folders of classes, an empty one, a file that is no picture.
+        UserError: no folders of classes, a file that is no picture, or, unless ``on_bad`` is "skip",
+            an empty class.
     """
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if not classes:
         raise UserError(f"{folder} has no folders of pictures: it needs one for each class.")
     paths: list[Path] = []
     labels: list[int] = []
+    found = {name: list_images(folder / name) for name in classes}
+    empty = [str(folder / name) for name in classes if not found[name]]
+    refuse_empty(empty, len(classes), str(folder), on_bad)
+    classes = [name for name in classes if found[name]]
     for label, name in enumerate(classes):
-        found = list_images(folder / name)
-        if not found:
-            raise UserError(f"the class folder {folder / name} is empty: it has no pictures.")
-        paths += found
-        labels += [label] * len(found)
+        paths += found[name]
+        labels += [label] * len(found[name])
     names = [path.relative_to(folder).as_posix() for path in paths]
     everything = Labelled(classes, np.array(labels), names, partial(read_path, paths))
     keep = check_images(paths, on_bad)
@@ -99,13 +104,34 @@ def read_path(paths: Sequence[Path], index: int, background: Colour) -> Image.Im
     return read_image(paths[index], background=background)
 
 
-def labelled_tar(path: Path) -> Labelled:
-    """A tar with one folder a class: pictures of a plain tar are read where they lie.
-
-    Those of a compressed tar are kept in memory, encoded as they are.
+def refuse_empty(empty: Sequence[str], classes: int, where: str, on_bad: OnBad) -> None:
+    """Refuse class folders without pictures; with "skip" a warning says that they are no classes.
 
     Raises:
-        UserError: no tar, a class folder that is empty, no pictures.
+        UserError: "stop" and such a folder, or none with pictures.
+    """
+    if not empty:
+        return
+    if on_bad == "stop":
+        raise UserError(
+            f"the class folder {empty[0]} is empty: it has no pictures; data.on_bad=skip would leave "
+            "the class out."
+        )
+    if len(empty) == classes:
+        raise UserError(f"none of the {classes} class folders in {where} has a picture.")
+    log.warning("left out as classes, for want of pictures: %s", ", ".join(empty))
+
+
+def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
+    """A tar with one folder a class, as :func:`labelled_folder` reads it from a disk: pictures of a plain
+    tar are read where they lie.
+
+    Those of a compressed tar are kept in memory, encoded as they are. Folders around all of those of the
+    classes (``train/``) are no class.
+
+    Raises:
+        UserError: no tar, no pictures, pictures beside the folders of classes, or, unless ``on_bad`` is
+            "skip", an empty class.
     """
     try:
         try:
@@ -120,27 +146,53 @@ def labelled_tar(path: Path) -> Labelled:
         reason = (str(error).splitlines() or [""])[0].rstrip(".:")
         raise UserError(f"{path} is not a tar that can be read: {reason}.") from None
     pictures = [member for member in members if is_picture(member)]
-    filled = {Path(member.name).parent for member in pictures}
-    folders = [Path(member.name) for member in members if member.isdir()]
-    above = {folder.parent for folder in folders} | {folder.parent for folder in filled}
-    for folder in folders:
-        if folder not in filled | above and folder.name[:1] != ".":
-            raise UserError(f"the class folder {folder} in {path} is empty: it has no pictures.")
-    if not pictures or Path() in filled:
-        raise UserError(f"{path} needs a folder of pictures for each class.")
-    classes = sorted({parent.name for parent in filled})
+    files = [Path(member.name).parts for member in pictures]
+    around = around_classes(path, files)
+    inside = [file[len(around) :] for file in files]
+    classes = sorted({file[0] for file in inside})
+    folders = {Path(m.name).parts for m in members if m.isdir() and not is_hidden(m)}
+    below = {parts[len(around)] for parts in folders if parts[: len(around)] == around != parts}
+    empty = [f"{'/'.join((*around, name))} in {path}" for name in sorted(below - {*classes})]
+    refuse_empty(empty, len(below | {*classes}), str(path), on_bad)
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.array([label_of[Path(member.name).parent.name] for member in pictures])
-    names = ["/".join(Path(member.name).parts[-2:]) for member in pictures]
+    labels = np.array([label_of[file[0]] for file in inside])
+    names = ["/".join(file) for file in inside]
     places = [(member.offset_data, member.size) for member in pictures]
-    order = sorted(range(len(names)), key=names.__getitem__)
+    order = sorted(range(len(names)), key=inside.__getitem__)
     read = partial(read_member, path, names, places if content is None else content)
     return Labelled(classes, labels, names, read).part(order)
 
 
+def around_classes(path: Path, files: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that hold all folders of classes, by the parts of the pictures' names.
+
+    Raises:
+        UserError: no pictures, or some beside the folders of classes.
+    """
+    folders = [file[:-1] for file in files]
+    if not folders or () in folders:
+        raise UserError(f"{path} needs a folder of pictures for each class.")
+    shared = 0
+    while len({folder[: shared + 1] for folder in folders}) == 1 and shared < len(folders[0]):
+        shared += 1
+    around = folders[0][:shared]
+    if around not in folders:
+        return around
+    # Pictures lie here: this is the only class, unless others lie in several folders below.
+    if len({folder[shared] for folder in folders if len(folder) > shared}) > 1:
+        stray = next("/".join(file) for file in files if file[:-1] == around)
+        raise UserError(f"{stray} in {path} lies beside the folders of classes: put it into one.")
+    return around[:-1]
+
+
 def is_picture(member: tarfile.TarInfo) -> bool:
-    path = Path(member.name)
-    return member.isfile() and path.suffix.lower() in IMAGE_ENDINGS and path.name[0] != "."
+    ours = Path(member.name).suffix.lower() in IMAGE_ENDINGS
+    return ours and member.isfile() and not is_hidden(member)
+
+
+def is_hidden(member: tarfile.TarInfo) -> bool:
+    """As on a disk, where the file or a folder above it is."""
+    return any(part.startswith(".") for part in Path(member.name).parts)
 
 
 def read_member(

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from family.inputs.pictures import WHITE
 from tasks.data import shapes
 from tasks.data.augment import ClassificationAugment, RandAugment, mirror, shift
 from tasks.data.image_classification import ImageClassificationData
-from tasks.data.labelled_images import READERS
+from tasks.data.labelled_images import READERS, labelled_folder, labelled_tar
 from tasks.errors import UserError
 
 COLOURS = {"cat": (200, 0, 0), "dog": (0, 200, 0), "emu": (0, 0, 200)}
@@ -90,6 +91,32 @@ def test_tar(root, ending):
     assert colours_fit(found.train_dataloader(), found)
     assert len(colours_fit(found.test_dataloader(), found)) == 12
     pickle.dumps(found.train_dataloader().dataset)  # as workers that are spawned need
+
+
+LAYOUTS = {
+    "flat": ["cat/0.png", "cat/1.png", "cat-2/0.png", "dog/0.png"],
+    "nested": ["cat/s1/0.png", "cat/s2/0.png", "dog/s1/0.png"],
+    "unequal": ["cat/0.png", "dog/s1/t/0.png", "dog/1.png"],
+    "hidden": ["cat/0.png", ".dog/0.png", "dog/.s1/0.png", "dog/.1.png", "dog/2.png"],
+    "one": ["cat/0.png", "cat/s1/0.png"],
+}
+
+
+@pytest.mark.parametrize("around", ["", "train/", "deep/train/"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_tar_is_read_as_the_folder_in_it(tmp_path, layout, around):
+    for i, name in enumerate(LAYOUTS[layout]):
+        path = tmp_path / "on_disk" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(tmp_path / "on_disk", around or ".")
+    folder = labelled_folder(tmp_path / "on_disk", "stop")
+    packed = labelled_tar(tmp_path / "train.tar")
+    assert packed.classes == folder.classes and packed.names == folder.names
+    assert packed.labels.tolist() == folder.labels.tolist()
+    for i in range(len(folder.names)):
+        assert packed.read(i, WHITE).tobytes() == folder.read(i, WHITE).tobytes()
 
 
 def test_held_out_by_name(tmp_path):
@@ -183,6 +210,29 @@ def test_empty_class_folder_in_a_tar(root):
         tar.add(root / "train", "train")
     with pytest.raises(UserError, match=r"class folder train/fox in .*train.tar is empty"):
         data(root, layout="tar").setup("fit")
+
+
+def test_pictures_beside_the_class_folders_of_a_tar(root):
+    Image.new("RGB", (8, 8)).save(root / "train" / "stray.png")
+    with tarfile.open(root / "train.tar", "w") as tar:
+        tar.add(root / "train", "train")
+    with pytest.raises(
+        UserError, match=r"train/stray.png in .* lies beside the folders of classes"
+    ):
+        data(root, layout="tar").setup("fit")
+
+
+@pytest.mark.parametrize("layout", ["folder", "tar"])
+def test_an_empty_class_folder_can_be_skipped(root, caplog, layout):
+    (root / "train" / "fox").mkdir()
+    with tarfile.open(root / "train.tar", "w") as tar:
+        tar.add(root / "train", "train")
+    found = data(root, layout=layout, on_bad="skip")
+    assert found.classes == ["cat", "dog", "emu"] and "train/fox" in caplog.text
+    for name in ("cat", "dog", "emu"):
+        shutil.rmtree(root / "train" / name)
+    with pytest.raises(UserError, match="none of the 1 class folders in"):
+        data(root, layout="folder", on_bad="skip").setup("fit")
 
 
 def test_damaged_tar(tmp_path):
