@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from tasks.data.text_files import MARK
 from tasks.errors import UserError
 
 
@@ -20,7 +21,8 @@ def given_or_read(given: list[str]) -> Iterator[str]:
         return
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
-            yield line.decode("utf-8").strip()
+            text = line.decode("utf-8")
+            yield (text.removeprefix(MARK) if number == 1 else text).strip()
         except UnicodeDecodeError as error:
             raise UserError(
                 f"standard input is not UTF-8: see line {number}, byte {error.start + 1}."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.data.coco import column, find_coco, find_folder, read_json, unique
-from tasks.data.text_files import read_text
+from tasks.data.text_files import MARK, read_text
 from tasks.errors import UserError, closest
 
 TABLES = (".tsv", ".csv", ".jsonl")
@@ -195,7 +195,6 @@ def table_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         return
     # Some write tabs into a .csv. A quote in a .tsv is a quote; in a .csv it encloses a field.
     tabs = file.suffix == ".tsv" or ("\t" in lines[0] and "," not in lines[0])
-    lines[0] = lines[0].removeprefix("\ufeff")
     reader = csv.reader(
         (f"{line}\n" for line in lines),
         delimiter="\t" if tabs else ",",
@@ -311,7 +310,7 @@ def read_tar(file: Path) -> list[Caption]:
 def tar_text(where: str, content: bytes, ending: str) -> str:
     """The sentence of a ``.txt`` or ``.json`` member."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8").removeprefix(MARK)
         if ending == ".json":
             text = str(json.loads(text).get("caption") or "")
         return text.strip()

@@ -90,14 +90,14 @@ def has_header(file: Path) -> bool:
     """Whether the first line names columns: always, but for a ``.tsv`` of two without usual names."""
     if file.suffix != ".tsv":
         return True
-    names = read_lines(file)[0].removeprefix("\ufeff").split("\t")
+    names = read_lines(file)[0].split("\t")
     return len(names) > 2 or bool({*names} & {*TEXT_COLUMNS, *LABEL_COLUMNS})
 
 
 def bare_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """As :func:`~tasks.data.captions.table_rows`, of a file whose columns have no names."""
     for number, line in enumerate(read_lines(file), 1):
-        fields = line.removeprefix("\ufeff").split("\t")
+        fields = line.split("\t")
         if len(fields) != 2:
             raise UserError(f"{file} line {number} needs a sentence, a tab and its label.")
         yield number, dict(zip(("text", "label"), fields, strict=True))

@@ -18,7 +18,7 @@ from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import LoaderProgress
 from tasks.data.sampling import ExampleBatches, Pick, as_it_is, batch_loader
-from tasks.data.text_files import read_text
+from tasks.data.text_files import read_text, text_start
 from tasks.data.tokenizers import Kind, Tokenizer, pieces, train_tokenizer
 from tasks.errors import UserError, at_least
 
@@ -286,7 +286,7 @@ class RandomWindows(Sampler[list[int]]):
 def split_offset(path: Path, fraction: float) -> int:
     """The byte at which ``fraction`` of a file's characters end."""
     characters = sum(len(text) for text in read_pieces(path, 0, path.stat().st_size))
-    left, offset = int(characters * fraction), 0
+    left, offset = int(characters * fraction), text_start(path)
     for text in read_pieces(path, 0, path.stat().st_size):
         if left <= len(text):
             return offset + len(text[:left].encode())
@@ -296,13 +296,14 @@ def split_offset(path: Path, fraction: float) -> int:
 
 
 def read_pieces(path: Path, start: int, stop: int) -> Iterator[str]:
-    """The UTF-8 text between two bytes, some millions of characters at a time.
+    """The UTF-8 text between two bytes, some millions of characters at a time, without a byte-order mark.
 
     Raises:
         UserError: an empty file, or bytes that are not UTF-8 (with their offset).
     """
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
+    start = max(start, text_start(path))
     with path.open("rb") as file:
         file.seek(start)
         left = b""

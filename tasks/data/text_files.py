@@ -8,10 +8,12 @@ from pathlib import Path
 from tasks.errors import UserError, closest
 
 Pairs = list[tuple[str, str]]
+MARK = "\ufeff"
+"""The byte-order mark that some programs put before a text; it is no part of it."""
 
 
 def read_text(path: Path) -> str:
-    """The whole of a UTF-8 file.
+    """The whole of a UTF-8 file, without a byte-order mark.
 
     Raises:
         UserError: missing, empty, or not UTF-8 (with the byte offset).
@@ -19,13 +21,20 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
-    content = path.read_bytes()
-    if not content.strip():
-        raise UserError(f"{path} is empty.")
     try:
-        return content.decode("utf-8")
+        text = path.read_bytes().decode("utf-8").removeprefix(MARK)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: see the byte at offset {error.start}.") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty.")
+    return text
+
+
+def text_start(path: Path) -> int:
+    """The byte at which the text of a UTF-8 file begins: behind a byte-order mark, if there is one."""
+    mark = MARK.encode()
+    with path.open("rb") as file:
+        return len(mark) if file.read(len(mark)) == mark else 0
 
 
 def read_lines(path: Path) -> list[str]:
