@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from tasks.data.images import OnBad, check_images, list_images, read_mask, size_of
 from tasks.errors import UserError
 
+log = logging.getLogger(__name__)
 IGNORE_MASK = 255
 """The label of pixels that do not count, the ``ignore_index`` of the loss."""
 VALUES = 1 << 16
@@ -22,22 +24,32 @@ CHECKED = 5000
 
 
 class Masks:
-    """The values of mask files as labels: class k is the k-th value that is not ignored.
+    """The values of mask files as labels: class k is the k-th value that is not ignored, unless a map
+    says otherwise.
 
     Args:
         classes: their number.
         ignore: values that become ``IGNORE_MASK``.
+        values: of each value its class.
     """
 
-    def __init__(self, classes: int, ignore: Sequence[int]) -> None:
-        self.classes, self.ignore = classes, list(ignore)
+    def __init__(
+        self, classes: int, ignore: Sequence[int], values: Mapping[int, int] | None = None
+    ) -> None:
+        self.classes, self.ignore, self.values = classes, list(ignore), values
         if classes > IGNORE_MASK:
             raise UserError(f"{classes} classes are too many: masks may have {IGNORE_MASK}.")
         self.table = np.full(VALUES, -1, np.int64)
-        kept = np.setdiff1d(np.arange(VALUES), self.ignore)[:classes]
-        self.table[kept] = np.arange(classes)
+        if values is None:
+            kept = np.setdiff1d(np.arange(VALUES), self.ignore)[:classes]
+            values = dict(zip(kept.tolist(), range(classes), strict=True))
+        self.ids: list[int] = [
+            min(value for value, kind in values.items() if kind == label)
+            for label in range(classes)
+        ]
+        """Of each label the value in mask files; where several have it, the least."""
+        self.table[[*values]] = [*values.values()]
         self.table[self.ignore] = IGNORE_MASK
-        self.first, self.last = int(kept[0]), int(kept[-1])
 
     def labels(self, values: np.ndarray, path: Path) -> np.ndarray:
         """The labels of a mask.
@@ -49,11 +61,14 @@ class Masks:
         wrong = values[(labels < 0) | (values < 0) | (values >= VALUES)]
         if wrong.size:
             value = int(wrong.max())
-            hint = "" if self.ignore else f"; data.ignore={value} if it does not count"
-            raise UserError(
-                f"{path} has the value {value}, but there are {self.classes} classes "
-                f"({self.first} to {self.last}){hint}."
-            )
+            hint = "" if self.ignore else f" data.ignore={value} if it does not count,"
+            if self.values is None:
+                known = f"there are {self.classes} classes ({self.ids[0]} to {self.ids[-1]})"
+                hint += f" data.values if it is one of them: {example(np.unique(values))}"
+            else:
+                known = f"data.values has only {', '.join(map(str, sorted(self.values)))}"
+                hint += " data.values to give it a class"
+            raise UserError(f"{path} has the value {value}, but {known};{hint}.")
         return labels
 
 
@@ -139,18 +154,60 @@ def read_pair_mask(pair: Pair) -> np.ndarray:
     return mask
 
 
+def example(values: np.ndarray) -> str:
+    """How ``data.values`` would be given for masks of such values, each a class."""
+    pairs = [f"{value}: {label}" for label, value in enumerate(values[:4].tolist())]
+    return f"data.values='{{{', '.join(pairs)}{', ...' * (len(values) > 4)}}}'"
+
+
+def check_values(values: Mapping[int, int], ignore: Sequence[int]) -> None:
+    """Refuse a map that leaves the class of a value, or the number of classes, open.
+
+    Raises:
+        UserError: no value, one beyond those of masks, one that is ignored too, or classes that are
+            not numbered from 0 on.
+    """
+    for value in values:
+        if not 0 <= value < VALUES:
+            raise UserError(f"data.values has {value}: values of masks are 0 to {VALUES - 1}.")
+        if value in ignore:
+            raise UserError(f"data.values and data.ignore both have {value}: one can be meant.")
+    kinds = sorted(set(values.values()))
+    if not kinds or kinds != list(range(len(kinds))):
+        raise UserError(
+            f"data.values has the classes {', '.join(map(str, kinds)) or 'of nothing'}: they are "
+            "numbered from 0, and each needs a value."
+        )
+
+
+def names_of_values(values: Mapping[int, int]) -> list[str]:
+    """Of each class the values that are of it, such as "1+2"."""
+    return [
+        "+".join(str(value) for value in sorted(values) if values[value] == label)
+        for label in range(len(set(values.values())))
+    ]
+
+
 def numbers(values: np.ndarray, ignore: Sequence[int]) -> list[str]:
     """Names of classes that are known by their values alone.
 
     Raises:
-        UserError: 255 occurs, which means "does not count" where the values below it are unused.
+        UserError: 255 occurs, which means "does not count" where the values below it are unused, or
+            is the one class of masks of black and white.
     """
     kept = np.setdiff1d(values, ignore)
     if 255 in kept and 254 not in kept:
         raise UserError(
             "the masks hold the value 255, but not 254: give data.ignore=255 if it does not "
-            "count, or data.classes."
+            f"count, or data.values, the class of each value, if it is one: {example(kept)}."
         )
     if not len(kept) or kept[0] < 0 or kept[-1] >= VALUES:
         raise UserError(f"the masks hold no class ids from 0 to {VALUES - 1}, but {values[:5]}.")
+    if len(kept) <= kept[-1] // 2:
+        log.warning(
+            "the masks hold %d values up to %d, and all below it are taken for classes: data.values "
+            "would say which class each is of.",
+            len(kept),
+            kept[-1],
+        )
     return [str(v) for v in np.setdiff1d(np.arange(kept[-1] + 1), ignore)]

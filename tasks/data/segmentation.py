@@ -34,7 +34,9 @@ from tasks.data.masks import (
     Masks,
     Pair,
     check_pairs,
+    check_values,
     find_pairs,
+    names_of_values,
     numbers,
     read_pair_mask,
 )
@@ -64,6 +66,8 @@ class SegmentationData(FamilyData):
         classes: their names, by the values of the masks; by default the lines of
             ``root/classes.txt``, else numbers up to the largest value in training.
         ignore: values of the masks that do not count, in training or evaluation.
+        values: of each value of the masks its class, where they are not numbered 0, 1, 2 ...:
+            ``{0: 0, 255: 1}`` for masks of black and white; several values may be of one class.
         augment: resize, cut and flip at random in training.
         scale: the least and greatest of the random resizing; 1 fits the picture to ``image_size``.
         colour: how strongly colours change in training: 0 to 1.
@@ -81,6 +85,7 @@ class SegmentationData(FamilyData):
         batch_size: int = 16,
         classes: list[str] | None = None,
         ignore: int | list[int] | None = None,
+        values: dict[int, int] | None = None,
         augment: bool = True,
         scale: tuple[float, float] = (0.5, 2.0),
         colour: float = 0.3,
@@ -108,6 +113,9 @@ class SegmentationData(FamilyData):
                 raise UserError(
                     f"data.ignore={value} must be a value of a mask, 0 to {VALUES - 1}."
                 )
+        self.values = values
+        if values is not None:
+            check_values(values, self.ignore)
         self.augment, self.scale, self.colour, self.on_bad = augment, scale, colour, on_bad
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.checked: dict[str, list[Pair]] = {}
@@ -119,10 +127,18 @@ class SegmentationData(FamilyData):
         """The classes as far as no mask need be read for them."""
         if self.root is None:
             return ["background", *shapes.CLASSES]
-        if self.asked is not None:
-            return list(self.asked)
         file = self.root / "classes.txt"
-        return read_lines(file) if file.is_file() else None
+        names = self.asked
+        if names is None and file.is_file():
+            names = read_lines(file)
+        if self.values is None:
+            return None if names is None else list(names)
+        count = len(set(self.values.values()))
+        if names is not None and len(names) != count:
+            raise UserError(
+                f"data.values has {count} classes, but {len(names)} are named: {', '.join(names)}."
+            )
+        return names_of_values(self.values) if names is None else list(names)
 
     @property
     def classes(self) -> list[str]:
@@ -186,7 +202,7 @@ class SegmentationData(FamilyData):
     @property
     def masks(self) -> Masks:
         """How the values of masks become labels."""
-        return Masks(len(self.classes), self.ignore)
+        return Masks(len(self.classes), self.ignore, self.values)
 
     # --- What Lightning and tasks ask for ----------------------------------------------------
 

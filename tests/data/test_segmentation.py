@@ -138,6 +138,56 @@ def test_an_ignored_zero_shifts_the_classes(root):
     assert (labels[values == 2] == 1).all()
 
 
+def write_black_and_white(root):
+    for split in ("train", "val"):
+        for path in (root / split / "masks").iterdir():
+            mask = np.asarray(Image.open(path))
+            Image.fromarray(np.where(mask == 2, 255, 0).astype(np.uint8)).save(path)
+
+
+def test_masks_of_black_and_white(root):
+    write_black_and_white(root)
+    # Both refusals name what leads on, and what they say works.
+    for options in ({}, {"classes": ["a", "b"]}):
+        with pytest.raises(UserError, match="255") as refusal:
+            data(root, **options).setup("fit")
+        assert "data.values='{0: 0, 255: 1}'" in str(refusal.value)
+    found = data(root, values={0: 0, 255: 1})
+    found.setup("fit")
+    assert found.classes == ["0", "255"] and found.masks.ids == [0, 255]
+    labels = next(iter(found.val_dataloader()))["labels"][0].numpy()
+    assert np.array_equal(labels, blocks(0) == 2)
+    assert data(root, values={0: 0, 255: 1}, classes=["no", "yes"]).classes == ["no", "yes"]
+
+
+def test_a_map_of_values(root):
+    found = data(root, values={0: 1, 2: 1, 1: 0})  # several of one class
+    assert found.classes == ["1", "0+2"] and found.masks.ids == [1, 0]
+    labels = next(iter(found.val_dataloader()))["labels"][0].numpy()
+    assert np.array_equal(labels, blocks(0) != 1)
+    found = data(root, values={1: 0, 2: 1}, ignore=0)
+    labels = next(iter(found.val_dataloader()))["labels"][0].numpy()
+    assert np.array_equal(labels, np.array([255, 0, 1])[blocks(0)])
+    for options, words in (
+        ({"values": {0: 0, 1: 2}}, "has the classes 0, 2: they are numbered from 0"),
+        ({"values": {}}, "has the classes of nothing"),
+        ({"values": {-1: 0}}, "data.values has -1: values of masks are 0 to"),
+        ({"values": {0: 0, 2: 1}, "ignore": 2}, "data.values and data.ignore both have 2"),
+        ({"values": {0: 0, 1: 1}}, "has the value 2, but data.values has only 0, 1"),
+        ({"values": {0: 0, 1: 1, 2: 1}, "classes": ["a"]}, "has 2 classes, but 1 are named: a"),
+    ):
+        with pytest.raises(UserError, match=words):
+            data(root, **options).setup("fit")
+
+
+def test_far_apart_values_are_warned_of(root, caplog):
+    for split in ("train", "val"):
+        for path in (root / split / "masks").iterdir():
+            Image.fromarray(np.asarray(Image.open(path)) * 60).save(path)
+    assert len(data(root).classes) == 121
+    assert "the masks hold 3 values up to 120" in caplog.text
+
+
 def test_names(root):
     (root / "classes.txt").write_text("sky\nroad\ncar\n")
     assert data(root).classes == ["sky", "road", "car"]
