@@ -34,10 +34,10 @@ def device_of(model: Any) -> torch.device:
 
 
 def picture_batches(
-    model: Any, pictures: Sequence[Picture]
+    model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
 ) -> Iterator[tuple[list[Image.Image], Tensor]]:
     """Pictures in turn, with their ``pixel_values (batch, 3, height, width)`` for a model: those
-    together that follow each other and are equally large when prepared.
+    together that follow each other and are equally large when prepared, ``batch_size`` at most.
 
     Raises:
         ValueError: one that cannot be read.
@@ -50,7 +50,7 @@ def picture_batches(
     for given in pictures:
         picture = as_picture(given, background)
         row = model.preprocess(picture)
-        if rows and (len(rows) == PICTURES or row.shape != rows[0].shape):
+        if rows and (len(rows) == batch_size or row.shape != rows[0].shape):
             yield batch, torch.stack(rows).to(device_of(model), kind)
             batch, rows = [], []
         batch.append(picture)
@@ -59,11 +59,13 @@ def picture_batches(
         yield batch, torch.stack(rows).to(device_of(model), kind)
 
 
-def caption_batches(model: Any, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+def caption_batches(
+    model: Any, texts: Sequence[str], batch_size: int = TEXTS
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Texts in turn, as ``input_ids`` and ``mask (batch, tokens)`` for a model: the spaces around each are
     left out, as in training, and of one that is too long the end."""
     device, limit = device_of(model), most_tokens(model) or UNLIMITED
-    for some in chunks([text.strip() for text in texts], TEXTS):
+    for some in chunks([text.strip() for text in texts], batch_size):
         input_ids, mask = encode_captions(model.tokenizer, some, limit)
         yield input_ids.to(device), mask.to(device)
 

@@ -9,32 +9,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from family.inference.batches import Picture, caption_batches, class_names, picture_batches
+from family.inference.batches import (
+    PICTURES,
+    TEXTS,
+    Picture,
+    caption_batches,
+    class_names,
+    picture_batches,
+)
 
 
-def classify_pictures(model: Any, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+def classify_pictures(
+    model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
+) -> list[dict[str, Any]]:
     """Of each picture the likeliest class and how likely each is: ``label``, ``score`` and
     ``probabilities``, a number by label."""
-    return described(model, picture_probabilities(model, pictures))
+    return described(model, picture_probabilities(model, pictures, batch_size))
 
 
-def classify_texts(model: Any, texts: Sequence[str]) -> list[dict[str, Any]]:
+def classify_texts(
+    model: Any, texts: Sequence[str], batch_size: int = TEXTS
+) -> list[dict[str, Any]]:
     """The same of texts."""
-    return described(model, text_probabilities(model, texts))
+    return described(model, text_probabilities(model, texts, batch_size))
 
 
 @torch.no_grad()
-def picture_probabilities(model: Any, pictures: Sequence[Picture]) -> Tensor:
+def picture_probabilities(
+    model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
+) -> Tensor:
     """``(pictures, classes)``."""
-    rows = [model(pixels).float() for _, pixels in picture_batches(model, pictures)]
+    rows = [model(pixels).float() for _, pixels in picture_batches(model, pictures, batch_size)]
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
 
 
 @torch.no_grad()
-def text_probabilities(model: Any, texts: Sequence[str]) -> Tensor:
+def text_probabilities(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
     """``(texts, classes)``; a text that is too long loses its end, and any the spaces around it,
     as in training."""
-    rows = [model(*inputs).float() for inputs in caption_batches(model, texts)]
+    rows = [model(*inputs).float() for inputs in caption_batches(model, texts, batch_size)]
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
 
 

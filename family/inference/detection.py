@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from family.heads.detection import postprocess
-from family.inference.batches import Picture, picture_batches
+from family.inference.batches import PICTURES, Picture, picture_batches
+
+SURE = 0.3
+"""The least score of an object, where no validation has found a better one."""
 
 
 @torch.no_grad()
 def detect(
-    model: Any, pictures: Sequence[Picture], threshold: float = 0.3
+    model: Any, pictures: Sequence[Picture], threshold: float = SURE, batch_size: int = PICTURES
 ) -> list[list[dict[str, Any]]]:
     """The objects of each picture, best first: ``label``, ``category_id`` as in the data that the model
     was trained on, ``score``, and ``box``: left, top, right, bottom in pixels of the picture.
@@ -23,7 +26,7 @@ def detect(
     """
     classification = getattr(model, "classification", "softmax")
     found = []
-    for batch, pixels in picture_batches(model, pictures):
+    for batch, pixels in picture_batches(model, pictures, batch_size):
         sizes = [(picture.height, picture.width) for picture in batch]
         for one in postprocess(model(pixels), sizes, classification):
             sure = one["scores"] >= threshold

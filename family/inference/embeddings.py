@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from family.inference.batches import (
+    PICTURES,
     TEXTS,
     Picture,
     caption_batches,
@@ -20,27 +21,31 @@ from family.inference.batches import (
 
 
 @torch.no_grad()
-def embed_sentences(model: Any, texts: Sequence[str]) -> Tensor:
+def embed_sentences(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
     """``(texts, dim)``, by a model that encodes sentences."""
     device, rows = device_of(model), []
-    for some in chunks(texts, TEXTS):
+    for some in chunks(texts, batch_size):
         input_ids, mask = model.tokenizer.batch(some, model.max_tokens)
         rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
     return torch.cat(rows).cpu() if rows else torch.empty(0, 0)
 
 
 @torch.no_grad()
-def embed_captions(model: Any, texts: Sequence[str]) -> Tensor:
+def embed_captions(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
     """``(texts, dim)`` of length 1, by a model that reads texts and pictures; spaces around a text are
     left out, as in training."""
-    rows = [model.encode_text(*inputs).float() for inputs in caption_batches(model, texts)]
+    batches = caption_batches(model, texts, batch_size)
+    rows = [model.encode_text(*inputs).float() for inputs in batches]
     return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
 
 
 @torch.no_grad()
-def embed_pictures(model: Any, pictures: Sequence[Picture]) -> Tensor:
+def embed_pictures(model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES) -> Tensor:
     """``(pictures, dim)`` of length 1, by such a model."""
-    rows = [model.encode_image(pixels).float() for _, pixels in picture_batches(model, pictures)]
+    rows = [
+        model.encode_image(pixels).float()
+        for _, pixels in picture_batches(model, pictures, batch_size)
+    ]
     return F.normalize(torch.cat(rows), dim=-1).cpu() if rows else torch.empty(0, 0)
 
 

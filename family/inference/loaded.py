@@ -86,7 +86,8 @@ class Loaded:
     def predict(self, *inputs: Any, **options: Any) -> Any:
         """What the model makes of a batch of inputs, by its task.
 
-        Pictures are PIL's or paths.
+        Pictures are PIL's or paths; pictures, and texts to classify or embed, have the option
+        ``batch_size``.
 
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
           ``score`` and ``probabilities`` by label;
@@ -95,7 +96,7 @@ class Loaded:
         - ``Translation``: sentences -> sentences; option ``beams``, which are 4;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
-          ``threshold``, the least score, which is 0.3;
+          ``threshold``, the least score: else what validation found best, or 0.3;
         - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
         - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
           :meth:`embed` too;
@@ -114,12 +115,18 @@ class Loaded:
         self.check(needs)
         for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
             check_list(given, "predict")
+        if self.task == "Detection" and "threshold" in self.assets:
+            options = {"threshold": self.assets["threshold"], **options}
         return function(self.model, *inputs, **options)
 
     def embed(
-        self, texts: Sequence[str] | None = None, pictures: Sequence[Picture] | None = None
+        self,
+        texts: Sequence[str] | None = None,
+        pictures: Sequence[Picture] | None = None,
+        **options: Any,
     ) -> Tensor:
-        """Texts or pictures as vectors, ``(inputs, dim)``; those of ``ImageText`` are of length 1.
+        """Texts or pictures as vectors, ``(inputs, dim)``; those of ``ImageText`` are of length 1;
+        option ``batch_size``.
 
         Raises:
             ValueError: neither or both; a model of another task.
@@ -129,11 +136,11 @@ class Loaded:
         check_list(pictures if texts is None else texts, "embed")
         if pictures is not None and self.task == "ImageText":
             self.check(("preprocess",))
-            return embed_pictures(self.model, pictures)
+            return embed_pictures(self.model, pictures, **options)
         if texts is not None and self.task in ("ImageText", "SentenceEmbedding"):
             self.check(("tokenizer",))
             embed = embed_captions if self.task == "ImageText" else embed_sentences
-            return embed(self.model, texts)
+            return embed(self.model, texts, **options)
         what = "texts" if pictures is None else "pictures"
         raise ValueError(f"{self.origin} is for {self.task}, which gives no vectors of {what}.")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
+import signal
 import sys
 
 from tasks.commands import COMMANDS, TRAINING
@@ -21,6 +23,11 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read it has seen enough, as `head`; nothing is left to be said at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         # A worker of a data loader sends its traceback along; the sentence is at the end.
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")

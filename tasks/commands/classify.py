@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from family.inference.classes import picture_probabilities, text_probabilities
-from tasks.commands.pictures import find_pictures
-from tasks.commands.sentences import given_or_read
+from family.inference.batches import PICTURES, TEXTS, chunks
+from family.inference.classes import described, picture_probabilities, text_probabilities
+from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
+from tasks.commands.results import Results, format_option
+from tasks.commands.running import model_options, open_model
+from tasks.commands.sentences import texts_of
 from tasks.errors import UserError, at_least, user_errors
-from tasks.runs.checkpoints import Loaded, load_checkpoint
+from tasks.runs.checkpoints import Loaded
+
+Answer = tuple[str, dict[str, Any], Tensor | None]
+"""What to call an input, where it was found, and how likely its classes are; None for an empty text."""
 
 
 def run(arguments: list[str]) -> None:
-    """Print a line for each input: itself, then class and probability, likeliest first."""
-    parser = argparse.ArgumentParser("family classify", description=__doc__)
+    """Write an answer for each input: as a line, itself, then class and probability, likeliest first;
+    as a record, label, score and the probabilities of all classes."""
+    parser = argparse.ArgumentParser("family classify", description=__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
         "inputs",
         nargs="*",
-        help="picture files, or folders of them; or texts (none: lines from standard input)",
+        help="picture files, or folders of them; or texts, or files of them: .txt, one a line, .csv, "
+        ".tsv, .jsonl (none: lines from standard input)",
     )
-    parser.add_argument("--top", type=int, default=3, help="classes shown")
+    parser.add_argument("--top", type=int, default=3, help="classes shown in a line")
+    parser.add_argument(
+        "--column", help="of tables, that of the texts (default: text, sentence ...)"
+    )
+    parser.add_argument("--out", type=Path, help="a .jsonl or .csv file (default: standard output)")
+    format_option(parser)
+    on_bad_option(parser)
+    model_options(parser, min(PICTURES, TEXTS))
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
-    loaded = load_checkpoint(options.checkpoint, "ImageClassification", "TextClassification")
+    loaded = open_model(options.checkpoint, options, "ImageClassification", "TextClassification")
     classify = of_texts if loaded.task == "TextClassification" else of_pictures
-    for name, chances in classify(loaded, options.inputs):
-        if chances is None:
-            print(flush=True)
-            continue
-        labels = loaded.labels or [str(i) for i in range(len(chances))]
-        best = chances.topk(min(options.top, len(chances)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        shown = ", ".join(f"{labels[i]} {chance:.3f}" for i, chance in pairs)
-        print(f"{name}\t{shown}", flush=True)
+    with Results(options.format, options.out, options.inputs) as results:
+        for name, record, chances in classify(loaded, options):
+            shown = ""
+            if chances is not None:
+                labels = loaded.labels or [str(i) for i in range(len(chances))]
+                best = chances.topk(min(options.top, len(chances)))
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                shown = f"{name}\t" + ", ".join(f"{labels[i]} {chance:.3f}" for i, chance in pairs)
+                record |= described(loaded.model, chances[None])[0]
+            results.write(record, shown)
 
 
-def of_pictures(loaded: Loaded, places: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """The path of each picture, and how likely its classes are ``(classes)``."""
-    if not places:
+def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
+    """Of each picture the path, and how likely its classes are ``(classes)``."""
+    if not options.inputs:
         raise UserError("this model classifies pictures: give files, or folders of them.")
-    for path in find_pictures([Path(place) for place in places]):
+    paths = find_pictures([Path(place) for place in options.inputs])
+    for batch in read_pictures(paths, loaded, options):
         with user_errors():
-            chances = picture_probabilities(loaded.model, [path])
-        yield str(path), chances[0]
+            pictures = [picture for _, picture in batch]
+            rows = picture_probabilities(loaded.model, pictures, options.batch_size)
+        for (path, _), chances in zip(batch, rows, strict=True):
+            yield str(path), {"file": str(path)}, chances
 
 
-def of_texts(loaded: Loaded, texts: list[str]) -> Iterator[tuple[str, Tensor | None]]:
-    """Each text, and how likely its classes are ``(classes)``; None for an empty one."""
-    for text in given_or_read(texts):
+def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
+    """Of each text itself, and how likely its classes are ``(classes)``."""
+    size = 1 if not options.inputs and sys.stdin.isatty() else options.batch_size
+    for batch in chunks(texts_of(options.inputs, options.column), size):
+        some = [one.text for one in batch if one.text.strip()]
         with user_errors():
-            some = [text] if text.strip() else []
-            chances = text_probabilities(loaded.model, some)
-        yield text, chances[0] if some else None
+            rows = iter(text_probabilities(loaded.model, some, options.batch_size))
+        for one in batch:
+            where = {"file": one.file, "line": one.line} if one.file else {}
+            chances = next(rows) if one.text.strip() else None
+            yield one.text, {**where, "text": one.text}, chances

@@ -1,29 +1,84 @@
-"""``family embed SOURCE "a text"...``: texts as vectors, near each other where they mean the same."""
+"""``family embed SOURCE "a text"...``: texts, or with CLIP pictures, as vectors, near each other where
+they mean the same."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from pathlib import Path
 
 from family.inference.batches import TEXTS, chunks
-from tasks.commands.sentences import given_or_read
-from tasks.errors import user_errors
-from tasks.runs.checkpoints import load_checkpoint
+from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
+from tasks.commands.results import Results, format_option
+from tasks.commands.running import model_options, open_model
+from tasks.commands.sentences import checked, texts_of
+from tasks.data.images import IMAGE_ENDINGS
+from tasks.errors import UserError, user_errors
+from tasks.runs.checkpoints import Loaded
 
 
 def run(arguments: list[str]) -> None:
-    """Print a line of JSON for each text: ``{"text": ..., "embedding": [...]}``."""
-    parser = argparse.ArgumentParser("family embed", description=__doc__)
+    """Write a record for each input: ``{"text": ..., "embedding": [...]}``, or "file" for "text"."""
+    parser = argparse.ArgumentParser("family embed", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="a model that encodes sentences, or CLIP")
-    parser.add_argument("texts", nargs="*", help="none: lines from standard input")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        help="texts, or files of them: .txt, one a line, .csv, .tsv, .jsonl; for CLIP also pictures, "
+        "or folders of them (none: lines from standard input)",
+    )
+    parser.add_argument(
+        "--column", help="of tables, that of the texts (default: text, sentence ...)"
+    )
+    parser.add_argument("--out", type=Path, help="a .jsonl or .csv file (default: standard output)")
+    format_option(parser, "jsonl")
+    on_bad_option(parser)
+    model_options(parser, TEXTS)
     options = parser.parse_args(arguments)
-    loaded = load_checkpoint(options.source, "SentenceEmbedding", "ImageText")
-    size = 1 if not options.texts and sys.stdin.isatty() else TEXTS
-    for texts in chunks(given_or_read(options.texts), size):
-        with user_errors():
-            embeddings = loaded.embed(texts)
-        for text, embedding in zip(texts, embeddings.tolist(), strict=True):
-            # Nine digits tell all numbers of 32 bits apart.
-            values = [float(f"{value:.9g}") for value in embedding]
-            print(json.dumps({"text": text, "embedding": values}, ensure_ascii=False), flush=True)
+    loaded = open_model(options.source, options, "SentenceEmbedding", "ImageText")
+    with Results(options.format, options.out, options.inputs, "jsonl") as results:
+        if seen(loaded, options.inputs):
+            paths = find_pictures([Path(place) for place in options.inputs])
+            for batch in read_pictures(paths, loaded, options):
+                pictures = [picture for _, picture in batch]
+                with user_errors():
+                    rows = loaded.embed(pictures=pictures, batch_size=options.batch_size).tolist()
+                for (path, _), row in zip(batch, rows, strict=True):
+                    results.write({"file": str(path), "embedding": digits(row)}, "")
+            return
+        size = 1 if not options.inputs and sys.stdin.isatty() else options.batch_size
+        for texts in chunks(texts_of(options.inputs, options.column), size):
+            with user_errors():
+                some = [one.text for one in texts]
+                rows = loaded.embed(some, batch_size=options.batch_size).tolist()
+            for one, row in zip(texts, rows, strict=True):
+                where = {"file": one.file, "line": one.line} if one.file else {}
+                results.write({**where, "text": one.text, "embedding": digits(row)}, "")
+
+
+def seen(loaded: Loaded, inputs: list[str]) -> bool:
+    """Whether the inputs are pictures, for a model that sees.
+
+    Raises:
+        UserError: pictures and texts together.
+    """
+    if loaded.task != "ImageText":
+        return False
+    kinds = {is_place(checked(one)) for one in inputs}
+    if len(kinds) > 1:
+        raise UserError("the inputs are pictures and texts: embed them in two calls.")
+    return kinds == {True}
+
+
+def is_place(given: str) -> bool:
+    """Whether an input names a picture, or a folder."""
+    try:
+        path = Path(given)
+        return path.is_dir() or (path.suffix.lower() in IMAGE_ENDINGS and path.is_file())
+    except (OSError, ValueError):
+        return False
+
+
+def digits(row: list[float]) -> list[float]:
+    """Nine digits tell all numbers of 32 bits apart."""
+    return [float(f"{value:.9g}") for value in row]

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tasks.data.images import list_images
+from PIL import Image
+
+from family.inference.batches import PICTURES, chunks
+from family.inputs.pictures import WHITE
+from tasks.commands.running import model_options
+from tasks.data.images import list_images, read_image
 from tasks.errors import UserError
+from tasks.runs.checkpoints import Loaded
 
 
 def parser(
@@ -18,7 +26,48 @@ def parser(
     if sentence is not None:
         made.add_argument("sentence", help=sentence)
     made.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
+    on_bad_option(made)
+    model_options(made, PICTURES)
     return made
+
+
+def on_bad_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--on_bad`` to a command."""
+    parser.add_argument(
+        "--on_bad",
+        choices=["stop", "skip"],
+        default="stop",
+        help="at a picture that cannot be read: end, or leave it out with a warning",
+    )
+
+
+def read_pictures(
+    paths: Iterable[Path], loaded: Loaded, options: argparse.Namespace
+) -> Iterator[list[tuple[Path, Image.Image]]]:
+    """Pictures and their paths, ``--batch_size`` at a time, as the model of ``loaded`` is shown them.
+
+    Raises:
+        UserError: one that cannot be read, or with ``--on_bad skip`` none that can.
+    """
+    background = getattr(loaded.preprocess, "background", WHITE)
+    bad: list[str] = []
+
+    def readable() -> Iterator[tuple[Path, Image.Image]]:
+        found = 0
+        for path in paths:
+            try:
+                yield path, read_image(path, background=background)
+                found += 1
+            except UserError as error:
+                if options.on_bad == "stop":
+                    hint = "--on_bad skip would leave it out"
+                    raise UserError(f"{str(error).rstrip('.')}; {hint}.") from None
+                bad.append(str(error))
+                print(f"family: left out: {error}", file=sys.stderr)
+        if bad and not found:
+            raise UserError(f"none of {len(bad)} pictures can be read: {bad[0]}")
+
+    yield from chunks(readable(), options.batch_size)
 
 
 def find_pictures(places: list[Path]) -> list[Path]:
@@ -50,13 +99,19 @@ def make_folder(path: Path) -> None:
         raise UserError(f"--out {path} {what}: give a folder.") from None
 
 
-def output_names(paths: list[Path]) -> list[str]:
-    """A name for each picture's results, without ending; files of one name in two folders differ."""
+def output_names(paths: list[Path], endings: tuple[str, ...] = ("",)) -> list[str]:
+    """A name for each picture's results, without ending; files of one name in two folders differ.
+
+    Args:
+        endings: what is added to a name: none of a picture's results has the name of another's.
+    """
     names: list[str] = []
+    taken: set[str] = set()
     for path in paths:
         name, number = path.stem, 1
-        while name in names:
+        while taken & {name + ending for ending in endings}:
             number += 1
             name = f"{path.stem}-{number}"
         names.append(name)
+        taken |= {name + ending for ending in endings}
     return names

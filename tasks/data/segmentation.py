@@ -212,7 +212,12 @@ class SegmentationData(FamilyData):
         return {"num_classes": len(self.classes), "image_size": self.preprocess.size}
 
     def assets(self) -> dict[str, Any]:
-        return {"labels": list(self.classes), "preprocess": dataclasses.asdict(self.preprocess)}
+        ids = range(len(self.classes)) if self.root is None else self.masks.ids
+        return {
+            "labels": list(self.classes),
+            "category_ids": list(ids),
+            "preprocess": dataclasses.asdict(self.preprocess),
+        }
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         labels, ours = list(assets["labels"]), self._named()

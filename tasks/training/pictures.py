@@ -132,6 +132,19 @@ def overlay(picture: Image.Image, classes: Tensor | np.ndarray, count: int) -> I
     return Image.fromarray(np.where(known[..., None], tinted, pixels))
 
 
+def mask_picture(classes: np.ndarray, ids: Sequence[int]) -> Image.Image:
+    """A mask file of the class ``(height, width)`` of each pixel: its values are the classes' ids in the
+    data; coloured by class where they are below 256, else of 16 bits."""
+    outside = np.asarray(ids)[classes]
+    if max(ids) > 255:
+        return Image.fromarray(outside.astype(np.uint16))
+    mask = Image.fromarray(outside.astype(np.uint8), "P")
+    colours = np.zeros((256, 3), np.uint8)
+    colours[list(ids)] = palette(len(ids))
+    mask.putpalette(colours.flatten().tolist())
+    return mask
+
+
 def legend(names: Sequence[str], width: int = 640) -> Image.Image:
     """The colour of each class."""
     letters, columns = 13, max(1, width // 130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 
@@ -85,3 +86,16 @@ def test_what_there_is_not(capsys, arguments, said):
     assert stopped.value.code == 2
     printed = capsys.readouterr()
     assert said in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
+
+
+@pytest.mark.parametrize("buffered", ["1", ""])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(buffered):
+    """As ``family list | head -1`` does."""
+    code = "import time; time.sleep(1); from tasks.cli import main; main(['list'])"
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    assert run.wait() == 141
+    run.stderr.close()

@@ -6,11 +6,15 @@ import json
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+import family
+import tasks
 from tasks.cli import main
 from tasks.data import shapes
+from tasks.data.segmentation import SegmentationData
 
 SMALL = [
     "--trainer.max_steps=2",
@@ -137,3 +141,34 @@ def test_mistakes_end_in_one_sentence(folder, capsys):
     assert "needs Detection" in refused(["detect", "run", "pictures"], capsys)
     config = ["--config", "image_classification/shapes", "--model.model.init_args.patch_size=7"]
     assert "7 x 7" in refused(["fit", *config, *SMALL], capsys)
+
+
+@pytest.mark.parametrize("ignore", [[0], [1, 255], []])
+def test_masks_are_written_with_the_ids_that_the_data_have(folder, ignore):
+    """An ignored value moves the labels, but not what stands in files."""
+    rng = np.random.default_rng(0)
+    kept = [value for value in (0, 1, 2, 3) if value not in ignore]
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / "data" / split / kind).mkdir(parents=True)
+        for i in range(2):
+            mask = rng.integers(0, 4, (16, 16)).astype(np.uint8)
+            mask[0, :4] = range(4)
+            Image.fromarray(mask).save(folder / f"data/{split}/masks/{i}.png")
+            Image.fromarray(mask * 60).convert("RGB").save(folder / f"data/{split}/images/{i}.png")
+    data = SegmentationData(str(folder / "data"), 16, 2, ignore=ignore)
+    assert data.assets()["category_ids"] == kept
+    model = family.segmenter_tiny(len(kept), image_size=16, patch_size=8, dim=16, depth=1, heads=2)
+    task = tasks.Segmentation(model, warmup_steps=0)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(task, data)
+    trainer.save_checkpoint(folder / "run.ckpt")
+    main(["segment", "run.ckpt", "data/val/images", "--out", "out", "--device", "cpu"])
+    loaded = family.load(folder / "run.ckpt")
+    for i, inside in enumerate(loaded.predict(sorted((folder / "data/val/images").iterdir()))):
+        written = np.asarray(Image.open(folder / f"out/{i}-mask.png"))
+        assert {*np.unique(written)} <= {*kept}
+        assert (written == np.array(kept)[inside.numpy()]).all()

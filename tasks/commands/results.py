@@ -1,0 +1,133 @@
+"""Answers of commands, as lines to read or as tables for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Self
+
+from tasks.errors import UserError
+
+FORMATS = ("text", "jsonl", "csv")
+
+
+def format_option(parser: argparse.ArgumentParser, default: str = "text") -> None:
+    """Add ``--format`` to a command."""
+    parser.add_argument(
+        "--format",
+        choices=[name for name in FORMATS if default == "text" or name != "text"],
+        help=f"of the answers (default: {default}, or as the ending of --out says)",
+    )
+
+
+class Results:
+    """Write answers one by one, to a file or to standard output.
+
+    A record has plain values, lists and dictionaries. In JSON lines it stands as it is; in CSV what is
+    inside of it gets a column each, as ``probabilities.cat`` or ``box.0``, by the first record's.
+
+    Args:
+        kind: "text", "jsonl" or "csv"; None is what the ending of ``file`` says, or else ``default``.
+        file: None is standard output.
+        inputs: files that are read, which ``file`` must not be.
+
+    Raises:
+        UserError: a file that cannot be written, or one of the inputs.
+    """
+
+    def __init__(
+        self,
+        kind: str | None,
+        file: Path | None = None,
+        inputs: Iterable[str | Path] = (),
+        default: str = "text",
+    ) -> None:
+        ending = "" if file is None else file.suffix.lower().removeprefix(".")
+        self.kind = kind or (ending if ending in FORMATS else default)
+        self.columns: list[str] | None = None
+        self.stack = ExitStack()
+        self.file: IO[str] = sys.stdout
+        if file is not None:
+            not_an_input(file, inputs)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self.file = self.stack.enter_context(file.open("w", encoding="utf-8", newline=""))
+            except OSError as error:
+                raise UserError(f"--out {file} cannot be written: {error.strerror}.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.close()
+
+    def write(self, record: dict[str, Any], text: str) -> None:
+        """One answer: as a record, or as a line to read."""
+        if self.kind == "text":
+            line = text
+        elif self.kind == "jsonl":
+            line = json.dumps(record, ensure_ascii=False)
+        else:
+            line = self._row(flat(record))
+        print(line, file=self.file, flush=True)
+
+    def say(self, sentence: str) -> None:
+        """A word to the user, out of the way of records."""
+        print(sentence, file=sys.stdout if self.kind == "text" else sys.stderr)
+
+    def _row(self, values: dict[str, Any]) -> str:
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        if self.columns is None:
+            self.columns = list(values)
+            writer.writerow(self.columns)
+        writer.writerow([values.get(name, "") for name in self.columns])
+        return lines.getvalue().removesuffix("\n")
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """What is nested, by names with dots between them."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        found: dict[str, Any] = {}
+        for key, inner in pairs:
+            found |= flat(inner, f"{name}.{key}" if name else str(key))
+        return found
+    return {name: value}
+
+
+def not_an_input(file: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UserError: see above.
+    """
+    if any(Path(one).resolve() == file.resolve() for one in inputs):
+        raise UserError(f"--out {file} is one of the inputs: choose another name.")
+
+
+def not_their_folder(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse to write into a folder in which pictures lie that are read: theirs might have our names.
+
+    Raises:
+        UserError: see above.
+    """
+    place = folder.resolve()
+    for path in paths:
+        if path.resolve().parent == place:
+            raise UserError(
+                f"--out {folder} is the folder of {path.name}, which is read: what is written might "
+                "replace pictures there; choose another folder."
+            )
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Indented, for people to read too."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8")

@@ -1,0 +1,59 @@
+"""What every command that runs a model shares: where it runs, how exactly, how much at a time."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from tasks.errors import UserError, at_least
+from tasks.runs.checkpoints import Loaded, load_checkpoint
+
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+"""By Lightning's names."""
+
+
+def model_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
+    """Add ``--device``, ``--precision`` and ``--batch_size`` to a command."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, mps ... (default: an accelerator, if any)",
+    )
+    parser.add_argument(
+        "--precision", choices=list(PRECISIONS), default="32", help="of the weights, in bits"
+    )
+    parser.add_argument("--batch_size", type=int, default=batch_size, help="inputs at a time")
+
+
+def open_model(source: str, options: argparse.Namespace, *tasks: str) -> Loaded:
+    """The model of a checkpoint or a published source, where and as :func:`model_options` say.
+
+    Raises:
+        UserError: see :func:`~tasks.runs.checkpoints.load_checkpoint`; no such device.
+    """
+    at_least(1, of="--", batch_size=options.batch_size)
+    device = find_device(options.device)
+    loaded = load_checkpoint(source, *tasks)
+    loaded.model.to(device=device, dtype=PRECISIONS[options.precision])
+    return loaded
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name, "auto" for the accelerator, or else the CPU.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise UserError(f"--device {name} cannot be used here: {reason}.") from None
+    if device.type == "meta":
+        raise UserError("--device meta computes nothing: give cpu, cuda, mps ...")
+    return device
