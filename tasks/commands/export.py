@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from family.inference.loaded import assets_of
+from family.models.member import facts_of
 from family.pretrained import from_pretrained, save_pretrained
+from family.pretrained.runs import is_run, open_run
 from family.pretrained.text import save_tokenizer, two_of_ours
+from tasks.commands.results import write_json
 from tasks.errors import UserError
 from tasks.runs.export import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
 from tasks.runs.sources import open_published
@@ -17,10 +22,13 @@ from tasks.runs.sources import open_published
 TOLERANCE = {"safetensors": 0.0, "onnx": 1e-4, "torch-export": 1e-5}
 """How far an export may be from its model, relative to the largest answer."""
 
+BESIDE = "model.json"
+"""What :func:`beside` says, in the folder of an ONNX file or an exported program."""
+
 
 def run(arguments: list[str]) -> None:
     """Write the model, load it again, and compare the two on a random batch."""
-    parser = argparse.ArgumentParser("family export", description=__doc__)
+    parser = argparse.ArgumentParser("family export", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
     parser.add_argument("--format", choices=list(TOLERANCE), required=True)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
@@ -36,13 +44,20 @@ def run(arguments: list[str]) -> None:
         raise UserError(f"--out {options.out} exists and is not empty: choose another folder.")
     model = load(options.source)
     inputs_of(model)  # refused before anything is written
-    again = export(model, options.format, options.layout, options.out)
-    worst, allowed = difference(model, again), TOLERANCE[options.format]
-    if not worst <= allowed:
-        raise UserError(
-            f"what {options.out} holds gives other answers than its model: they differ by "
-            f"{worst:.1e} of the largest, and at most {allowed:.0e} is allowed."
-        )
+    there = options.out.exists()
+    try:
+        again = export(model, options.format, options.layout, options.out)
+        if options.format != "safetensors":
+            write_json(options.out / BESIDE, beside(model, options.source))
+        worst, allowed = difference(model, again), TOLERANCE[options.format]
+        if not worst <= allowed:
+            raise UserError(
+                f"what was written gives other answers than its model: they differ by {worst:.1e} "
+                f"of the largest, and at most {allowed:.0e} is allowed. {options.out} is removed."
+            )
+    except BaseException:
+        remove(options.out, there)
+        raise
     print(f"{options.out} holds a {type(model).__name__} as {options.layout or options.format}.")
     print(f"Loaded again, its answers differ by {worst:.1e} of the largest (random batch).")
 
@@ -57,13 +72,41 @@ def export(model: Any, format: str, layout: str | None, folder: Path) -> Run:
             model.tokenizer = None
         try:
             save_pretrained(model, folder, format=layout)
-            again = from_pretrained(folder, dtype=torch.float32)
+            # As the model: kernels are chosen by whether gradients may be asked for, too.
+            again = from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
         except ValueError as error:
             raise UserError(f"--layout {layout}: {error}" if layout else str(error)) from None
         return lambda batch: answers(again, batch)
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(model, folder)
     return quietly(to_onnx if format == "onnx" else to_program, model, folder)
+
+
+def beside(model: Any, source: str) -> dict[str, Any]:
+    """What a program needs to know to use an exported model: ``task``, the names of ``inputs`` and
+    ``outputs``, ``labels`` and their ids in the data, ``preprocess`` (size, mean, std ...), the longest
+    text; the tokenizer lies in its own files."""
+    inputs, assets = inputs_of(model), assets_of(model)
+    assets.pop("tokenizers", None)
+    if is_run(source) and "threshold" in (kept := open_run(source).assets):
+        assets["threshold"] = kept["threshold"]
+    facts = facts_of(model)
+    return {
+        "class": type(model).__name__,
+        "task": "" if facts is None else facts.task,
+        "inputs": list(inputs.draw(model, 0)),
+        "outputs": list(inputs.outputs),
+        **assets,
+    }
+
+
+def remove(folder: Path, there: bool) -> None:
+    """What was written, and the folder unless it was there; before, it was empty."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not there:
+            folder.rmdir()
 
 
 def load(source: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import family
+from family.inputs.preprocess import Preprocess
 from family.models.sentence import SentenceEncoder
 from tasks.cli import main
 from tasks.data.tokenizers import train_tokenizer
@@ -156,6 +157,10 @@ def test_an_export_that_answers_otherwise_is_an_error(tmp_path, capsys, monkeypa
     monkeypatch.setattr("tasks.commands.export.to_program", wrong)
     said = refused(capsys, tmp_path / "model", "torch-export", tmp_path / "out")
     assert "gives other answers than its model" in said
+    assert not (tmp_path / "out").exists()  # nothing that is wrong stays behind
+    (tmp_path / "empty").mkdir()
+    refused(capsys, tmp_path / "model", "torch-export", tmp_path / "empty")
+    assert not list((tmp_path / "empty").iterdir())
     broken = lambda model, folder: 1 / 0  # noqa: E731
     monkeypatch.setattr("tasks.commands.export.to_program", broken)
     said = refused(capsys, tmp_path / "model", "torch-export", tmp_path / "again")
@@ -165,3 +170,31 @@ def test_an_export_that_answers_otherwise_is_an_error(tmp_path, capsys, monkeypa
 def test_other_modules_are_named():
     with pytest.raises(Exception, match="a Linear cannot be exported: only a member"):
         exporting.inputs_of(nn.Linear(2, 2))
+
+
+def test_what_is_compared_differs_in_nothing_but_where_it_came_from(tmp_path, monkeypatch):
+    """Kernels are chosen by whether a weight may have gradients."""
+    saved(tmp_path / "model", "segmenter")
+    seen = []
+
+    def watched(model, batch):
+        seen.append((model.training, {p.requires_grad for p in model.parameters()}))
+        return answers(model, batch)
+
+    answers = exporting.answers
+    monkeypatch.setattr(exporting, "answers", watched)
+    monkeypatch.setattr("tasks.commands.export.answers", watched)
+    export(tmp_path / "model", "safetensors", tmp_path / "out")
+    assert seen == [(False, {False})] * 2
+
+
+def test_what_a_program_needs_lies_beside_it(tmp_path):
+    model = saved(tmp_path / "model", "vit")
+    model.labels, model.preprocess = list("abcdefg"), Preprocess((16, 16), mean=(0.1, 0.2, 0.3))
+    family.save_pretrained(model, tmp_path / "named")
+    export(tmp_path / "named", "torch-export", tmp_path / "out")
+    said = json.loads((tmp_path / "out/model.json").read_text())
+    assert said["labels"] == model.labels and said["category_ids"] == list(range(7))
+    assert said["task"] == "ImageClassification"
+    assert (said["inputs"], said["outputs"]) == (["pixel_values"], ["logits"])
+    assert Preprocess.from_dict(said["preprocess"]) == model.preprocess
