@@ -12,10 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from family.heads.detection import postprocess
+from family.inference.detection import SURE
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
-from tasks.training.coco_metrics import Judged, coco_table, coco_truth, matches, of_pictures, once
+from tasks.training.coco_metrics import (
+    Judged,
+    best_threshold,
+    coco_table,
+    coco_truth,
+    matches,
+    of_pictures,
+    once,
+)
 from tasks.training.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.training.task import Task
 
@@ -24,8 +33,6 @@ SHOWN = 4
 """Pictures of the sheet."""
 TRUTH = ("image_id", "size", "labels", "boxes")
 """What is kept of a target to judge by."""
-SURE = 0.3
-"""Boxes of at least this score are drawn."""
 
 
 class Detection(Task):
@@ -61,6 +68,20 @@ class Detection(Task):
         self.weights = class_weight, box_weight, giou_weight, no_object_weight
         self.judged: list[Judged] = []
         """The pictures of this evaluation: the truth is theirs alone, however few of a split they are."""
+
+        self.threshold: float | None = None
+        """The least score of boxes that are shown: what the last validation found best, see
+        :func:`~tasks.training.coco_metrics.best_threshold`; checkpoints carry it."""
+        self.first: tuple[dict[str, Any], list[dict[str, Tensor]]] | None = None
+        """The batch of the sheet, and its boxes."""
+
+    def assets(self) -> dict[str, Any]:
+        """With the ``threshold`` of boxes that are shown."""
+        known = {} if self.threshold is None else {"threshold": self.threshold}
+        return {**super().assets(), **known}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.threshold = checkpoint.get("family", {}).get("assets", {}).get("threshold")
 
     @property
     def criterion(self) -> SetLoss:
@@ -118,7 +139,7 @@ class Detection(Task):
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         made, _ = self._evaluate(batch, "val")
         if index == 0:
-            self._show(batch, made)
+            self.first = batch, made
 
     def category_ids(self, outputs: dict[str, Any]) -> list[int]:
         """Of each class the id that the data, or else its place, give it."""
@@ -157,6 +178,7 @@ class Detection(Task):
 
     def _score(self, split: str) -> None:
         judged, self.judged = once(gather(self.judged)), []
+        first, self.first = self.first, None
         if self.trainer.sanity_checking:
             return
         seen = [one.target for one in judged]
@@ -174,6 +196,10 @@ class Detection(Task):
             table = {"map": math.nan}
         for name, value in table.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "map")
+        if split == "val":
+            self.threshold = threshold_of(truth, judged) or self.threshold
+            if first is not None:
+                self._show(*first)
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         outputs = self.outputs(batch)
@@ -186,6 +212,7 @@ class Detection(Task):
             int(one["labels"].max()) for one in [*batch["targets"], *made] if len(one["labels"])
         ]
         names = self.label_names(max(kinds, default=0) + 1)
+        least = SURE if self.threshold is None else self.threshold
         pictures, captions = [], []
         restored = self.restored(batch["pixel_values"][:SHOWN])
         masks = batch.get("pixel_mask", torch.ones_like(batch["pixel_values"][:, 0]))
@@ -194,13 +221,26 @@ class Detection(Task):
             height, width = int(mask[:, 0].sum()), int(mask[0].sum())
             picture, factor = enlarged(to_picture(pixels[:, :height, :width]))
             true = to_corners(target["boxes"].cpu()) * torch.tensor([*picture.size] * 2)
-            sure = found["scores"] >= SURE
+            sure = found["scores"] >= least
             boxes = found["boxes"][sure].cpu() * (width * factor / target["size"][1])
             scores, labels = found["scores"][sure].tolist(), found["labels"][sure].tolist()
             pictures.append(draw_boxes(picture, true, target["labels"].tolist(), names))
             pictures.append(draw_boxes(picture, boxes, labels, names, scores))
-            captions += ["true", f"made ({len(labels)} of score {SURE} and more)"]
+            captions += ["true", f"made ({len(labels)} of score {least:.2g} and more)"]
         self.pictures = {"boxes": sheet(pictures, captions, columns=2, side=400)}
+
+
+def threshold_of(truth: dict[str, Any], judged: list[Judged]) -> float | None:
+    """The best threshold of pictures that were judged by a COCO data set."""
+    objects: dict[int, list[dict[str, Any]]] = {}
+    for one in truth["annotations"]:
+        objects.setdefault(one["image_id"], []).append(one)
+    rows = [
+        row
+        for one in judged
+        for row in matches(objects.get(int(one.target["image_id"]), []), one.found)
+    ]
+    return best_threshold(rows, sum(not one["iscrowd"] for one in truth["annotations"]))
 
 
 def plain(value: Any) -> Any:

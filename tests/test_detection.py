@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import tasks
+from family.inference.loaded import Loaded
 from tasks.data.detection import DetectionData
 from tasks.errors import UserError
-from tasks.training.coco_metrics import Judged, once
+from tasks.training.coco_metrics import Judged, best_threshold, once
 
 
 class Oracle(nn.Module):
@@ -82,3 +83,31 @@ def test_without_an_object_there_is_no_score(tmp_path, caplog):
     found = trainer(tmp_path).validate(task, loader, verbose=False)[0]
     assert "none of 2 pictures has an object" in caplog.text
     assert math.isnan(found["val/map"])
+
+
+def test_the_threshold_is_that_of_the_greatest_f1():
+    rows = [[1, 0.25, 1, 0], [1, 0.2, 1023, 0], [1, 0.2, 0, 0], [1, 0.1, 0, 0], [1, 0.05, 1, 0]]
+    assert best_threshold(rows, objects=3) == 0.05  # 6 / 8; 2 / 4, 4 / 6 and 4 / 7 before it
+    assert best_threshold(rows[:2] + rows[3:4], objects=3) == 0.2  # 4 / 5
+    assert best_threshold(rows[:4], objects=3) == 0.2  # the one that is wrong is shown as well
+    assert best_threshold([*rows[:1], [1, 0.9, 0, 1]], objects=1) == 0.25  # excused is no mistake
+    assert best_threshold([[1, 0.9, 0, 0]], objects=1) is None
+
+
+def test_boxes_are_shown_at_the_threshold_that_validation_found_best(tmp_path):
+    data, targets = shapes()
+    task = tasks.Detection(Oracle(targets, score=-2.0))  # all scores are 0.12
+    trainer(tmp_path).validate(task, datamodule=data, verbose=False)
+    assert task.threshold == pytest.approx(0.1192, abs=1e-4)
+    assert task.assets()["threshold"] == task.threshold
+    kept = {"family": {"assets": task.assets()}}
+    again = tasks.Detection(Oracle(targets))
+    again.on_load_checkpoint(kept)
+    assert again.threshold == task.threshold
+    model = task.model
+    model.at, model.preprocess, model.labels = 0, data.preprocess, data.assets()["labels"]
+    picture = data.annotations("val").image(0)
+    loaded = Loaded(model, "Detection", task.assets(), "a detector")
+    assert len(loaded.predict([picture])[0]) == len(targets[0]["labels"])
+    model.at = 0
+    assert loaded.predict([picture], threshold=0.3) == [[]]

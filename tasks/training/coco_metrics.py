@@ -116,6 +116,27 @@ def matches(true: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[lis
     return rows
 
 
+def best_threshold(rows: Sequence[Sequence[Any]], objects: int) -> float | None:
+    """The least score at which boxes are shown best: where F1 at IoU 0.5 over all classes is greatest.
+
+    Args:
+        rows: of :func:`matches`, of all pictures; excused boxes count for nothing.
+        objects: how many there are to be found, crowds apart.
+
+    Returns:
+        None where no box is right.
+    """
+    judged = sorted(((row[1], row[2] & 1) for row in rows if not row[3] & 1), reverse=True)
+    best, threshold, right = 0.0, None, 0
+    for i, (score, hit) in enumerate(judged):
+        right += hit
+        last = i + 1 == len(judged) or judged[i + 1][0] < score  # of equals all are shown
+        found = 2 * right / (i + 1 + objects)
+        if last and found > best:
+            best, threshold = found, score
+    return threshold
+
+
 def as_bits(flags: np.ndarray) -> int:
     """The first flag is the lowest bit."""
     return int((flags << np.arange(len(flags))).sum())
