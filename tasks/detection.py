@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -16,9 +17,11 @@ from family.inference.detection import SURE
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
+from tasks.training.by_class import WORST
 from tasks.training.coco_metrics import (
     Judged,
     best_threshold,
+    coco_classes,
     coco_table,
     coco_truth,
     matches,
@@ -72,6 +75,8 @@ class Detection(Task):
         self.threshold: float | None = None
         """The least score of boxes that are shown: what the last validation found best, see
         :func:`~tasks.training.coco_metrics.best_threshold`; checkpoints carry it."""
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        """What a test found, by class, and the worst pictures."""
         self.first: tuple[dict[str, Any], list[dict[str, Tensor]]] | None = None
         """The batch of the sheet, and its boxes."""
 
@@ -196,16 +201,26 @@ class Detection(Task):
             table = {"map": math.nan}
         for name, value in table.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "map")
+        rows = matched(truth, judged)
+        if split == "test" and truth["annotations"]:
+            least = SURE if self.threshold is None else self.threshold
+            worst = sorted(pictures_of(truth, judged, rows, least), key=errors, reverse=True)
+            self.tables = {"classes": coco_classes(truth, found), "worst": worst[:WORST]}
         if split == "val":
-            self.threshold = threshold_of(truth, judged) or self.threshold
+            objects = sum(not one["iscrowd"] for one in truth["annotations"])
+            best = best_threshold([row for some in rows for row in some], objects)
+            self.threshold = self.threshold if best is None else best
             if first is not None:
                 self._show(*first)
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         outputs = self.outputs(batch)
         made, ids = self.boxes(outputs, batch["targets"]), self.category_ids(outputs)
-        pairs = zip(made, batch["targets"], strict=True)
-        return [row for boxes, t in pairs for row in coco_results(boxes, t["image_id"], ids)]
+        found = []
+        for boxes, target in zip(made, batch["targets"], strict=True):
+            name = {"file_name": target["file"]} if "file" in target else {}
+            found += [row | name for row in coco_results(boxes, target["image_id"], ids)]
+        return found
 
     def _show(self, batch: dict[str, Any], made: list[dict[str, Tensor]]) -> None:
         kinds = [
@@ -230,17 +245,34 @@ class Detection(Task):
         self.pictures = {"boxes": sheet(pictures, captions, columns=2, side=400)}
 
 
-def threshold_of(truth: dict[str, Any], judged: list[Judged]) -> float | None:
-    """The best threshold of pictures that were judged by a COCO data set."""
+def matched(truth: dict[str, Any], judged: list[Judged]) -> list[list[list[Any]]]:
+    """Of each picture its boxes, matched to the objects of a COCO data set, see :func:`matches`."""
     objects: dict[int, list[dict[str, Any]]] = {}
     for one in truth["annotations"]:
         objects.setdefault(one["image_id"], []).append(one)
-    rows = [
-        row
-        for one in judged
-        for row in matches(objects.get(int(one.target["image_id"]), []), one.found)
-    ]
-    return best_threshold(rows, sum(not one["iscrowd"] for one in truth["annotations"]))
+    return [matches(objects.get(int(one.target["image_id"]), []), one.found) for one in judged]
+
+
+def pictures_of(
+    truth: dict[str, Any], judged: list[Judged], rows: list[list[list[Any]]], least: float
+) -> list[dict[str, Any]]:
+    """Of each picture at IoU 0.5 the objects that were missed, and the boxes of a score of ``least`` and
+    more that are wrong and right."""
+    count = Counter(one["image_id"] for one in truth["annotations"] if not one["iscrowd"])
+    names = {image["id"]: image.get("file_name", "") for image in truth["images"]}
+    found = []
+    for one, some in zip(judged, rows, strict=True):
+        number = int(one.target["image_id"])
+        shown = [row for row in some if row[1] >= least and not row[3] & 1]
+        right = sum(row[2] & 1 for row in shown)
+        file = {"image_id": number, "file": names.get(number, "")}
+        wrong = len(shown) - right
+        found.append({**file, "missed": count[number] - right, "wrong": wrong, "right": right})
+    return found
+
+
+def errors(picture: dict[str, Any]) -> int:
+    return picture["missed"] + picture["wrong"]
 
 
 def plain(value: Any) -> Any:

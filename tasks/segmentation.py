@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tasks.data.segmentation import IGNORE_MASK
-from tasks.training.pictures import class_map, legend, overlay, sheet, stack, to_picture
+from tasks.runs.gathering import gather
+from tasks.training.by_class import WORST, class_table, confusion_table, unlike
+from tasks.training.pictures import (
+    class_map,
+    legend,
+    mask_picture,
+    overlay,
+    sheet,
+    stack,
+    to_picture,
+)
 from tasks.training.task import Task
 
 SHOWN = 4
@@ -35,6 +45,10 @@ class Segmentation(Task):
     def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
         super().__init__(model, **options)
         self.confusion: MulticlassConfusionMatrix | None = None
+        self.tested: list[dict[str, Any]] = []
+        """Of each picture of a test how well it was done."""
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        """What a test found, by class, and the worst pictures."""
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -67,6 +81,13 @@ class Segmentation(Task):
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By picture: of each class the pixels that were right, made and true."""
         _, found = self._evaluate(batch, "test")
+        for i, one in enumerate(found):
+            name = {"file": batch["file"][i]} if "file" in batch else {"example": len(self.tested)}
+            iou, accuracy = scores(one)
+            mean = float(iou[~iou.isnan()].mean())
+            if mean == mean:  # else no pixel counts
+                known = {"miou": round(mean, 6), "pixel_accuracy": round(float(accuracy), 6)}
+                self.tested.append({**name, **known})
         return {
             "pixels_both": [one.diagonal().tolist() for one in found],
             "pixels_made": [one.sum(0).tolist() for one in found],
@@ -76,7 +97,20 @@ class Segmentation(Task):
     def on_validation_epoch_end(self) -> None:
         self._score("val")
 
+    def on_test_epoch_start(self) -> None:
+        self.tested = []
+
     def on_test_epoch_end(self) -> None:
+        """Also as tables: pixels by true and made class, classes, and the worst pictures."""
+        tested, self.tested = gather(self.tested), []
+        if self.confusion is not None:
+            counts = self.confusion.compute().cpu()
+            names = self.label_names(len(counts))
+            self.tables = {
+                "confusion": confusion_table(counts, names),
+                "classes": class_table(counts, names, iou=True),
+                "worst": sorted(tested, key=lambda one: one["miou"])[:WORST],
+            }
         self._score("test")
 
     def _score(self, split: str) -> None:
@@ -91,11 +125,18 @@ class Segmentation(Task):
         self.log_dict({f"{split}/iou/{name}": value for name, value in known})
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        """Of each picture its ``file``, where known, the ``mask``, with the ids of the data, as large as
+        the true one, and the share of each class."""
         logits, found = self.model(batch["pixel_values"]), []
-        names = self.label_names(logits.shape[1])
-        for ids in class_map(logits):
+        names = unlike(self.label_names(logits.shape[1]))
+        outside = self.assets().get("category_ids") or list(range(len(names)))
+        for i, one in enumerate(logits):
+            size = batch["labels"][i].shape if "labels" in batch else one.shape[1:]
+            ids = class_map(F.interpolate(one[None].float(), size, mode="bilinear")[0])
             share = torch.bincount(ids.flatten(), minlength=len(names)) / ids.numel()
-            found.append({n: round(float(s), 4) for n, s in zip(names, share, strict=True)})
+            shares = {n: round(float(s), 4) for n, s in zip(names, share, strict=True)}
+            name = {"file": batch["file"][i]} if "file" in batch else {}
+            found.append({**name, "mask": mask_picture(ids.numpy(), outside), "shares": shares})
         return found
 
     def _show(self, batch: dict[str, Any], logits: Tensor) -> None:

@@ -90,19 +90,13 @@ class TextClassification(ClassTask):
         ]
 
     def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
         self._score("test")
 
     def _score(self, split: str) -> None:
         if self.f1 is not None:
             self.log(f"{split}/f1_macro", self.f1.compute(), prog_bar=True)
             self.f1.reset()
-
-    def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        made = super().predict_step(batch, index)
-        if "text" not in batch:
-            return made
-        rows = zip(batch["line"], batch["text"], made, strict=True)
-        return [{"line": line, "text": text, **one} for line, text, one in rows]
 
 
 def macro_f1(classes: int) -> MulticlassF1Score:

@@ -111,3 +111,17 @@ def test_boxes_are_shown_at_the_threshold_that_validation_found_best(tmp_path):
     assert len(loaded.predict([picture])[0]) == len(targets[0]["labels"])
     model.at = 0
     assert loaded.predict([picture], threshold=0.3) == [[]]
+
+
+def test_a_test_leaves_classes_and_the_worst_pictures(tmp_path):
+    data, _ = shapes()
+    targets = [target for batch in data.loader("test") for target in batch["targets"]]
+    blind = [{**targets[0], "labels": targets[0]["labels"][:0], "boxes": targets[0]["boxes"][:0]}]
+    task = tasks.Detection(Oracle(blind + targets[1:]))
+    trainer(tmp_path, limit_test_batches=2).test(task, datamodule=data, verbose=False)
+    worst = task.tables["worst"][0]
+    assert worst["file"] == targets[0]["file"] and worst["missed"] == len(targets[0]["labels"])
+    assert worst["wrong"] == worst["right"] == 0
+    assert sum(row["missed"] + row["wrong"] for row in task.tables["worst"]) == worst["missed"]
+    seen = sum(len(target["labels"]) for target in targets[:8])
+    assert sum(row["objects"] for row in task.tables["classes"]) == seen

@@ -150,7 +150,7 @@ def test_from_fit_to_classify(folder, monkeypatch, capsys):
     assert {"test/accuracy", "test/f1_macro", "test/loss"} <= record["metrics"].keys()
     main(["predict", *config, "--run_folder=predicted"])
     rows = (folder / "predicted/predictions.jsonl").read_text().splitlines()
-    assert json.loads(rows[0]).keys() == {"line", "text", "label", "score"}
+    assert json.loads(rows[0]).keys() == {"line", "text", "label", "score", "probabilities"}
 
 
 def test_a_resumed_run_goes_on_as_if_it_was_not_stopped(folder):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from tasks.errors import UserError
+from tasks.runs.tables import flat
 
 FORMATS = ("text", "jsonl", "csv")
 
@@ -89,17 +90,6 @@ class Results:
             writer.writerow(self.columns)
         writer.writerow([values.get(name, "") for name in self.columns])
         return lines.getvalue().removesuffix("\n")
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """What is nested, by names with dots between them."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        found: dict[str, Any] = {}
-        for key, inner in pairs:
-            found |= flat(inner, f"{name}.{key}" if name else str(key))
-        return found
-    return {name: value}
 
 
 def not_an_input(file: Path, inputs: Iterable[str | Path]) -> None:

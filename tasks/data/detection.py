@@ -37,8 +37,8 @@ class DetectionData(FamilyData):
       of pictures smaller than the largest;
     - ``pixel_mask (batch, height, width)`` bool: True = picture;
     - ``targets``: list of a dictionary each, ``labels (objects,)`` int64, ``boxes (objects, 4)``
-      float32 as cx, cy, w, h in 0..1 of the picture without padding, ``image_id`` int and ``size``,
-      height and width of the original picture.
+      float32 as cx, cy, w, h in 0..1 of the picture without padding, ``image_id`` int, ``size``,
+      height and width of the original picture, and ``file``, its name.
 
     Args:
         root: a folder in COCO's format (``annotations/instances_SPLIT.json`` or ``SPLIT.json``,
@@ -301,6 +301,7 @@ class Detections(Dataset[Batch]):
             "boxes": centred(boxes, image.height, image.width),
             "image_id": picture.image_id,
             "size": picture.size,
+            "file": picture.path.name,
         }
         return preprocess(image), target
 

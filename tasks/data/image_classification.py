@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,8 @@ class ImageClassificationData(FamilyData):
 
     - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
     - ``labels (batch,)`` int64: ids of the classes; in training with ``mixup`` or ``cutmix``
-      ``(batch, classes)`` float32, probabilities.
+      ``(batch, classes)`` float32, probabilities;
+    - ``file``, in evaluation: the pictures' names.
 
     Where there is no validation split, a part of the training split is held out, chosen by the
     hash of each picture's name.
@@ -295,7 +296,7 @@ def hashes(names: list[str]) -> np.ndarray:
     return np.array([zlib.crc32(name.encode()) for name in names])
 
 
-class ClassificationBatches(Dataset[dict[str, Tensor]]):
+class ClassificationBatches(Dataset[dict[str, Any]]):
     """Whole batches of :class:`ImageClassificationData`.
 
     Args:
@@ -321,24 +322,28 @@ class ClassificationBatches(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def example(self, index: int) -> tuple[Tensor, Tensor]:
+    def example(self, index: int) -> tuple[Tensor, Tensor, int]:
         image = self.pictures.read(index, self.preprocess.background)
         sized = self.preprocess.resize(image) if self.crop is None else self.crop(image)
-        return as_tensor(sized), self.labels[index]
+        return as_tensor(sized), self.labels[index], index
 
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
+    def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
         indices = [pick.index for pick in picks]
         with seeded(self.seed, picks[0]):
             if self.store is not None:
                 pixels, labels = self.store[indices], self.labels[indices]
+                places: Sequence[int] = indices
             else:
-                pixels, labels = map(torch.stack, zip(*self._read(indices), strict=True))
+                images, numbers, places = zip(*self._read(indices), strict=True)
+                pixels, labels = torch.stack(images), torch.stack(numbers)
             if self.augment is None:
-                return {"pixel_values": self.preprocess.normalise(pixels), "labels": labels}
+                files = [self.pictures.names[i] for i in places]
+                pixels = self.preprocess.normalise(pixels)
+                return {"pixel_values": pixels, "labels": labels, "file": files}
             pixels, labels = self.augment(pixels, labels)
             return {"pixel_values": pixels, "labels": labels}
 
-    def _read(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+    def _read(self, indices: list[int]) -> list[tuple[Tensor, Tensor, int]]:
         if self.augment is None:
             return read_those(self.example, indices, len(self), self.on_bad)
         return [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]

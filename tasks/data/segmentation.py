@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,8 @@ class SegmentationData(FamilyData):
 
     - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
     - ``labels (batch, height, width)`` int64: the class of each pixel, 255 where it does not count;
-      in evaluation a list of ``(height, width)``, each mask at its own size.
+      in evaluation a list of ``(height, width)``, each mask at its own size;
+    - ``file``, in evaluation: the pictures' names.
 
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
@@ -286,6 +289,22 @@ class SegmentationBatches(Dataset[dict[str, Any]]):
         picture = read_image(pair.image, background=self.preprocess.background)
         return picture, labels.astype(np.uint8)
 
+    def name(self, index: int) -> str:
+        """What picture ``index`` is called: its path below the folder of all, or its number."""
+        path = self.pairs[index].image
+        if not isinstance(path, Path):
+            return f"{index}.png"
+        return path.relative_to(self.folder).as_posix()
+
+    @cached_property
+    def folder(self) -> Path:
+        """That all pictures lie below."""
+        return Path(os.path.commonpath([Path(str(pair.image)).parent for pair in self.pairs]))
+
+    def named(self, index: int) -> tuple[Tensor, Tensor, str]:
+        """An example, and what it is called."""
+        return (*self.example(index), self.name(index))
+
     def example(self, index: int) -> tuple[Tensor, Tensor]:
         image, labels = self.read(index)
         if self.augment is None:
@@ -305,10 +324,12 @@ class SegmentationBatches(Dataset[dict[str, Any]]):
         indices = [pick.index for pick in picks]
         with seeded(self.seed, picks[0]):
             if self.train:
-                examples = [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]
+                examples = [read_or_next(self.named, i, len(self), self.on_bad) for i in indices]
             else:
-                examples = read_those(self.example, indices, len(self), self.on_bad)
-        images = torch.stack([image for image, _ in examples])
-        masks = [mask.long() for _, mask in examples]
-        labels = torch.stack(masks) if self.train else masks
-        return {"pixel_values": self.preprocess.normalise(images), "labels": labels}
+                examples = read_those(self.named, indices, len(self), self.on_bad)
+        images = torch.stack([image for image, _, _ in examples])
+        masks = [mask.long() for _, mask, _ in examples]
+        pixels = self.preprocess.normalise(images)
+        if self.train:
+            return {"pixel_values": pixels, "labels": torch.stack(masks)}
+        return {"pixel_values": pixels, "labels": masks, "file": [name for _, _, name in examples]}

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from tasks.runs.gathering import gather
+from tasks.runs.tables import write_table
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
@@ -77,7 +79,8 @@ def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoin
 
 
 class RunRecord(pl.Callback):
-    """Write samples and pictures at each validation, predictions, and the last metrics as JSON.
+    """Write samples and pictures at each validation, the last metrics as JSON, tables of a test, and
+    predictions as JSON lines and CSV, boxes also as COCO's array, masks as files.
 
     Args:
         module: class path and arguments of a module that is no task of ours, for its checkpoints:
@@ -141,10 +144,28 @@ class RunRecord(pl.Callback):
     ) -> None:
         if outputs is None:
             return
-        if isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs):
-            self.predictions += outputs
-        else:  # of a module that is no task of ours, whatever it gives
-            self.others.append(outputs)
+        if not (isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs)):
+            self.others.append(outputs)  # of a module that is no task of ours, whatever it gives
+            return
+        for made in outputs:
+            for name, value in made.items():
+                if isinstance(value, Image.Image):  # a file each, not all of them in memory
+                    made = {**made, name: self._picture(value, name, made, trainer.global_rank)}
+            self.predictions.append(made)
+
+    def _picture(
+        self, picture: Image.Image, kind: str, made: dict[str, Any], process: int
+    ) -> str:
+        """Write ``masks/NAME.png``, called as the picture it was made of; the path in the folder."""
+        name = str(made.get("file", f"{process}-{len(self.predictions)}"))
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        path = Path(name) if inside else Path(Path(name).name)
+        place = f"{kind}s" / path.with_suffix(".png")
+        (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
+        if (self.folder / place).exists():  # a.jpg beside a.png
+            place = place.with_name(f"{path.name}.png")
+        picture.save(self.folder / place)
+        return place.as_posix()
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.others:
@@ -158,12 +179,19 @@ class RunRecord(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
             (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+            write_table(self.folder / "predictions.csv", predictions)
+            if predictions and "bbox" in predictions[0]:  # as COCO's own programs read them
+                array = json.dumps(predictions, ensure_ascii=False) + "\n"
+                (self.folder / "coco-results.json").write_text(array, encoding="utf-8")
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "fit")
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "test")
+        tables = getattr(module, "tables", {}) if trainer.is_global_zero else {}
+        for name, rows in tables.items():
+            write_table(self.folder / f"test-{name}.csv", rows)
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         if not trainer.is_global_zero:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.errors import between
+from tasks.runs.gathering import gather
+from tasks.training.by_class import WORST, class_table, confusion_table, counted, unlike
 from tasks.training.task import Task
 
 
@@ -32,6 +34,10 @@ class ClassTask(Task):
         super().__init__(model, **options)
         between(0, 1, of="model.", label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
+        self.tested: list[tuple[int, int, dict[str, Any]]] = []
+        """Of each example of a test the true class, the one that was made, and what to list of it."""
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        """What a test found, by class, and the worst errors."""
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """``(batch, classes)`` in float32, by the contract of the task's members."""
@@ -56,6 +62,7 @@ class ClassTask(Task):
         """By example: the class, the one that was made, and whether they are the same."""
         logits, true = self.evaluate(batch, "test"), batch["labels"]
         made, names = logits.argmax(-1), self.label_names(logits.shape[1])
+        self._remember(batch, logits, names)
         place = {"line": batch["line"], "source": batch["text"]} if "line" in batch else {}
         return {
             **place,
@@ -64,8 +71,49 @@ class ClassTask(Task):
             "correct": (made == true).int(),
         }
 
+    def on_test_epoch_start(self) -> None:
+        self.tested = []
+
+    def on_test_epoch_end(self) -> None:
+        """The confusion of classes, precision and recall of each, and the errors that were surest."""
+        tested, self.tested = gather(self.tested), []
+        if not tested:
+            return
+        known = self.num_classes or 1 + max(max(true, made) for true, made, _ in tested)
+        names = self.label_names(known)
+        counts = counted([one[0] for one in tested], [one[1] for one in tested], len(names))
+        wrong = [record for true, made, record in tested if true != made]
+        wrong.sort(key=lambda record: record["true_probability"])
+        self.tables = {
+            "confusion": confusion_table(counts, names),
+            "classes": class_table(counts, names),
+            "worst": wrong[:WORST],
+        }
+
+    def _remember(self, batch: dict[str, Any], logits: Tensor, names: list[str]) -> None:
+        """Keep what the tables of a test are made of."""
+        chances, first = logits.softmax(-1), len(self.tested)
+        (scores, made), labels = chances.max(-1), batch["labels"]
+        right = chances.gather(1, labels[:, None])[:, 0]
+        columns = [x.tolist() for x in (labels, made, scores, right)]
+        for i, (t, m, score, chance) in enumerate(zip(*columns, strict=True)):
+            given = given_of(batch, i) or {"example": first + i}
+            said = {"true": names[t], "made": names[m]}
+            sure = {"score": round(score, 6), "true_probability": round(chance, 6)}
+            self.tested.append((t, m, {**given, **said, **sure}))
+
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        """Of each example its file, line and text, where known; label, score, and all probabilities."""
         chances = self.logits(batch).softmax(-1)
-        (scores, ids), names = chances.max(-1), self.label_names(chances.shape[1])
-        pairs = zip(ids.tolist(), scores.tolist(), strict=True)
-        return [{"label": names[i], "score": round(score, 6)} for i, score in pairs]
+        (scores, ids), names = chances.max(-1), unlike(self.label_names(chances.shape[1]))
+        found = []
+        for i, row in enumerate(chances.tolist()):
+            answer = {"label": names[int(ids[i])], "score": round(float(scores[i]), 6)}
+            probabilities = {n: round(p, 6) for n, p in zip(names, row, strict=True)}
+            found.append({**given_of(batch, i), **answer, "probabilities": probabilities})
+        return found
+
+
+def given_of(batch: dict[str, Any], index: int) -> dict[str, Any]:
+    """What is known of where an example comes from."""
+    return {name: batch[name][index] for name in ("file", "line", "text") if name in batch}

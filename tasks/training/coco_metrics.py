@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,39 @@ def of_pictures(truth: dict[str, Any], seen: Sequence[dict[str, Any]]) -> dict[s
     return {**truth, "images": images, "annotations": annotations}
 
 
+def coco_evaluation(truth: dict[str, Any], found: list[dict[str, Any]]) -> COCOeval_faster:
+    """COCO's evaluation of boxes, carried out; see :func:`coco_table`."""
+    reference = COCO(truth)
+    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def coco_classes(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each class the average precision (over IoU 0.50 to 0.95, at 0.50 and at 0.75), the average
+    recall, and how many objects there are; empty where there is none."""
+    evaluation = coco_evaluation(truth, found)
+    # Of all sizes, and 100 boxes: (IoUs, recalls, classes), (IoUs, classes).
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    recall = evaluation.eval["recall"][:, :, 0, -1]
+    count = Counter(one["category_id"] for one in truth["annotations"] if not one["iscrowd"])
+    names = {one["id"]: one["name"] for one in truth["categories"]}
+    rows = []
+    for i, number in enumerate(evaluation.params.catIds):
+        values = {
+            "ap": precision[:, :, i],
+            "ap_50": precision[0, :, i],
+            "ap_75": precision[5, :, i],
+            "recall": recall[:, i],
+        }
+        means = {
+            name: round(float(v.mean()), 6) if count[number] else "" for name, v in values.items()
+        }
+        rows.append({"class": names[number], **means, "objects": count[number]})
+    return rows
+
+
 def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, float]:
     """The twelve numbers by name; those of a size that no object has are left out.
 
@@ -71,10 +105,7 @@ def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, 
         truth: a COCO data set: ``images``, ``categories``, ``annotations``.
         found: COCO results: ``image_id``, ``category_id``, ``bbox`` as x, y, w, h in pixels, ``score``.
     """
-    reference = COCO(truth)
-    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
+    evaluation = coco_evaluation(truth, found)
     evaluation.summarize()
     table = zip(NAMES, evaluation.stats[: len(NAMES)], strict=True)
     # COCO writes -1 where there is nothing to find.

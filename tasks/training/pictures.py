@@ -172,4 +172,5 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
 
 def class_map(logits: Tensor) -> Tensor:
     """``(..., classes, height, width)`` to the likeliest class of each pixel, on the CPU."""
-    return logits.argmax(-3).to(torch.uint8).cpu()
+    kind = torch.uint8 if logits.shape[-3] <= 256 else torch.int32
+    return logits.argmax(-3).to(kind).cpu()
