@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,12 @@ ALSO = {"val": ("dev", "valid", "validation")}
 
 
 class LabelledText(NamedTuple):
-    """A text, the name of its class, and where it stands, for messages."""
+    """A text, the name of its class, where it stands, for messages, and of which group it is."""
 
     text: str
     label: str
     where: str
+    group: str = ""
 
 
 def find_table(root: Path, option: str, name: str) -> Path:
@@ -36,12 +37,11 @@ def find_table(root: Path, option: str, name: str) -> Path:
         UserError: there is none.
     """
     if not root.is_dir():
-        what = "is no folder" if root.exists() else "does not exist"
-        raise UserError(f"data.root {root} {what}.")
-    for stem in (name, *ALSO.get(name, ())):
-        for ending in TABLES:
-            if (root / f"{stem}{ending}").is_file():
-                return root / f"{stem}{ending}"
+        what = f"is neither a folder nor a table ({', '.join(TABLES)})"
+        raise UserError(f"data.root {root} {what if root.exists() else 'does not exist'}.")
+    found = own_table(root, name)
+    if found is not None:
+        return found
     tables = sorted(path.name for path in root.iterdir() if path.suffix in TABLES)
     have = ", ".join(tables) or "no table at all"
     raise UserError(
@@ -49,20 +49,52 @@ def find_table(root: Path, option: str, name: str) -> Path:
     )
 
 
+def own_table(root: Path, name: str) -> Path | None:
+    """The file of a split; None where it has none."""
+    files = (root / f"{stem}{end}" for stem in (name, *ALSO.get(name, ())) for end in TABLES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def shared_table(root: Path, splits: Mapping[str, str]) -> tuple[Path | None, list[str]]:
+    """The table that several splits are parts of, and which those are: that of all, or, where "val" has
+    none of its own, that of "train". None where each has its own.
+
+    Args:
+        splits: of "train", "val" and "test" the name that the options give it; only a split of the usual
+            name is a part of another's table.
+    """
+    whole = [split for split, name in splits.items() if split == name]
+    if root.is_file() and root.suffix in TABLES:
+        return root, whole
+    if not root.is_dir():
+        return None, []
+    tables = [path for path in root.iterdir() if path.suffix in TABLES]
+    if len(tables) == 1 and len(whole) == len(splits):
+        return tables[0], whole
+    if own_table(root, splits["val"]) is None and "val" in whole:
+        return own_table(root, splits["train"]), ["train", "val"]
+    return None, []
+
+
 def read_labelled(
-    file: Path, text_column: str | None = None, label_column: str | None = None
+    file: Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> list[LabelledText]:
     """All rows of a table, in their order.
 
     Args:
         text_column, label_column: None finds the columns by their usual names; a ``.tsv`` without
             such names is a sentence, a tab and a label a line.
+        group_column: what rows of one group have in common; None is nothing.
 
     Raises:
         UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
             row without a text or a label.
     """
-    bare = text_column is None and label_column is None and not has_header(file)
+    named = any((text_column, label_column, group_column))
+    bare = not named and not has_header(file)
     rows = list(bare_rows(file) if bare else table_rows(file))
     if not rows:
         raise UserError(f"{file} has no line below the names of the columns.")
@@ -74,10 +106,14 @@ def read_labelled(
             "family classify takes texts without."
         )
     label = choose(file, names, label_column, LABEL_COLUMNS, "label_column")
+    group = None if group_column is None else choose(file, names, group_column, (), "group_column")
     found = []
     for line, row in rows:
         one = LabelledText(
-            row.get(text, "").strip(), row.get(label, "").strip(), f"{file} line {line}"
+            row.get(text, "").strip(),
+            row.get(label, "").strip(),
+            f"{file} line {line}",
+            row.get(group, "").strip() if group else "",
         )
         for column, value in ((text, one.text), (label, one.label)):
             if not value:

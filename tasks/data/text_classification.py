@@ -20,9 +20,11 @@ from tasks.data.labelled_texts import (
     find_table,
     labelled_shapes,
     read_labelled,
+    shared_table,
 )
+from tasks.data.splitting import divide
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
-from tasks.errors import UserError, at_least, closest
+from tasks.errors import UserError, at_least, between, closest
 
 Batch = dict[str, Any]
 
@@ -43,10 +45,16 @@ class TextClassificationData(FamilyData):
     Args:
         root: a folder with a table for each split, ``SPLIT.tsv``, ``.csv`` or ``.jsonl``, whose
             first line names the columns (a ``.tsv`` of two columns may do without: a sentence, a
-            tab, a label); None is the built-in world of shapes: which of two shapes is at the left
-            or on top.
+            tab, a label); or one table of everything, or the folder of it, which is divided: every
+            class gives its share to "val" and to "test". None is the built-in world of shapes: which
+            of two shapes is at the left or on top.
         train, val, test: the splits' names; "val" may also be called dev, valid or validation.
         text_column, label_column: without them columns with usual names are found.
+        val_fraction, test_fraction: the shares of one table; "val" comes from "train" where only that
+            has no file.
+        group_column: rows that are equal in it are held out together, as those of one author; without
+            it, rows of the same text.
+        split_seed: other numbers divide otherwise.
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
         vocab_size: for bpe and unigram.
         lowercase: see lower-cased text alone.
@@ -67,6 +75,10 @@ class TextClassificationData(FamilyData):
         test: str = "test",
         text_column: str | None = None,
         label_column: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        group_column: str | None = None,
+        split_seed: int = 0,
         tokenizer: Kind = "bpe",
         vocab_size: int = 8000,
         lowercase: bool = False,
@@ -80,9 +92,12 @@ class TextClassificationData(FamilyData):
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         at_least(3, max_tokens=max_tokens)
+        between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = None if root is None else Path(root)
         self.splits = {"train": train, "val": val, "test": test}
-        self.columns = text_column, label_column
+        self.columns = text_column, label_column, group_column
+        self.shares = {"val": val_fraction, "test": test_fraction}
+        self.split_seed = split_seed
         self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
         self.max_tokens, self.batch_size, self.examples = max_tokens, batch_size, examples
         self.seed, self.num_workers = seed, num_workers
@@ -103,9 +118,22 @@ class TextClassificationData(FamilyData):
                 count = self.examples if split == "train" else max(100, self.examples // 10)
                 self._rows[split] = labelled_shapes(count, self.seed, split)
             else:
-                file = find_table(self.root, split, self.splits[split])
-                self._rows[split] = read_labelled(file, *self.columns)
+                self._read(self.root, split)
         return self._rows[split]
+
+    def _read(self, root: Path, split: str) -> None:
+        """Read a split's own file, or divide the table that it is a part of."""
+        file, parts = shared_table(root, self.splits)
+        if file is None or split not in parts:
+            file = find_table(root, split, self.splits[split])
+            self._rows[split] = read_labelled(file, *self.columns)
+            return
+        rows = read_labelled(file, *self.columns)
+        class_names(rows)  # one class alone is a clearer mistake than a split without rows
+        shares = {name: self.shares[name] for name in parts if name != "train"}
+        groups = [row.group or row.text for row in rows]
+        found = divide([row.label for row in rows], groups, shares, self.split_seed)
+        self._rows |= {name: [rows[i] for i in indices] for name, indices in found.items()}
 
     @property
     def classes(self) -> list[str]:

@@ -153,9 +153,7 @@ class RunRecord(pl.Callback):
                     made = {**made, name: self._picture(value, name, made, trainer.global_rank)}
             self.predictions.append(made)
 
-    def _picture(
-        self, picture: Image.Image, kind: str, made: dict[str, Any], process: int
-    ) -> str:
+    def _picture(self, picture: Image.Image, kind: str, made: dict[str, Any], process: int) -> str:
         """Write ``masks/NAME.png``, called as the picture it was made of; the path in the folder."""
         name = str(made.get("file", f"{process}-{len(self.predictions)}"))
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts

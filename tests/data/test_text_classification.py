@@ -111,10 +111,49 @@ def test_named_columns(tmp_path):
 
 
 def test_numbers_are_sorted_by_their_values(tmp_path):
-    write(tmp_path, train_tsv=lines([("a", "10"), ("b", "9"), ("c", "-1")]))
+    write(tmp_path, train_tsv=lines([("a", "10"), ("b", "9"), ("c", "-1")]), val_tsv="a\t9")
     assert data(tmp_path).classes == ["-1", "9", "10"]
     write(tmp_path, train_tsv=lines([("a", "10"), ("b", "9"), ("c", "none")]))
     assert data(tmp_path).classes == ["10", "9", "none"]
+
+
+# --- Tables without splits ---
+
+
+def test_one_table_is_divided_by_its_classes(tmp_path):
+    rows = [(f"text {i}", "rare" if i % 10 == 0 else "usual") for i in range(200)]
+    write(tmp_path, all_csv="text,label\n" + lines(rows, ","))
+    options = {"val_fraction": 0.2, "test_fraction": 0.1}
+    made, file = data(tmp_path, **options), data(tmp_path / "all.csv", **options)
+    seen = {split: {row.text for row in made.rows(split)} for split in ("train", "val", "test")}
+    assert [len(part) for part in seen.values()] == [140, 40, 20]
+    assert sum(row.label == "rare" for row in made.rows("val")) == 4
+    assert len(set().union(*seen.values())) == 200
+    assert file.rows("test") == made.rows("test")
+    other = data(tmp_path, split_seed=1, **options).rows("test")
+    assert {row.text for row in other} != seen["test"]
+
+
+def test_what_belongs_together_is_held_out_together(tmp_path):
+    # Each author has four texts; each text stands twice.
+    rows = [(f"text {i // 2}", str(i % 3), f"author {i // 8}") for i in range(240)]
+    table = "".join(f"{text}\t{label}\t{author}\n" for text, label, author in rows)
+    write(tmp_path, all_tsv="text\tlabel\tauthor\n" + table)
+    for options, key in (({}, "text"), ({"group_column": "author"}, "group")):
+        made = data(tmp_path, **options)
+        homes = [{getattr(r, key) for r in made.rows(s)} for s in ("train", "val", "test")]
+        assert not homes[0] & homes[1] and not homes[0] & homes[2] and not homes[1] & homes[2]
+    with pytest.raises(
+        UserError, match="no column group_column='writer', only: text, label, author"
+    ):
+        data(tmp_path, group_column="writer").rows("val")
+
+
+def test_validation_comes_from_training_where_it_has_no_file(tmp_path):
+    rows = [(f"text {i}", str(i % 2)) for i in range(40)]
+    write(tmp_path, train_tsv=lines(rows), test_tsv=lines(rows[:3]))
+    made = data(tmp_path)
+    assert [len(made.rows(split)) for split in ("train", "val", "test")] == [36, 4, 3]
 
 
 # --- What a checkpoint brings ---
@@ -210,7 +249,14 @@ def test_shapes():
         ({"train_jsonl": '{"text": "a", "label": 1}\n{"text": "b"}'}, "line 2 has an empty label"),
         ({"train_jsonl": '{"text": "a"\n'}, "train.jsonl line 1 is not JSON"),
         ({"train_tsv": "a\t1\nb\t1\n"}, "every text has the label '1' .* two classes at least"),
-        ({"train_tsv": "a\t1\nb\t0\n"}, "no val.tsv, .csv or .jsonl for .*, but train.tsv"),
+        (
+            {"train_tsv": "a\t1\nb\t0\n"},
+            "val_fraction=0.1, .* of 2 examples .* leaves none for val",
+        ),
+        (
+            {"a_tsv": "a\t1", "b_tsv": "b\t1"},
+            "no train.tsv, .csv or .jsonl for .*, but a.tsv, b.tsv",
+        ),
         (
             {"train_tsv": "a\tgood\nb\tbad\n", "val_tsv": "a\tgodo\n"},
             r"val.tsv line 1 has the label 'godo', .* 2 classes \(bad, good\). Did you mean 'good'",
@@ -236,15 +282,17 @@ def test_a_test_split_without_labels(root):
 def test_bad_places_and_options(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
         data(tmp_path / "nowhere").setup()
-    write(tmp_path, a_tsv="x")
-    with pytest.raises(UserError, match="a.tsv is no folder"):
-        data(tmp_path / "a.tsv").setup()
+    write(tmp_path, a_txt="x")
+    with pytest.raises(UserError, match="a.txt is neither a folder nor a table"):
+        data(tmp_path / "a.txt").setup()
     for name, value in {
         "batch_size": 0,
         "examples": 0,
         "max_tokens": 2,
         "seed": -1,
         "num_workers": -1,
+        "val_fraction": 1.1,
+        "test_fraction": -0.1,
     }.items():
         with pytest.raises(UserError, match=rf"data\.{name}\b"):
             data(None, **{name: value})

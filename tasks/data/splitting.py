@@ -1,0 +1,55 @@
+"""Data without splits, divided into them: every class gives its share, and groups stay together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+from tasks.errors import UserError
+
+
+def divide(
+    labels: Sequence[Hashable], groups: Sequence[str], shares: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """The indices of each split, in order; "train" has what ``shares`` leave.
+
+    The order in which groups are taken is a hash of the seed and their names, so that neither the order
+    of the rows nor the machine changes a split. As scikit-learn's StratifiedGroupKFold, a group goes where
+    it brings the classes nearer to their shares.
+
+    Args:
+        labels: the class of each row; rows without classes have all the same.
+        groups: the name of each row's group: rows of one group are never in two splits.
+        shares: of each split that is held out, its part of the rows.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    left = sorted(members, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    count = Counter(labels)
+    found: dict[str, list[int]] = {}
+    for split, share in shares.items():
+        wanted = {label: share * count[label] for label in count}
+        taken, others = [], []
+        for group in left:
+            has = Counter(labels[i] for i in members[group])
+            before = sum(abs(wanted[label]) for label in has)
+            after = sum(abs(wanted[label] - n) for label, n in has.items())
+            if after < before:
+                taken += members[group]
+                wanted.update({label: wanted[label] - n for label, n in has.items()})
+            else:
+                others.append(group)
+        found[split], left = sorted(taken), others
+    found["train"] = sorted(i for group in left for i in members[group])
+    for split, rows in found.items():
+        if not rows and shares.get(split) != 0:
+            asked = ", ".join(f"data.{name}_fraction={share}" for name, share in shares.items())
+            raise UserError(
+                f"{asked} of {len(labels)} examples in {len(members)} groups leaves none for {split}."
+            )
+    return found

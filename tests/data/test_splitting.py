@@ -1,0 +1,54 @@
+"""Data divided into splits: shares of each class, groups whole, the same everywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tasks.data.splitting import divide
+from tasks.errors import UserError
+
+SHARES = {"val": 0.1, "test": 0.2}
+
+
+def rows(count):
+    """Nine of ten are of one class."""
+    return ["rare" if i % 10 == 0 else "usual" for i in range(count)]
+
+
+def test_every_class_gives_its_share_and_every_row_is_in_one_split():
+    labels = rows(500)
+    parts = divide(labels, [str(i) for i in range(500)], SHARES, 0)
+    assert sorted(i for part in parts.values() for i in part) == list(range(500))
+    assert Counter(labels[i] for i in parts["val"]) == {"usual": 45, "rare": 5}
+    assert Counter(labels[i] for i in parts["test"]) == {"usual": 90, "rare": 10}
+
+
+def test_the_seed_alone_chooses_not_the_order_of_the_rows():
+    names = [f"row {i}" for i in range(200)]
+    labels = rows(200)
+    one = {names[i] for i in divide(labels, names, SHARES, 3)["val"]}
+    back = {names[::-1][i] for i in divide(labels[::-1], names[::-1], SHARES, 3)["val"]}
+    other = {names[i] for i in divide(labels, names, SHARES, 4)["val"]}
+    assert one == back and one != other
+
+
+def test_groups_stay_together_while_classes_keep_their_shares():
+    labels = rows(1200)
+    groups = [str(i // 7) for i in range(1200)]  # each of seven rows
+    parts = divide(labels, groups, SHARES, 1)
+    homes = {split: {groups[i] for i in part} for split, part in parts.items()}
+    assert not homes["train"] & homes["val"] and not homes["test"] & homes["val"]
+    assert not homes["train"] & homes["test"]
+    for split, share in SHARES.items():
+        count = Counter(labels[i] for i in parts[split])
+        assert abs(count["usual"] - share * 1080) <= 7 and abs(count["rare"] - share * 120) <= 2
+
+
+def test_a_split_without_rows_is_refused():
+    with pytest.raises(UserError, match="data.val_fraction=0.1 of 4 examples in 4 groups .* val"):
+        divide(["a", "b", "a", "b"], list("1234"), {"val": 0.1}, 0)
+    with pytest.raises(UserError, match="in 1 groups leaves none for"):
+        divide(["a"] * 9, ["all"] * 9, {"val": 0.5}, 0)
+    assert divide(["a", "a"], list("12"), {"val": 0.5, "test": 0}, 0)["test"] == []
