@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from tasks.data.labelled_images import (
     refuse_other_classes,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
+from tasks.data.splitting import divide, divide_by_name, hashes, pattern
 from tasks.errors import UserError, at_least, between, closest
 
 Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
@@ -58,7 +58,12 @@ class ImageClassificationData(FamilyData):
         layout: "folder" (``root/SPLIT/CLASS/*.jpg``, or ``root/CLASS/*.jpg``), "tar"
             (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), or torchvision's
             "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there.
-        val_fraction: the share held out where there is no validation split; 0 validates on test.
+        val_fraction, test_fraction: the shares held out of "train" for a split that is not there; no
+            val_fraction validates on test.
+        split_seed: None holds out by a hash of each picture's name: it stays where it is when others are
+            added. A number draws the same share of every class.
+        group: a regular expression; pictures in whose names it finds the same, as "patient-[0-9]+", are
+            held out together.
         train_fraction: the share of the training split that is trained on, chosen by the hash too;
             a smaller share is a part of any larger one.
         augment: "flip", "crop" (shifted by up to an eighth, flipped), "resized_crop" (a random
@@ -82,6 +87,9 @@ class ImageClassificationData(FamilyData):
         batch_size: int = 128,
         layout: Layout = "auto",
         val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        split_seed: int | None = None,
+        group: str | None = None,
         train_fraction: float = 1.0,
         augment: Augment = "crop",
         crop_scale: float = 0.08,
@@ -98,8 +106,9 @@ class ImageClassificationData(FamilyData):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
+        for name, share in (("val", val_fraction), ("test", test_fraction)):
+            if not 0 <= share < 1:
+                raise UserError(f"data.{name}_fraction={share} must be at least 0 and below 1.")
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed, mixup=mixup, cutmix=cutmix)
         between(0, 1, random_erasing=random_erasing)
@@ -113,7 +122,9 @@ class ImageClassificationData(FamilyData):
         self.train_fraction = train_fraction
         self.root = None if root is None else Path(root)
         self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
-        self.batch_size, self.asked_layout, self.val_fraction = batch_size, layout, val_fraction
+        self.batch_size, self.asked_layout = batch_size, layout
+        self.shares = {"val": val_fraction, "test": test_fraction}
+        self.split_seed, self.group = split_seed, pattern("group", group)
         self.augment, self.crop_scale = augment, crop_scale
         self.extras: dict[str, Any] = {
             "rand_augment": rand_augment,
@@ -192,11 +203,12 @@ class ImageClassificationData(FamilyData):
             UserError: there is none, nothing is held out, or a class that "train" has not.
         """
         found = self._stored(name)
-        train = self._stored("train") if name != "test" else None
-        if name != "test" and train is not None and self._stored("val") is None:
-            if self.val_fraction == 0 and name == "val":
-                return self.split("test")
-            found = self._held_out(train, name) if self.val_fraction else train
+        if name == "val" and found is None and self.shares["val"] == 0:
+            return self.split("test")
+        shares = {s: n for s, n in self.shares.items() if n and self._stored(s) is None}
+        train = self._stored("train") if name in (*shares, "train") else None
+        if train is not None and shares:
+            found = train.part(self._divided(train, shares)[name])
         if found is None:
             raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
         if name == "train" and self.train_fraction < 1:
@@ -205,15 +217,15 @@ class ImageClassificationData(FamilyData):
             found = found.part(sorted(chosen.tolist()))
         return self._in_order(found, name)
 
-    def _held_out(self, train: Labelled, name: str) -> Labelled:
-        """The "val" or the "train" part of pictures without a validation split."""
-        held_out = hashes(train.names) < self.val_fraction * 2**32
-        if held_out.all() or not held_out.any():
-            raise UserError(
-                f"data.val_fraction={self.val_fraction} of {len(train.names)} pictures in "
-                f"{self.root} leaves {'none to train on' if held_out.all() else 'none out'}."
-            )
-        return train.part(np.flatnonzero(held_out == (name == "val")).tolist())
+    def _divided(self, train: Labelled, shares: dict[str, float]) -> dict[str, list[int]]:
+        """Of each split the pictures of "train" that it has."""
+        groups = list(train.names)
+        if self.group is not None:
+            found = [self.group.search(name) for name in groups]
+            groups = [m[0] if m else name for m, name in zip(found, groups, strict=True)]
+        if self.split_seed is None:
+            return divide_by_name(groups, shares)
+        return divide(train.labels.tolist(), groups, shares, self.split_seed)
 
     def _in_order(self, found: Labelled, split: str) -> Labelled:
         """The labels by the run's list of classes."""
@@ -265,7 +277,8 @@ class ImageClassificationData(FamilyData):
             self.split("val")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self.loader("val" if self._stored("test") is None else "test")
+        none = self._stored("test") is None and not self.shares["test"]
+        return self.loader("val" if none else "test")
 
     def loader(self, split: str) -> DataLoader[Any]:
         train = split == "train"
@@ -289,11 +302,6 @@ class ImageClassificationData(FamilyData):
             len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
-
-
-def hashes(names: list[str]) -> np.ndarray:
-    """A number below 2^32 for each name, the same everywhere."""
-    return np.array([zlib.crc32(name.encode()) for name in names])
 
 
 class ClassificationBatches(Dataset[dict[str, Any]]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sour
 from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
+from tasks.data.splitting import pattern
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between, user_errors
 
@@ -102,7 +102,7 @@ class ImageTextData(FamilyData):
         between(0, 1, colour=colour)
         if max_tokens < 3:
             raise UserError(f"data.max_tokens={max_tokens} leaves no room for a sentence: 3 do.")
-        self.ignore = compiled(split_ignore)
+        self.ignore = pattern("split_ignore", split_ignore)
         self.root = None if root is None else Path(root)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.columns = Columns(image_column, caption_column, split_column)
@@ -166,7 +166,7 @@ class ImageTextData(FamilyData):
         return [row for row in rows if self._held_out(row) != (split == "train")]
 
     def _held_out(self, row: Caption) -> bool:
-        key = self.ignore.sub("", row.key)
+        key = row.key if self.ignore is None else self.ignore.sub("", row.key)
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
         return number < self.val_fraction * 2**32
 
@@ -253,13 +253,3 @@ class ImageTextData(FamilyData):
             drop_last=training,
         )
         return batch_loader(dataset, batches, self.num_workers)
-
-
-def compiled(pattern: str | None) -> re.Pattern[str]:
-    """A regular expression; None matches nothing but the empty string."""
-    try:
-        return re.compile(pattern or "")
-    except re.error as error:
-        raise UserError(
-            f"data.split_ignore={pattern!r} is no regular expression: {error}."
-        ) from None

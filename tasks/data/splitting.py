@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
 
 from tasks.errors import UserError
 
@@ -46,10 +50,53 @@ def divide(
                 others.append(group)
         found[split], left = sorted(taken), others
     found["train"] = sorted(i for group in left for i in members[group])
+    return checked(found, shares, len(labels))
+
+
+def divide_by_name(groups: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """As :func:`divide`, by a hash of each name alone: a row stays in its split when others are added, but
+    shares are what chance makes them.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    numbers, low = hashes(groups), 0.0
+    found: dict[str, list[int]] = {}
+    for split, share in shares.items():
+        high = low + share * 2**32
+        found[split] = np.flatnonzero((low <= numbers) & (numbers < high)).tolist()
+        low = high
+    found["train"] = np.flatnonzero(numbers >= low).tolist()
+    return checked(found, shares, len(groups))
+
+
+def hashes(names: Sequence[str]) -> np.ndarray:
+    """A number below 2^32 for each name, the same everywhere."""
+    return np.array([zlib.crc32(name.encode()) for name in names])
+
+
+def checked(
+    found: dict[str, list[int]], shares: Mapping[str, float], count: int
+) -> dict[str, list[int]]:
+    """The splits, if each that was asked for has examples.
+
+    Raises:
+        UserError: one has none.
+    """
     for split, rows in found.items():
         if not rows and shares.get(split) != 0:
             asked = ", ".join(f"data.{name}_fraction={share}" for name, share in shares.items())
-            raise UserError(
-                f"{asked} of {len(labels)} examples in {len(members)} groups leaves none for {split}."
-            )
+            raise UserError(f"{asked} of {count} examples leaves none for {split}.")
     return found
+
+
+def pattern(option: str, text: str | None) -> re.Pattern[str] | None:
+    """The regular expression that an option gives.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise UserError(f"data.{option}={text!r} is no regular expression: {error}.") from None

@@ -7,6 +7,7 @@ import pickle
 import random
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +135,29 @@ def test_held_out_by_name(tmp_path):
         found.test_dataloader()
     # Without a test split the validation split is predicted.
     assert len(colours_fit(found.predict_dataloader(), found)) == len(val)
+
+
+def test_divided_by_classes_and_groups(tmp_path):
+    write_split(tmp_path, count=40)  # of each of three classes
+    found = data(tmp_path, val_fraction=0.25, test_fraction=0.1, split_seed=1)
+    parts = {split: found.split(split) for split in ("train", "val", "test")}
+    assert sorted(name for part in parts.values() for name in part.names) == sorted(
+        found._stored("train").names
+    )
+    assert [np.bincount(part.labels).tolist() for part in parts.values()] == [
+        [26] * 3,
+        [10] * 3,
+        [4] * 3,
+    ]
+    assert len(colours_fit(found.predict_dataloader(), found)) == 12
+    other = data(tmp_path, val_fraction=0.25, test_fraction=0.1, split_seed=2)
+    assert set(other.split("val").names) != set(parts["val"].names)
+    for seed in (None, 1):  # 0.png of every class, 1.png of every class ...
+        alike = data(tmp_path, val_fraction=0.25, split_seed=seed, group=r"\d+\.png")
+        train, val = ({Path(n).name for n in alike.split(s).names} for s in ("train", "val"))
+        assert not train & val and len(train | val) == 40
+    with pytest.raises(UserError, match=r"data.group='\(' is no regular expression"):
+        data(tmp_path, group="(")
 
 
 def test_a_share_of_the_training_split():
@@ -265,7 +289,7 @@ def test_nothing_there(tmp_path):
 
 def test_nothing_held_out(tmp_path):
     write_split(tmp_path, count=1)
-    with pytest.raises(UserError, match=r"val_fraction=0.0001 of 3 pictures .*leaves none out"):
+    with pytest.raises(UserError, match=r"val_fraction=0.0001 of 3 examples leaves none for val"):
         data(tmp_path, val_fraction=0.0001).setup("fit")
     with pytest.raises(UserError, match=r"val_fraction=1.5 must be"):
         data(tmp_path, val_fraction=1.5)

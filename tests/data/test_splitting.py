@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.data.splitting import divide
+from tasks.data.splitting import divide, divide_by_name
 from tasks.errors import UserError
 
 SHARES = {"val": 0.1, "test": 0.2}
@@ -46,9 +46,19 @@ def test_groups_stay_together_while_classes_keep_their_shares():
         assert abs(count["usual"] - share * 1080) <= 7 and abs(count["rare"] - share * 120) <= 2
 
 
+def test_by_name_nothing_moves_when_rows_are_added():
+    names = [f"row {i}" for i in range(2000)]
+    few, many = divide_by_name(names[:1000], SHARES), divide_by_name(names, SHARES)
+    assert all({*few[split]} <= {*many[split]} for split in few)
+    assert sorted(i for part in many.values() for i in part) == list(range(2000))
+    assert 150 < len(many["val"]) < 250 and 340 < len(many["test"]) < 460
+    with pytest.raises(UserError, match="data.val_fraction=0 of 3 examples|leaves none for val"):
+        divide_by_name(["a", "b", "c"], {"val": 1e-9})
+
+
 def test_a_split_without_rows_is_refused():
-    with pytest.raises(UserError, match="data.val_fraction=0.1 of 4 examples in 4 groups .* val"):
+    with pytest.raises(UserError, match="data.val_fraction=0.1 of 4 examples leaves none for val"):
         divide(["a", "b", "a", "b"], list("1234"), {"val": 0.1}, 0)
-    with pytest.raises(UserError, match="in 1 groups leaves none for"):
+    with pytest.raises(UserError, match="0.5 of 9 examples leaves none for val"):
         divide(["a"] * 9, ["all"] * 9, {"val": 0.5}, 0)
     assert divide(["a", "a"], list("12"), {"val": 0.5, "test": 0}, 0)["test"] == []
