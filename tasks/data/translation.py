@@ -16,9 +16,10 @@ from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
+from tasks.data.splitting import divide
 from tasks.data.text_files import Pairs, has_split, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
-from tasks.errors import UserError, at_least
+from tasks.errors import UserError, at_least, between
 
 log = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -40,10 +41,13 @@ class TranslationData(FamilyData):
 
     Args:
         root: a folder with, for each split, ``SPLIT.SOURCE`` and ``SPLIT.TARGET`` (one sentence a
-            line), ``SPLIT.tsv``, ``SPLIT.po`` or ``SPLIT.mo``; None is the built-in world of
-            shapes, French to English.
+            line), ``SPLIT.tsv``, ``SPLIT.po`` or ``SPLIT.mo``; or one such file (``all.tsv``) of
+            everything, which is divided. None is the built-in world of shapes, French to English.
         source, target: the languages' names, which are the files' endings.
         train, val, test: the splits' names.
+        val_fraction, test_fraction: the shares of one file; "val" comes from "train" where only that has
+            no files. Pairs of the same source sentence are held out together.
+        split_seed: other numbers divide otherwise.
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
         vocab_size: of each tokenizer.
         shared_vocabulary: one tokenizer for both languages.
@@ -64,6 +68,9 @@ class TranslationData(FamilyData):
         train: str = "train",
         val: str = "val",
         test: str = "test",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
         tokenizer: Kind = "bpe",
         vocab_size: int = 8000,
         shared_vocabulary: bool = True,
@@ -77,9 +84,12 @@ class TranslationData(FamilyData):
         super().__init__()
         at_least(1, tokens_per_batch=tokens_per_batch, max_tokens=max_tokens, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
+        between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = None if root is None else Path(root)
         self.source, self.target = source, target
         self.splits = {"train": train, "val": val, "test": test}
+        self.shares, self.split_seed = {"val": val_fraction, "test": test_fraction}, split_seed
+        self._parts: dict[str, Pairs] = {}
         self.kind, self.vocab_size, self.shared = tokenizer, vocab_size, shared_vocabulary
         self.lowercase, self.tokens_per_batch, self.max_tokens = (
             lowercase,
@@ -93,16 +103,46 @@ class TranslationData(FamilyData):
         """What a published model's decoder starts from; None is ``<bos>``."""
 
     def pairs(self, split: str) -> Pairs:
-        """The raw sentences of "train", "val" or "test"."""
-        name = self.splits[split]
+        """The raw sentences of "train", "val" or "test".
+
+        Raises:
+            UserError: see :func:`~tasks.data.text_files.read_parallel`.
+        """
+        name, languages = self.splits[split], (self.source, self.target)
         if self.root is None:
-            if (self.source, self.target) != ("fr", "en"):
+            if languages != ("fr", "en"):
                 raise UserError("the built-in data translates fr to en; give data.root for others.")
             count = self.examples if split == "train" else max(100, self.examples // 40)
             return shapes.translation_pairs(count, self.seed, split)
-        if split == "test" and not has_split(self.root, name, self.source, self.target):
+        if split not in self._parts and split in self._shared():
+            self._parts = self._divided()
+        if split in self._parts:
+            return self._parts[split]
+        if split == "test" and not has_split(self.root, name, *languages):
             raise UserError(f"{self.root} has no files of the split data.test={name!r}.")
-        return read_parallel(self.root, name, self.source, self.target)
+        return read_parallel(self.root, name, *languages)
+
+    def _shared(self) -> list[str]:
+        """The splits that are parts of one file."""
+        assert self.root is not None
+        if self.root.is_file():
+            return ["train", "val", "test"]
+        own = [
+            s for s, n in self.splits.items() if has_split(self.root, n, self.source, self.target)
+        ]
+        usual = self.splits["val"] == "val"
+        return ["train", "val"] if "train" in own and "val" not in own and usual else []
+
+    def _divided(self) -> dict[str, Pairs]:
+        """Those splits, out of it."""
+        assert self.root is not None
+        folder, name = self.root, self.splits["train"]
+        if folder.is_file():
+            folder, name = folder.parent, folder.stem
+        pairs = read_parallel(folder, name, self.source, self.target)
+        shares = {split: self.shares[split] for split in self._shared() if split != "train"}
+        parts = divide([0] * len(pairs), [pair[0] for pair in pairs], shares, self.split_seed)
+        return {split: [pairs[i] for i in indices] for split, indices in parts.items()}
 
     def assets(self) -> dict[str, Any]:
         source, target = self._tokenizers()

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from tasks.data.splitting import divide, divide_by_name
+from tasks.data.translation import TranslationData
 from tasks.errors import UserError
 
 SHARES = {"val": 0.1, "test": 0.2}
@@ -51,7 +52,7 @@ def test_by_name_nothing_moves_when_rows_are_added():
     few, many = divide_by_name(names[:1000], SHARES), divide_by_name(names, SHARES)
     assert all({*few[split]} <= {*many[split]} for split in few)
     assert sorted(i for part in many.values() for i in part) == list(range(2000))
-    assert 150 < len(many["val"]) < 250 and 340 < len(many["test"]) < 460
+    assert 150 < len(many["val"]) < 250 and 300 < len(many["test"]) < 500
     with pytest.raises(UserError, match="data.val_fraction=0 of 3 examples|leaves none for val"):
         divide_by_name(["a", "b", "c"], {"val": 1e-9})
 
@@ -62,3 +63,25 @@ def test_a_split_without_rows_is_refused():
     with pytest.raises(UserError, match="0.5 of 9 examples leaves none for val"):
         divide(["a"] * 9, ["all"] * 9, {"val": 0.5}, 0)
     assert divide(["a", "a"], list("12"), {"val": 0.5, "test": 0}, 0)["test"] == []
+
+
+def test_one_file_of_translations_is_divided(tmp_path):
+    pairs = [(f"phrase {i // 2}", f"sentence {i}") for i in range(200)]
+    table = "".join(f"{left}\t{right}\n" for left, right in pairs)
+    (tmp_path / "all.tsv").write_text("fr\ten\n" + table)
+    made = TranslationData(str(tmp_path / "all.tsv"), test_fraction=0.2)
+    parts = {split: made.pairs(split) for split in ("train", "val", "test")}
+    assert sorted(pair for part in parts.values() for pair in part) == sorted(pairs)
+    assert [len(part) for part in parts.values()] == [140, 20, 40]
+    sources = [{left for left, _ in part} for part in parts.values()]
+    assert not sources[0] & sources[1] and not sources[0] & sources[2]
+    assert not sources[1] & sources[2]
+
+    # Two files, line by line, of training alone.
+    for side, ending in enumerate(("fr", "en")):
+        lines = "".join(pair[side] + "\n" for pair in pairs)
+        (tmp_path / f"train.{ending}").write_text(lines)
+    made = TranslationData(str(tmp_path))
+    assert [len(made.pairs(split)) for split in ("train", "val")] == [180, 20]
+    with pytest.raises(UserError, match="no files of the split data.test='test'"):
+        made.pairs("test")
