@@ -256,14 +256,14 @@ def read_coco_captions(file: Path, images: Path | None, split: str) -> list[Capt
     ids, names = column(file, content, "images", "id"), column(file, content, "images", "file_name")
     unique(f"{file}: the image id", ids)
     folder = images or find_folder(file, split, "captions", names)
-    name_of = dict(zip(ids, names, strict=True))
+    name_of = dict(zip(map(str, ids), names, strict=True))
     found = column(file, content, "annotations", "image_id")
     texts = column(file, content, "annotations", "caption")
     rows = []
     for i, (image, text) in enumerate(zip(found, texts, strict=True)):
-        if image not in name_of:
+        if str(image) not in name_of:
             raise UserError(f"{file}: annotations[{i}] is of image_id={image}, which no image has.")
-        name = name_of[image]
+        name = name_of[str(image)]
         where = f"{file}: annotations[{i}]"
         rows.append(Caption(name, str(text).strip(), name, where, folder / name))
     return rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,44 @@ from tasks.data.images import OnBad
 from tasks.data.text_files import read_text
 from tasks.errors import UserError
 
+log = logging.getLogger(__name__)
+FLAGS = {"1": True, "1.0": True, "true": True, "yes": True}
+FLAGS |= {"0": False, "0.0": False, "false": False, "no": False, "": False}
+
 
 def read_coco(
-    file: Path, split: str, images: Path | None = None, on_bad: OnBad = "stop"
+    file: Path,
+    split: str,
+    images: Path | None = None,
+    on_bad: OnBad = "stop",
+    known: Collection[int] = (),
 ) -> Annotations:
     """A COCO annotation file.
 
-    Category ids become labels in the order of the ids, whatever gaps they have.
+    Category ids become labels in the order of the ids, whatever gaps they have. A category that others
+    name as their ``supercategory`` and that has no box of its own is no class, as the root that exports
+    put beside its children. Ids of pictures may be strings: those that are whole numbers count as such,
+    others are numbered from 1 in the order of the file.
 
     Args:
         split: whose name the folder of the pictures may have.
         images: that folder, where it is none of the usual ones.
+        known: ids of categories that are classes in any case.
 
     Raises:
         UserError: no such JSON; a field that is missing; an id or a category name that is given
             twice; an annotation of an unknown picture or category; a size that is no number or
-            negative.
+            negative; an ``iscrowd`` that is neither yes nor no.
     """
     content = read_json(file, ("images", "annotations", "categories"))
-    ids = column(file, content, "categories", "id")
-    names = [str(name) for name in column(file, content, "categories", "name")]
-    for what, values in (("id", ids), ("name", names)):
-        unique(f"{file}: the category {what}", values)
-    categories = dict(sorted(zip(ids, names, strict=True)))
+    categories = read_categories(file, content, known)
     label_of = {category: label for label, category in enumerate(categories)}
 
-    image_ids = column(file, content, "images", "id")
-    unique(f"{file}: the image id", image_ids)
-    index_of = {image: index for index, image in enumerate(image_ids)}
+    # By their text: some write strings here and numbers there.
+    unique(f"{file}: the image id", column(file, content, "images", "id"))
+    given = [str(image) for image in column(file, content, "images", "id")]
+    index_of = {image: index for index, image in enumerate(given)}
+    image_ids = whole_numbers(given)
     files = [str(name) for name in column(file, content, "images", "file_name")]
     if not files:
         raise UserError(f"{file} has no picture: its list 'images' is empty.")
@@ -62,7 +73,7 @@ def read_coco(
     classes = column(file, content, "annotations", "category_id")
     boxes = column(file, content, "annotations", "bbox")
     for i, (image, category, box) in enumerate(zip(found, classes, boxes, strict=True)):
-        if image not in index_of:
+        if str(image) not in index_of:
             raise UserError(f"{where(i)} is of image_id={image!r}, which no image has.")
         if category not in label_of:
             raise UserError(f"{where(i)} is of category_id={category!r}, which no category has.")
@@ -74,14 +85,61 @@ def read_coco(
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     rows = Rows(
-        [index_of[image] for image in found],
+        [index_of[str(image)] for image in found],
         [label_of[category] for category in classes],
         corners,
-        [bool(a.get("iscrowd")) for a in annotations],
+        [flag(a.get("iscrowd"), f"{where(i)}: iscrowd") for i, a in enumerate(annotations)],
         np.array([a.get("area") or 0 for a in annotations], np.float64),
         where,
     )
     return Annotations(categories, pictures(file, image_ids, paths, sizes, rows, on_bad))
+
+
+def read_categories(
+    file: Path, content: dict[str, list[dict[str, Any]]], known: Collection[int]
+) -> dict[int, str]:
+    """Ids and names of the classes, in the order of the ids; see :func:`read_coco`."""
+    ids = column(file, content, "categories", "id")
+    unique(f"{file}: the category id", ids)
+    names = [str(name) for name in column(file, content, "categories", "name")]
+    every = dict(sorted(zip(ids, names, strict=True)))
+    used = {*column(file, content, "annotations", "category_id"), *known}
+    above = [(entry["id"], entry.get("supercategory")) for entry in content["categories"]]
+    kept = {
+        category: name
+        for category, name in every.items()
+        if category in used or all(name != over or category == i for i, over in above)
+    }
+    kept = kept or every
+    unique(f"{file}: the category name", list(kept.values()))
+    for category in every.keys() - kept.keys():
+        message = (
+            "%s: category %d, %s, is the supercategory of others and has no box: it is no class."
+        )
+        log.warning(message, file, category, every[category])
+    return kept
+
+
+def whole_numbers(ids: Sequence[str]) -> list[int]:
+    """Ids as whole numbers: their own, or else from 1."""
+    try:
+        numbers = [int(value) for value in ids]
+    except ValueError:
+        numbers = []
+    good = len(set(numbers)) == len(ids) and all(abs(number) < 1 << 63 for number in numbers)
+    return numbers if good else list(range(1, len(ids) + 1))
+
+
+def flag(value: Any, where: str) -> bool:
+    """A yes or no as files have it, number, word or text; nothing is no.
+
+    Raises:
+        UserError: something else.
+    """
+    said = str(value or 0).strip().lower()
+    if said not in FLAGS:
+        raise UserError(f"{where} is {value!r}: give 0 or 1.")
+    return FLAGS[said]
 
 
 def whole(pixels: Any, where: str) -> int:
@@ -118,15 +176,17 @@ def column(
     """A field of every entry of a list.
 
     Raises:
-        UserError: one lacks it, or an id is no whole number.
+        UserError: one lacks it, or an id is no whole number (of a picture it may be a string).
     """
     values = [entry.get(name) if isinstance(entry, dict) else None for entry in content[section]]
     if None in values:
         raise UserError(f"{file}: {section}[{values.index(None)}] has no {name!r}.")
     if name.endswith("id"):
+        of_picture = section == "images" or name == "image_id"
         for i, value in enumerate(values):
-            if not isinstance(value, int):
-                raise UserError(f"{file}: {section}[{i}] has {name}={value!r}: ids are integers.")
+            if not isinstance(value, (int, str) if of_picture else int):
+                kinds = "integers or strings" if of_picture else "integers"
+                raise UserError(f"{file}: {section}[{i}] has {name}={value!r}: ids are {kinds}.")
     return values
 
 
@@ -135,9 +195,10 @@ def is_number(value: Any) -> bool:
 
 
 def unique(what: str, values: Sequence[Any]) -> None:
-    """Refuse a value that is there twice."""
-    if len(set(values)) < len(values):
-        value = next(value for value, count in Counter(values).items() if count > 1)
+    """Refuse a value that is there twice, if once as a number and once as text."""
+    counts = Counter(map(str, values))
+    if len(counts) < len(values):
+        value = next(value for value in values if counts[str(value)] > 1)
         raise UserError(f"{what} {value!r} is given twice: each must be its own.")
 
 

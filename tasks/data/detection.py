@@ -138,7 +138,7 @@ class DetectionData(FamilyData):
                     f"{self.root} has no annotations of data.{split}={name!r}: neither COCO's "
                     f"annotations/instances_{name}.json or {name}.json, nor VOC's JPEGImages."
                 )
-            found = read_coco(file, name, self._images(name), self.on_bad)
+            found = read_coco(file, name, self._images(name), self.on_bad, self.categories or ())
         if self.on_bad == "skip" and split != "train":
             # Evaluation cannot take another picture in place of a damaged one.
             mistakes = [mistake(picture.path) for picture in found.pictures]
@@ -169,10 +169,12 @@ class DetectionData(FamilyData):
             # Read now, so that a mistake in the files ends the run before it began.
             for split in ("train", "val"):
                 found = self.annotations(split)
-                if isinstance(found, Annotations) and not any(len(p.boxes) for p in found.pictures):
+                if isinstance(found, Annotations) and all(p.iscrowd.all() for p in found.pictures):
+                    crowds = sum(len(picture.boxes) for picture in found.pictures)
+                    but = f" but {crowds} of crowds (iscrowd, or VOC's difficult)" * (crowds > 0)
                     raise UserError(
-                        f"data.{split}={self.splits[split]!r} of {self.root} has no box in any of "
-                        f"{len(found)} pictures."
+                        f"data.{split}={self.splits[split]!r} of {self.root} has no box{but} in any "
+                        f"of {len(found)} pictures."
                     )
 
     @property

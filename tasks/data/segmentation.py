@@ -175,7 +175,12 @@ class SegmentationData(FamilyData):
                     self.checked[split], values = check_pairs(found, None, self.on_bad)
                     self.given = numbers(values, self.ignore)
                     return self.checked[split]
-            self.checked[split], _ = check_pairs(found, self.masks, self.on_bad)
+            self.checked[split], values = check_pairs(found, self.masks, self.on_bad)
+            if not set(values.tolist()) - {*self.ignore}:
+                raise UserError(
+                    f"every pixel of the {split} split in {self.root} has a value of data.ignore="
+                    f"{self.ignore}: none counts."
+                )
         return self.checked[split]
 
     def _shapes(self, split: str) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tasks.data.annotations import Annotations, Rows, pictures
-from tasks.data.coco import whole
+from tasks.data.coco import flag, whole
 from tasks.data.images import OnBad
 from tasks.data.text_files import read_lines, read_text
 from tasks.errors import UserError, closest
@@ -35,10 +36,8 @@ def read_voc(
         UserError: a file that is missing or no XML, an object without a name or a box, a class
             that ``names`` lacks.
     """
-    files = [
-        root / "Annotations" / f"{line.split()[0]}.xml"
-        for line in read_lines(root / "ImageSets" / "Main" / f"{split}.txt")
-    ]
+    lines = read_lines(root / "ImageSets" / "Main" / f"{split}.txt")
+    files = [named(root / "Annotations", line.strip()) for line in lines]
     documents = [parse(file) for file in files]
     objects = [
         (index, thing)
@@ -70,7 +69,10 @@ def read_voc(
         [index for index, _ in objects],
         labels,
         corners,
-        [thing.findtext("difficult") == "1" for _, thing in objects],
+        [
+            flag(t.findtext("difficult"), f"{where(i)}: difficult")
+            for i, (_, t) in enumerate(objects)
+        ],
         np.zeros(len(objects)),
         where,
     )
@@ -86,6 +88,14 @@ def read_voc(
     source = root / "Annotations"
     ids = list(range(1, len(files) + 1))
     return Annotations(categories, pictures(source, ids, paths, sizes, rows, on_bad))
+
+
+def named(folder: Path, line: str) -> Path:
+    """The XML of a line of a split: its name may have spaces, and a flag may stand behind it, as in the
+    files of single classes."""
+    plain = re.sub(r"\s+(-1|0|1)$", "", line)
+    files = [folder / f"{name}.xml" for name in (line, plain, line.split()[0])]
+    return next((file for file in files if file.is_file()), files[1])
 
 
 def parse(file: Path) -> ElementTree.Element:

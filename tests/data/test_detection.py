@@ -165,7 +165,9 @@ SAME = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]
         (split(boxes=[box(5, 1, 7, [9, 9, -2, 4])]), "annotation 5 has a negative size: -2 x 4"),
         (split(boxes=[box(5, 1, 7, [1, 2, 3])]), "annotation 5 .* needs x, y, width, height"),
         (split(boxes=[{"image_id": 1, "category_id": 7}]), r"annotations\[0\] has no 'bbox'"),
-        (split(boxes=[box(5, "1", 7, [1, 2, 3, 4])]), "image_id='1': ids are integers"),
+        (split(boxes=[box(5, [1], 7, [1, 2, 3, 4])]), r"image_id=\[1\]: ids are integers or str"),
+        (split(boxes=[box(5, 1, "7", [1, 2, 3, 4])]), "category_id='7': ids are integers"),
+        (split(images=(1, "1")), "image id 1 is given twice"),
         ({"images": [], "annotations": []}, "no list 'categories'"),
         (split(images=(), boxes=[]), "data.images names|is empty"),
     ],
@@ -289,6 +291,18 @@ def test_voc(tmp_path):
     assert found.labels.tolist() == [1, 0]
     assert found.iscrowd.tolist() == [False, True]
     assert made.ground_truth("val")["annotations"][0]["category_id"] == 2
+
+
+@pytest.mark.parametrize("line", ["my photo 1", "my photo 1 -1", "my photo 1  1", "my photo 1\t0"])
+def test_voc_names_with_spaces(tmp_path, line):
+    objects = [("traffic light", " 0 ", corners(1, 1, 5, 5))]
+    voc(tmp_path, objects, name="my photo 1")
+    for part in ("train", "val"):
+        (tmp_path / f"ImageSets/Main/{part}.txt").write_text(f"{line}\n")
+    made = data(tmp_path)
+    made.setup("fit")
+    assert made.annotations("train").picture(0).path.name == "my photo 1.jpg"
+    assert made.assets()["labels"] == ["traffic light"]
 
 
 def test_voc_mistakes(tmp_path):

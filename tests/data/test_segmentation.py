@@ -188,6 +188,13 @@ def test_far_apart_values_are_warned_of(root, caplog):
     assert "the masks hold 3 values up to 120" in caplog.text
 
 
+def test_a_split_that_is_all_ignored_is_refused_before_training(root):
+    for path in (root / "val" / "masks").iterdir():
+        Image.fromarray(np.full((24, 32), 7, np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"every pixel of the val split .* data.ignore=\[7\]"):
+        data(root, ignore=7).setup("fit")
+
+
 def test_names(root):
     (root / "classes.txt").write_text("sky\nroad\ncar\n")
     assert data(root).classes == ["sky", "road", "car"]
