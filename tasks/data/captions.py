@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.data.coco import column, find_coco, find_folder, read_json, unique
+from tasks.data.splits import names_of, usual
 from tasks.data.text_files import MARK, read_text
 from tasks.errors import UserError, closest
 
@@ -88,7 +89,14 @@ def find_sources(root: Path, split: str) -> list[Path]:
     file = find_coco(root, split, "captions")
     if file is not None:
         return [file]
-    return sorted(root.glob(f"{split}*.tar")) or sorted((root / split).glob("*.tar"))
+    shards = sorted(root.glob(f"{split}*.tar"))
+    ours = [path for path in shards if not another(path.stem, split)]
+    return ours or sorted((root / split).glob("*.tar"))
+
+
+def another(stem: str, split: str) -> bool:
+    """Whether a file that begins as a split's is of a longer name of the same: ``valid-00`` for val."""
+    return any(stem.startswith(name) for name in names_of(usual(split)) if len(name) > len(split))
 
 
 def find_common(root: Path) -> list[Path]:
@@ -169,7 +177,7 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
         if not row.get(image):
             raise UserError(f"{file} line {line} names no picture in the column {image!r}.")
     first = [row[image] for _, row in rows[:20]]
-    folders = [file.parent, file.parent / "images", file.parent / split]
+    folders = [file.parent, *(file.parent / name for name in ("images", split, *names_of(split)))]
     folder = images or next(
         (f for f in folders if any((f / name).is_file() for name in first)), folders[0]
     )

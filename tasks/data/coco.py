@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.data.annotations import Annotations, Rows, pictures
 from tasks.data.images import OnBad
+from tasks.data.splits import names_of, usual
 from tasks.data.text_files import read_text
 from tasks.errors import UserError
 
@@ -226,23 +227,24 @@ def find_coco(root: Path, split: str, kind: str = "instances") -> Path | None:
     return exported if exported.exists() else None
 
 
-def find_folder(file: Path, split: str, kind: str, names: Sequence[str]) -> Path:
+def find_folder(file: Path, split: str, kind: str, files: Sequence[str]) -> Path:
     """The folder that holds the pictures of an annotation file, beside the file or one above.
 
     Raises:
         UserError: none of the usual folders has any of the first of them.
     """
-    year = file.stem.removeprefix(f"{kind}_")
+    # Which name the annotations have need not be the one of the folder.
+    names = dict.fromkeys((file.stem.removeprefix(f"{kind}_"), split, *names_of(usual(split))))
     folders = [
         root / name
         for root in (file.parent, file.parent.parent)
-        for name in (year, split, f"images/{year}", f"images/{split}", "images", ".")
+        for name in (*names, *(f"images/{name}" for name in names), "images", ".")
     ]
     for folder in folders:
-        if any((folder / name).is_file() for name in names[:20]):
+        if any((folder / name).is_file() for name in files[:20]):
             return folder
     looked = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder.is_dir()))
     raise UserError(
-        f"the pictures of {file} ({', '.join(names[:3])} ...) are in none of {looked}: "
+        f"the pictures of {file} ({', '.join(files[:3])} ...) are in none of {looked}: "
         "data.images names their folder."
     )

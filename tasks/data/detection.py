@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from tasks.data.base import FamilyData
 from tasks.data.coco import find_coco, read_coco
 from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.voc import is_voc, read_voc
+from tasks.data.splits import called
+from tasks.data.voc import is_voc, read_voc, voc_split
 from tasks.errors import UserError, at_least, between
 
 Batch = dict[str, Any]
@@ -45,7 +47,8 @@ class DetectionData(FamilyData):
             the pictures in ``SPLIT/``, ``images/`` or beside it) or in Pascal VOC's
             (``Annotations/*.xml``, ``JPEGImages/``, ``ImageSets/Main/SPLIT.txt``); None is the
             built-in world of shapes.
-        train, val, test: the splits' names, or annotation files relative to ``root``.
+        train, val, test: the splits' names, or annotation files relative to ``root``; "val" is also
+            found as valid, validation or dev.
         images: the folder of COCO's pictures relative to ``root``, where it is none of the usual
             ones; ``{split}`` in it stands for the split's name.
         image_size: ``(height, width)`` into which pictures are fitted; their shape is kept.
@@ -125,8 +128,10 @@ class DetectionData(FamilyData):
             return ShapePictures(count, min(self.preprocess.size), self.seed, split)
         if not self.root.is_dir():
             raise UserError(f"data.root {self.root} is not a folder.")
-        name = self.splits[split]
-        if is_voc(self.root):
+        root, voc = self.root, is_voc(self.root)
+        look = (lambda name: voc_split(root, name).is_file()) if voc else partial(find_coco, root)
+        name = called(self.splits[split], look)
+        if voc:
             if self.categories is None and split != "train":
                 self.annotations("train")  # which says what the classes are
             names = None if self.categories is None else list(self.categories.values())

@@ -20,7 +20,6 @@ from tasks.data.base import FamilyData
 from tasks.data.images import OnBad, check_normalisation, picture_size, read_or_next, read_those
 from tasks.data.labelled_images import (
     READERS,
-    SPLITS,
     TARS,
     Labelled,
     decode,
@@ -31,7 +30,7 @@ from tasks.data.labelled_images import (
     refuse_other_classes,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splitting import divide, divide_by_name, hashes, pattern
+from tasks.data.splits import SPLITS, called, divide, divide_by_name, hashes, pattern
 from tasks.errors import UserError, at_least, between, closest
 
 Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
@@ -57,7 +56,8 @@ class ImageClassificationData(FamilyData):
         image_size: of the model's input, ``height`` and ``width`` or one number for both.
         layout: "folder" (``root/SPLIT/CLASS/*.jpg``, or ``root/CLASS/*.jpg``), "tar"
             (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), or torchvision's
-            "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there.
+            "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there. SPLIT
+            is train or training; val, valid, validation or dev; test or testing.
         val_fraction, test_fraction: the shares held out of "train" for a split that is not there; no
             val_fraction validates on test.
         split_seed: None holds out by a hash of each picture's name: it stays where it is when others are
@@ -190,9 +190,9 @@ class ImageClassificationData(FamilyData):
             names = [name for some in SPLITS.values() for name in some]
             if split == "train" and not any((self.root / name).is_dir() for name in names):
                 return labelled_folder(self.root, self.on_bad)
-            folders = [self.root / name for name in SPLITS[split]]
-            folder = next((folder for folder in folders if folder.is_dir()), None)
-            return None if folder is None else labelled_folder(folder, self.on_bad)
+            root = self.root
+            folder = root / called(split, lambda name: (root / name).is_dir())
+            return labelled_folder(folder, self.on_bad) if folder.is_dir() else None
         absent = "test" if layout == "imagenet" else "val"
         return None if split == absent else labelled_torchvision(layout, self.root, split)
 

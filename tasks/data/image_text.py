@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,9 @@ from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sour
 from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
-from tasks.data.splitting import pattern
+from tasks.data.splits import SPLITS, called, pattern
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between, user_errors
-
-DEFAULT_SPLITS = ("train", "val", "test")
 
 
 class ImageTextData(FamilyData):
@@ -43,7 +42,8 @@ class ImageTextData(FamilyData):
             ``captions.tsv`` where there are no splits), COCO's captions
             (``annotations/captions_SPLIT.json``) or webdataset's ``*.tar``; or one such file. None
             is the built-in world of shapes.
-        train, val, test: the splits' names, or files in ``root``: "part-{0000..0099}.tar".
+        train, val, test: the splits' names, or files in ``root``: "part-{0000..0099}.tar"; "val" is
+            also found as valid, validation or dev.
         image_column, caption_column: of a table; without them columns with usual names are found.
         split_column: where ``val`` has no file of its own, rows equal in this column are held out
             together; without it, rows of the same picture.
@@ -150,9 +150,10 @@ class ImageTextData(FamilyData):
             if not root.name.endswith((*TABLES, ".json", ".tar")):
                 raise UserError(f"data.root {root} is neither a folder nor a table or tar file.")
             root, files = root.parent, find_sources(root.parent, root.name)
-        own = {} if files else {s: find_sources(root, name) for s, name in self.splits.items()}
+        names = {s: called(name, partial(find_sources, root)) for s, name in self.splits.items()}
+        own = {} if files else {s: find_sources(root, name) for s, name in names.items()}
         for name, found in own.items():
-            if not found and self.splits[name] not in DEFAULT_SPLITS:
+            if not found and self.splits[name] not in SPLITS:
                 raise UserError(f"{root} has no files of data.{name}={self.splits[name]!r}.")
         if split == "test" and own.get("train") and own["val"] and not own["test"]:
             raise UserError(f"{root} has no files of the split data.test={self.splits[split]!r}.")
@@ -160,9 +161,9 @@ class ImageTextData(FamilyData):
         if images is not None and not images.is_dir():
             raise UserError(f"data.images={self.images!r}: {images} is not a folder.")
         if own.get(split) and (split != "train" or own["val"]):
-            return read_captions(own[split], self.columns, images, self.splits[split])
+            return read_captions(own[split], self.columns, images, names[split])
         common = own.get("train") or files or find_common(root)
-        rows = read_captions(common, self.columns, images, self.splits["train"])
+        rows = read_captions(common, self.columns, images, names["train"])
         return [row for row in rows if self._held_out(row) != (split == "train")]
 
     def _held_out(self, row: Caption) -> bool:

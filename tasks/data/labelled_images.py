@@ -27,12 +27,6 @@ from tasks.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid"),
-    "test": ("test", "testing"),
-}
-"""What folders and files of each split may be called."""
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 READERS = {
     "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import TABLES, choose, table_rows
+from tasks.data.splits import names_of
 from tasks.data.text_files import read_lines
 from tasks.errors import UserError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "title")
 LABEL_COLUMNS = ("label", "class", "category")
-ALSO = {"val": ("dev", "valid", "validation")}
-"""What a split's file may be called beside the name of the split."""
 
 
 class LabelledText(NamedTuple):
@@ -51,7 +50,7 @@ def find_table(root: Path, option: str, name: str) -> Path:
 
 def own_table(root: Path, name: str) -> Path | None:
     """The file of a split; None where it has none."""
-    files = (root / f"{stem}{end}" for stem in (name, *ALSO.get(name, ())) for end in TABLES)
+    files = (root / f"{stem}{end}" for stem in names_of(name) for end in TABLES)
     return next((file for file in files if file.is_file()), None)
 
 

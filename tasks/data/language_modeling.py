@@ -18,11 +18,11 @@ from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import LoaderProgress
 from tasks.data.sampling import ExampleBatches, Pick, as_it_is, batch_loader
+from tasks.data.splits import SPLITS, called
 from tasks.data.text_files import read_text, text_start
 from tasks.data.tokenizers import Kind, Tokenizer, pieces, train_tokenizer
 from tasks.errors import UserError, at_least
 
-SPLITS = ("train", "val", "test")
 CHUNK = 1 << 22
 """Characters held in memory at a time."""
 
@@ -40,8 +40,8 @@ class LanguageModelingData(FamilyData):
 
     Args:
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
-            they are called ``train.txt``, ``val.txt`` and ``test.txt``, they are the splits. None is
-            the built-in world of shapes, as English captions.
+            they are called ``train.txt``, ``val.txt`` (or valid, validation, dev) and ``test.txt``,
+            they are the splits. None is the built-in world of shapes, as English captions.
         tokenizer: "char", "bpe" or "unigram", trained on the training split alone.
         vocab_size: for bpe and unigram.
         context: tokens of a window.
@@ -96,8 +96,10 @@ class LanguageModelingData(FamilyData):
             pairs = shapes.translation_pairs(8000 if split == "train" else 800, self.seed, split)
             yield "".join(f"{english}\n" for _, english in pairs)
             return
-        named = self.root / f"{split}.txt"
-        if self.root.is_dir() and any((self.root / f"{s}.txt").exists() for s in SPLITS):
+        named = self._named(split)
+        # With documents that happen to be called dev.txt or testing.txt nothing is a split.
+        plain = any((self.root / f"{name}.txt").exists() for name in SPLITS)
+        if self.root.is_dir() and (plain or self._named("train").exists()):
             # All splits are files then: a split cut out of the others' would repeat their text.
             if not named.exists():
                 have = ", ".join(p.name for p in sorted(self.root.glob("*.txt")))
@@ -115,6 +117,12 @@ class LanguageModelingData(FamilyData):
             cut = split_offset(path, 1 - self.val_fraction)
             size = path.stat().st_size
             yield from read_pieces(path, *((0, cut) if split == "train" else (cut, size)))
+
+    def _named(self, split: str) -> Path:
+        """The text file of a split, by any of its usual names."""
+        assert self.root is not None
+        root = self.root
+        return root / f"{called(split, lambda name: (root / f'{name}.txt').exists())}.txt"
 
     def _tokenizer(self) -> Tokenizer:
         """A checkpoint's, that of the first process, or trained now."""

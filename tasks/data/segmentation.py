@@ -29,7 +29,7 @@ from tasks.data.images import (
     read_or_next,
     read_those,
 )
-from tasks.data.labelled_images import SPLITS, refuse_other_classes
+from tasks.data.labelled_images import refuse_other_classes
 from tasks.data.masks import (
     IGNORE_MASK,
     VALUES,
@@ -43,6 +43,7 @@ from tasks.data.masks import (
     read_pair_mask,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
+from tasks.data.splits import SPLITS
 from tasks.data.text_files import read_lines
 from tasks.errors import UserError, at_least, between
 
@@ -62,8 +63,9 @@ class SegmentationData(FamilyData):
 
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
-            (or "annotations" or "labels" for "masks"); a picture and its mask have one name. None
-            is the built-in world of shapes.
+            (or "annotations" or "labels" for "masks"); a picture and its mask have one name. SPLIT is
+            train or training; val, valid, validation or dev; test or testing. None is the built-in
+            world of shapes.
         image_size: ``(height, width)`` of the model's input: training cuts it out, evaluation
             resizes the whole picture to it.
         classes: their names, by the values of the masks; by default the lines of

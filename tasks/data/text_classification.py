@@ -22,7 +22,7 @@ from tasks.data.labelled_texts import (
     read_labelled,
     shared_table,
 )
-from tasks.data.splitting import divide
+from tasks.data.splits import divide
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between, closest
 
@@ -48,7 +48,7 @@ class TextClassificationData(FamilyData):
             tab, a label); or one table of everything, or the folder of it, which is divided: every
             class gives its share to "val" and to "test". None is the built-in world of shapes: which
             of two shapes is at the left or on top.
-        train, val, test: the splits' names; "val" may also be called dev, valid or validation.
+        train, val, test: the splits' names; "val" is also found as valid, validation or dev.
         text_column, label_column: without them columns with usual names are found.
         val_fraction, test_fraction: the shares of one table; "val" comes from "train" where only that
             has no file.

@@ -16,7 +16,7 @@ from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
-from tasks.data.splitting import divide
+from tasks.data.splits import called, divide
 from tasks.data.text_files import Pairs, has_split, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between
@@ -44,7 +44,7 @@ class TranslationData(FamilyData):
             line), ``SPLIT.tsv``, ``SPLIT.po`` or ``SPLIT.mo``; or one such file (``all.tsv``) of
             everything, which is divided. None is the built-in world of shapes, French to English.
         source, target: the languages' names, which are the files' endings.
-        train, val, test: the splits' names.
+        train, val, test: the splits' names; "val" is also found as valid, validation or dev.
         val_fraction, test_fraction: the shares of one file; "val" comes from "train" where only that has
             no files. Pairs of the same source sentence are held out together.
         split_seed: other numbers divide otherwise.
@@ -108,7 +108,7 @@ class TranslationData(FamilyData):
         Raises:
             UserError: see :func:`~tasks.data.text_files.read_parallel`.
         """
-        name, languages = self.splits[split], (self.source, self.target)
+        languages = self.source, self.target
         if self.root is None:
             if languages != ("fr", "en"):
                 raise UserError("the built-in data translates fr to en; give data.root for others.")
@@ -118,25 +118,30 @@ class TranslationData(FamilyData):
             self._parts = self._divided()
         if split in self._parts:
             return self._parts[split]
-        if split == "test" and not has_split(self.root, name, *languages):
+        name, there = self._name(split)
+        if split == "test" and not there:
             raise UserError(f"{self.root} has no files of the split data.test={name!r}.")
         return read_parallel(self.root, name, *languages)
+
+    def _name(self, split: str) -> tuple[str, bool]:
+        """What a split's files are called, and whether there are any."""
+        assert self.root is not None
+        there = partial(has_split, self.root, source=self.source, target=self.target)
+        name = called(self.splits[split], there)
+        return name, there(name)
 
     def _shared(self) -> list[str]:
         """The splits that are parts of one file."""
         assert self.root is not None
         if self.root.is_file():
             return ["train", "val", "test"]
-        own = [
-            s for s, n in self.splits.items() if has_split(self.root, n, self.source, self.target)
-        ]
-        usual = self.splits["val"] == "val"
-        return ["train", "val"] if "train" in own and "val" not in own and usual else []
+        needed = self._name("train")[1] and not self._name("val")[1] and self.splits["val"] == "val"
+        return ["train", "val"] if needed else []
 
     def _divided(self) -> dict[str, Pairs]:
         """Those splits, out of it."""
         assert self.root is not None
-        folder, name = self.root, self.splits["train"]
+        folder, name = self.root, self._name("train")[0]
         if folder.is_file():
             folder, name = folder.parent, folder.stem
         pairs = read_parallel(folder, name, self.source, self.target)

@@ -21,6 +21,11 @@ def is_voc(root: Path) -> bool:
     return (root / "JPEGImages").is_dir()
 
 
+def voc_split(root: Path, split: str) -> Path:
+    """The file that lists the pictures of a split."""
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
 def read_voc(
     root: Path, split: str, names: Sequence[str] | None = None, on_bad: OnBad = "stop"
 ) -> Annotations:
@@ -36,7 +41,7 @@ def read_voc(
         UserError: a file that is missing or no XML, an object without a name or a box, a class
             that ``names`` lacks.
     """
-    lines = read_lines(root / "ImageSets" / "Main" / f"{split}.txt")
+    lines = read_lines(voc_split(root, split))
     files = [named(root / "Annotations", line.strip()) for line in lines]
     documents = [parse(file) for file in files]
     objects = [

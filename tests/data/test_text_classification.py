@@ -251,7 +251,7 @@ def test_shapes():
         ({"train_tsv": "a\t1\nb\t1\n"}, "every text has the label '1' .* two classes at least"),
         (
             {"train_tsv": "a\t1\nb\t0\n"},
-            "val_fraction=0.1, .* of 2 examples .* leaves none for val",
+            "val_fraction=0.1, .* of 2 examples leaves none for val",
         ),
         (
             {"a_tsv": "a\t1", "b_tsv": "b\t1"},

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.data.splitting import divide, divide_by_name
+from tasks.data.splits import divide, divide_by_name
 from tasks.data.translation import TranslationData
 from tasks.errors import UserError
 

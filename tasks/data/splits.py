@@ -1,4 +1,4 @@
-"""Data without splits, divided into them: every class gives its share, and groups stay together."""
+"""What the splits of a data set may be called, whoever reads it, and how data without them are divided."""
 
 from __future__ import annotations
 
@@ -6,11 +6,37 @@ import hashlib
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tasks.errors import UserError
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Usual names of the files and folders of each split; the first that is there counts."""
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """What a split of this name may be called: any of the usual names for ours, for others theirs alone."""
+    return SPLITS.get(name, (name,))
+
+
+def usual(name: str) -> str:
+    """Our name of the split that others call so; of an unknown one its own."""
+    return next((ours for ours, names in SPLITS.items() if name in names), name)
+
+
+def called(name: str, there: Callable[[str], Any]) -> str:
+    """The first of its names under which a split is there; where it is under none, ``name`` itself."""
+    return next((other for other in names_of(name) if there(other)), name)
+
+
+# --- Data without splits ---
 
 
 def divide(
