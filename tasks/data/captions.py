@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.data.coco import column, find_coco, find_folder, read_json, unique
 from tasks.data.splits import names_of, usual
-from tasks.data.text_files import MARK, read_text
+from tasks.data.text_files import MARK, quote_error, read_text
 from tasks.errors import UserError, closest
 
 TABLES = (".tsv", ".csv", ".jsonl")
@@ -58,11 +58,16 @@ class Caption:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are read; None finds them by their usual names."""
+    """Which columns of a table are read; None finds them by their usual names.
+
+    Args:
+        quotes: fields of a ``.tsv`` may stand in quotes.
+    """
 
     image: str | None = None
     caption: str | None = None
     split: str | None = None
+    quotes: bool = False
 
 
 def find_sources(root: Path, split: str) -> list[Path]:
@@ -165,7 +170,7 @@ def read_captions(
 
 def read_table(file: Path, columns: Columns, images: Path | None, split: str) -> list[Caption]:
     """A TSV, CSV or JSON-lines table, whose first line names the columns."""
-    rows = list(table_rows(file))
+    rows = list(table_rows(file, columns.quotes))
     if not rows:
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
@@ -193,23 +198,30 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
     ]
 
 
-def table_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of each row."""
+def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields of each row.
+
+    Args:
+        quotes: also of a ``.tsv``, see :func:`~tasks.data.text_files.tab_rows`.
+    """
     lines = read_text(file).split("\n")
     if file.suffix == ".jsonl":
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, json_row(file, number, line)
         return
-    # Some write tabs into a .csv. A quote in a .tsv is a quote; in a .csv it encloses a field.
+    # Some write tabs into a .csv. A quote in a .csv encloses a field, in a .tsv where we are told so.
+    plain = file.suffix == ".tsv" and not quotes
     tabs = file.suffix == ".tsv" or ("\t" in lines[0] and "," not in lines[0])
     reader = csv.reader(
         (f"{line}\n" for line in lines),
         delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if file.suffix == ".tsv" else csv.QUOTE_MINIMAL,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        strict=file.suffix == ".tsv" and quotes,
     )
-    names = next(reader)
-    for row in csv_rows(file, reader):
+    rows = csv_rows(file, reader)
+    names = next(rows)
+    for row in rows:
         if len(row) != len(names):
             raise UserError(
                 f"{file} line {reader.line_num} has {len(row)} columns, but the first line names "
@@ -223,7 +235,7 @@ def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
     try:
         yield from filter(None, reader)
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num} cannot be read: {error}.") from None
+        raise quote_error(file, reader.line_num, error) from None
 
 
 def json_row(file: Path, number: int, line: str) -> dict[str, str]:

@@ -45,6 +45,8 @@ class ImageTextData(FamilyData):
         train, val, test: the splits' names, or files in ``root``: "part-{0000..0099}.tar"; "val" is
             also found as valid, validation or dev.
         image_column, caption_column: of a table; without them columns with usual names are found.
+        quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them (and as they may in
+            a ``.csv``); without it a quote is a character like any other.
         split_column: where ``val`` has no file of its own, rows equal in this column are held out
             together; without it, rows of the same picture.
         split_ignore: a regular expression; what it matches does not count in that comparison.
@@ -73,6 +75,7 @@ class ImageTextData(FamilyData):
         test: str = "test",
         image_column: str | None = None,
         caption_column: str | None = None,
+        quotes: bool = False,
         split_column: str | None = None,
         split_ignore: str | None = None,
         val_fraction: float = 0.1,
@@ -105,7 +108,7 @@ class ImageTextData(FamilyData):
         self.ignore = pattern("split_ignore", split_ignore)
         self.root = None if root is None else Path(root)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
-        self.columns = Columns(image_column, caption_column, split_column)
+        self.columns = Columns(image_column, caption_column, split_column, quotes)
         self.val_fraction = val_fraction
         with user_errors():
             size, colour_below = picture_size(image_size), tuple(background)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tasks.data import shapes
 from tasks.data.captions import TABLES, choose, table_rows
 from tasks.data.splits import names_of
-from tasks.data.text_files import read_lines
+from tasks.data.text_files import tab_rows
 from tasks.errors import UserError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "title")
@@ -80,6 +80,7 @@ def read_labelled(
     text_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    quotes: bool = False,
 ) -> list[LabelledText]:
     """All rows of a table, in their order.
 
@@ -87,14 +88,15 @@ def read_labelled(
         text_column, label_column: None finds the columns by their usual names; a ``.tsv`` without
             such names is a sentence, a tab and a label a line.
         group_column: what rows of one group have in common; None is nothing.
+        quotes: see :func:`~tasks.data.text_files.tab_rows`.
 
     Raises:
         UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
             row without a text or a label.
     """
     named = any((text_column, label_column, group_column))
-    bare = not named and not has_header(file)
-    rows = list(bare_rows(file) if bare else table_rows(file))
+    bare = not named and not has_header(file, quotes)
+    rows = list(bare_rows(file, quotes) if bare else table_rows(file, quotes))
     if not rows:
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
@@ -121,18 +123,17 @@ def read_labelled(
     return found
 
 
-def has_header(file: Path) -> bool:
+def has_header(file: Path, quotes: bool = False) -> bool:
     """Whether the first line names columns: always, but for a ``.tsv`` of two without usual names."""
     if file.suffix != ".tsv":
         return True
-    names = read_lines(file)[0].split("\t")
+    names = next(tab_rows(file, quotes))[1]
     return len(names) > 2 or bool({*names} & {*TEXT_COLUMNS, *LABEL_COLUMNS})
 
 
-def bare_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def bare_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """As :func:`~tasks.data.captions.table_rows`, of a file whose columns have no names."""
-    for number, line in enumerate(read_lines(file), 1):
-        fields = line.split("\t")
+    for number, fields in tab_rows(file, quotes):
         if len(fields) != 2:
             raise UserError(f"{file} line {number} needs a sentence, a tab and its label.")
         yield number, dict(zip(("text", "label"), fields, strict=True))

@@ -55,6 +55,8 @@ class TextClassificationData(FamilyData):
         group_column: rows that are equal in it are held out together, as those of one author; without
             it, rows of the same text.
         split_seed: other numbers divide otherwise.
+        quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them (and as they may in
+            a ``.csv``); without it a quote is a character like any other.
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
         vocab_size: for bpe and unigram.
         lowercase: see lower-cased text alone.
@@ -79,6 +81,7 @@ class TextClassificationData(FamilyData):
         test_fraction: float = 0.1,
         group_column: str | None = None,
         split_seed: int = 0,
+        quotes: bool = False,
         tokenizer: Kind = "bpe",
         vocab_size: int = 8000,
         lowercase: bool = False,
@@ -95,7 +98,7 @@ class TextClassificationData(FamilyData):
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = None if root is None else Path(root)
         self.splits = {"train": train, "val": val, "test": test}
-        self.columns = text_column, label_column, group_column
+        self.columns, self.quotes = (text_column, label_column, group_column), quotes
         self.shares = {"val": val_fraction, "test": test_fraction}
         self.split_seed = split_seed
         self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
@@ -126,9 +129,9 @@ class TextClassificationData(FamilyData):
         file, parts = shared_table(root, self.splits)
         if file is None or split not in parts:
             file = find_table(root, split, self.splits[split])
-            self._rows[split] = read_labelled(file, *self.columns)
+            self._rows[split] = read_labelled(file, *self.columns, self.quotes)
             return
-        rows = read_labelled(file, *self.columns)
+        rows = read_labelled(file, *self.columns, self.quotes)
         class_names(rows)  # one class alone is a clearer mistake than a split without rows
         shares = {name: self.shares[name] for name in parts if name != "train"}
         groups = [row.group or row.text for row in rows]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gettext
+from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import UserError, closest
@@ -52,32 +54,62 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def tab_rows(path: Path, quotes: bool) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line of a ``.tsv``, and its number.
+
+    Args:
+        quotes: fields may stand in quotes, as spreadsheets write those that hold a tab, a line feed
+            or (doubled) a quote; else a quote is a character like any other.
+
+    Raises:
+        UserError: as :func:`read_lines`; a field in quotes that does not end, or that goes on
+            behind them.
+    """
+    if not quotes:
+        yield from enumerate((line.split("\t") for line in read_lines(path)), 1)
+        return
+    lines = read_text(path).split("\n")
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter="\t", strict=True)
+    try:
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise quote_error(path, reader.line_num, error) from None
+
+
+def quote_error(path: Path, line: int, error: csv.Error) -> UserError:
+    """What is wrong with the quotes of a table."""
+    return UserError(f"{path} line {line} cannot be read: {error}.")
+
+
 def has_split(root: Path, split: str, source: str, target: str) -> bool:
     """Whether :func:`read_parallel` would find files for this split."""
     names = [f"{split}.{source}", f"{split}.{target}", f"{split}.tsv", f"{split}.po", f"{split}.mo"]
     return any((root / name).exists() for name in names)
 
 
-def read_parallel(root: Path, split: str, source: str, target: str) -> Pairs:
+def read_parallel(root: Path, split: str, source: str, target: str, quotes: bool = False) -> Pairs:
     """Sentence pairs of one split, in any of the layouts people keep them in.
 
     ``SPLIT.SOURCE`` with ``SPLIT.TARGET``, aligned by line; ``SPLIT.tsv`` with two columns, and a
     first line that may name the languages; gettext's ``SPLIT.po`` or ``SPLIT.mo``. White space around
     a sentence is none of it, as everywhere that sentences are read.
 
+    Args:
+        quotes: see :func:`tab_rows`.
+
     Raises:
         UserError: files that are missing, empty, not UTF-8, or of unequal line counts.
     """
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder.")
-    pairs = read_pairs(root, split, source, target)
+    pairs = read_pairs(root, split, source, target, quotes)
     return [(left.strip(), right.strip()) for left, right in pairs]
 
 
-def read_pairs(root: Path, split: str, source: str, target: str) -> Pairs:
+def read_pairs(root: Path, split: str, source: str, target: str, quotes: bool = False) -> Pairs:
     """:func:`read_parallel`, with sentences as they stand in the files."""
     if (root / f"{split}.tsv").exists():
-        return read_tsv(root / f"{split}.tsv", source, target)
+        return read_tsv(root / f"{split}.tsv", source, target, quotes)
     for ending, read in (("po", read_po), ("mo", read_mo)):
         if (root / f"{split}.{ending}").exists():
             return read(root / f"{split}.{ending}")
@@ -91,12 +123,13 @@ def read_pairs(root: Path, split: str, source: str, target: str) -> Pairs:
     return list(zip(left, right, strict=True))
 
 
-def read_tsv(path: Path, source: str, target: str) -> Pairs:
+def read_tsv(path: Path, source: str, target: str, quotes: bool = False) -> Pairs:
     """Two tab-separated columns; a header of the two language names may swap them."""
-    rows = [line.split("\t") for line in read_lines(path)]
-    for number, row in enumerate(rows, 1):
+    numbered = list(tab_rows(path, quotes))
+    for number, row in numbered:
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
             raise UserError(f"{path} line {number} needs a sentence, a tab, and its translation.")
+    rows = [row for _, row in numbered]
     if {source, target} <= set(rows[0]):
         if len(rows) == 1:
             raise UserError(f"{path} has a header alone, and no sentence.")

@@ -51,6 +51,8 @@ class TranslationData(FamilyData):
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
         vocab_size: of each tokenizer.
         shared_vocabulary: one tokenizer for both languages.
+        quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them; without it a quote
+            is a character like any other.
         lowercase: train on and produce lower-cased text.
         tokens_per_batch: rows times the longest row of a batch.
         max_tokens: training leaves longer sentences out.
@@ -75,6 +77,7 @@ class TranslationData(FamilyData):
         vocab_size: int = 8000,
         shared_vocabulary: bool = True,
         lowercase: bool = False,
+        quotes: bool = False,
         tokens_per_batch: int = 4096,
         max_tokens: int = 256,
         examples: int = 20_000,
@@ -86,7 +89,7 @@ class TranslationData(FamilyData):
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = None if root is None else Path(root)
-        self.source, self.target = source, target
+        self.source, self.target, self.quotes = source, target, quotes
         self.splits = {"train": train, "val": val, "test": test}
         self.shares, self.split_seed = {"val": val_fraction, "test": test_fraction}, split_seed
         self._parts: dict[str, Pairs] = {}
@@ -121,7 +124,7 @@ class TranslationData(FamilyData):
         name, there = self._name(split)
         if split == "test" and not there:
             raise UserError(f"{self.root} has no files of the split data.test={name!r}.")
-        return read_parallel(self.root, name, *languages)
+        return read_parallel(self.root, name, *languages, self.quotes)
 
     def _name(self, split: str) -> tuple[str, bool]:
         """What a split's files are called, and whether there are any."""
@@ -144,7 +147,7 @@ class TranslationData(FamilyData):
         folder, name = self.root, self._name("train")[0]
         if folder.is_file():
             folder, name = folder.parent, folder.stem
-        pairs = read_parallel(folder, name, self.source, self.target)
+        pairs = read_parallel(folder, name, self.source, self.target, self.quotes)
         shares = {split: self.shares[split] for split in self._shared() if split != "train"}
         parts = divide([0] * len(pairs), [pair[0] for pair in pairs], shares, self.split_seed)
         return {split: [pairs[i] for i in indices] for split, indices in parts.items()}
