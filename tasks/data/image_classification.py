@@ -194,7 +194,9 @@ class ImageClassificationData(FamilyData):
             folder = root / called(split, lambda name: (root / name).is_dir())
             return labelled_folder(folder, self.on_bad) if folder.is_dir() else None
         absent = "test" if layout == "imagenet" else "val"
-        return None if split == absent else labelled_torchvision(layout, self.root, split)
+        return (
+            None if split == absent else labelled_torchvision(layout, self.root, split, self.on_bad)
+        )
 
     def split(self, name: str) -> Labelled:
         """The pictures of "train", "val" or "test".

@@ -79,19 +79,19 @@ def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if not classes:
         raise UserError(f"{folder} has no folders of pictures: it needs one for each class.")
-    paths: list[Path] = []
-    labels: list[int] = []
-    found = {name: list_images(folder / name) for name in classes}
-    empty = [str(folder / name) for name in classes if not found[name]]
+    paths = [path for name in classes for path in list_images(folder / name)]
+    filled = {path.relative_to(folder).parts[0] for path in paths}
+    empty = [str(folder / name) for name in classes if name not in filled]
     refuse_empty(empty, len(classes), str(folder), on_bad)
-    classes = [name for name in classes if found[name]]
-    for label, name in enumerate(classes):
-        paths += found[name]
-        labels += [label] * len(found[name])
+    paths = [paths[i] for i in check_images(paths, on_bad)]
+    inside = [path.relative_to(folder).parts[0] for path in paths]
+    # One that had nothing but pictures that cannot be read is as empty.
+    spoiled = [str(folder / name) for name in sorted(filled - {*inside})]
+    refuse_empty(spoiled, len(filled), str(folder), on_bad)
+    classes = sorted({*inside})
+    labels = np.array([classes.index(name) for name in inside])
     names = [path.relative_to(folder).as_posix() for path in paths]
-    everything = Labelled(classes, np.array(labels), names, partial(read_path, paths))
-    keep = check_images(paths, on_bad)
-    return everything if len(keep) == len(paths) else everything.part(keep)
+    return Labelled(classes, labels, names, partial(read_path, paths))
 
 
 def read_path(paths: Sequence[Path], index: int, background: Colour) -> Image.Image:
@@ -112,7 +112,7 @@ def refuse_empty(empty: Sequence[str], classes: int, where: str, on_bad: OnBad) 
             "the class out."
         )
     if len(empty) == classes:
-        raise UserError(f"none of the {classes} class folders in {where} has a picture.")
+        raise UserError(f"none of the {classes} class folders in {where} has a picture to read.")
     log.warning("left out as classes, for want of pictures: %s", ", ".join(empty))
 
 
@@ -201,16 +201,16 @@ def read_member(
     return read_image(source, f"{names[index]} in {path}", background)
 
 
-def labelled_torchvision(layout: str, root: Path, split: str) -> Labelled:
+def labelled_torchvision(layout: str, root: Path, split: str, on_bad: OnBad = "stop") -> Labelled:
     """CIFAR, Fashion-MNIST or ImageNet as torchvision keeps them on disk; nothing is downloaded.
 
     Raises:
-        UserError: files are missing.
+        UserError: files are missing, or, unless ``on_bad`` is "skip", a class of ImageNet's is empty.
     """
     reader, inside = READERS[layout]
     try:
         if layout == "imagenet":
-            dataset = reader(str(root), split)
+            dataset = reader(str(root), split, allow_empty=True)
         else:
             dataset = reader(str(root), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
@@ -221,7 +221,12 @@ def labelled_torchvision(layout: str, root: Path, split: str) -> Labelled:
     labels = np.array(dataset.targets)
     if layout == "imagenet":
         paths = [Path(path) for path, _ in dataset.samples]
-        classes = [", ".join(words) for words in dataset.classes]
+        filled = np.unique(labels).tolist()
+        folders = [f"{dataset.split_folder}/{wnid}" for wnid in dataset.wnids]
+        empty = [folder for i, folder in enumerate(folders) if i not in filled]
+        refuse_empty(empty, len(folders), dataset.split_folder, on_bad)
+        classes = [", ".join(dataset.classes[i]) for i in filled]
+        labels = np.searchsorted(filled, labels)
         return Labelled(classes, labels, [path.name for path in paths], partial(read_path, paths))
     pixels = np.asarray(dataset.data)
     names = [str(i) for i in range(len(pixels))]

@@ -222,20 +222,6 @@ def test_shapes():
 # --- Mistakes --------------------------------------------------------------------------------
 
 
-def test_empty_class_folder(root):
-    (root / "train" / "fox").mkdir()
-    with pytest.raises(UserError, match=r"class folder .*train/fox is empty"):
-        data(root).setup("fit")
-
-
-def test_empty_class_folder_in_a_tar(root):
-    (root / "train" / "fox").mkdir()
-    with tarfile.open(root / "train.tar", "w") as tar:
-        tar.add(root / "train", "train")
-    with pytest.raises(UserError, match=r"class folder train/fox in .*train.tar is empty"):
-        data(root, layout="tar").setup("fit")
-
-
 def test_pictures_beside_the_class_folders_of_a_tar(root):
     Image.new("RGB", (8, 8)).save(root / "train" / "stray.png")
     with tarfile.open(root / "train.tar", "w") as tar:
@@ -244,19 +230,6 @@ def test_pictures_beside_the_class_folders_of_a_tar(root):
         UserError, match=r"train/stray.png in .* lies beside the folders of classes"
     ):
         data(root, layout="tar").setup("fit")
-
-
-@pytest.mark.parametrize("layout", ["folder", "tar"])
-def test_an_empty_class_folder_can_be_skipped(root, caplog, layout):
-    (root / "train" / "fox").mkdir()
-    with tarfile.open(root / "train.tar", "w") as tar:
-        tar.add(root / "train", "train")
-    found = data(root, layout=layout, on_bad="skip")
-    assert found.classes == ["cat", "dog", "emu"] and "train/fox" in caplog.text
-    for name in ("cat", "dog", "emu"):
-        shutil.rmtree(root / "train" / name)
-    with pytest.raises(UserError, match="none of the 1 class folders in"):
-        data(root, layout="folder", on_bad="skip").setup("fit")
 
 
 def test_damaged_tar(tmp_path):
