@@ -10,33 +10,38 @@ from tasks.data.text_classification import TextClassificationData
 from tasks.data.translation import TranslationData
 from tasks.errors import UserError
 
+NAMES = ("train", "val")
 FIELD, SAID = '"a ""fine""\tfilm,\nthe end"', 'a "fine"\tfilm,\nthe end'
 
 
 def read_translation(root, field, **options):
-    (root / "train.tsv").write_text(f"fr\ten\nbon\t{field}\n")
+    for name in NAMES:
+        (root / f"{name}.tsv").write_text(f"fr\ten\nbon\t{field}\n")
     return TranslationData(str(root), **options).pairs("train")[0][1]
 
 
 def read_bare_translation(root, field, **options):
-    (root / "train.tsv").write_text(f"bon\t{field}\n")
+    for name in NAMES:
+        (root / f"{name}.tsv").write_text(f"bon\t{field}\n")
     return TranslationData(str(root), **options).pairs("train")[0][1]
 
 
 def read_captioned(root, field, **options):
     Image.new("RGB", (8, 8)).save(root / "a.png")
-    for name in ("train", "val"):
+    for name in NAMES:
         (root / f"{name}.tsv").write_text(f"file\tcaption\na.png\t{field}\n")
     return ImageTextData(str(root), **options).pairs("train").texts[0]
 
 
 def read_labelled(root, field, **options):
-    (root / "train.tsv").write_text(f"text\tlabel\n{field}\tgood\n")
+    for name in NAMES:
+        (root / f"{name}.tsv").write_text(f"text\tlabel\n{field}\tgood\n")
     return TextClassificationData(str(root), **options).rows("train")[0].text
 
 
 def read_bare_labelled(root, field, **options):
-    (root / "train.tsv").write_text(f"{field}\tgood\n")
+    for name in NAMES:
+        (root / f"{name}.tsv").write_text(f"{field}\tgood\n")
     return TextClassificationData(str(root), **options).rows("train")[0].text
 
 
@@ -67,7 +72,8 @@ def test_quotes_that_do_not_end_are_named(tmp_path, read, field):
 
 
 def test_names_of_columns_may_stand_in_quotes(tmp_path):
-    (tmp_path / "train.tsv").write_text('"en"\t"fr"\nred\trouge\n')
+    for name in NAMES:
+        (tmp_path / f"{name}.tsv").write_text('"en"\t"fr"\nred\trouge\n')
     assert TranslationData(str(tmp_path), quotes=True).pairs("train") == [("rouge", "red")]
     (tmp_path / "train.tsv").write_text('"label"\t"text"\ngood\tfine\n')
     (row,) = TextClassificationData(str(tmp_path), quotes=True).rows("train")
