@@ -22,13 +22,13 @@ from tasks.training.pictures import (
     stack,
     to_picture,
 )
-from tasks.training.task import Task
+from tasks.training.weighting import WeightedTask
 
 SHOWN = 4
 """Pictures of the sheet."""
 
 
-class Segmentation(Task):
+class Segmentation(WeightedTask):
     """Cross-entropy by pixel; mean IoU and pixel accuracy over the pixels that are not ignored.
 
     Logits are resized to each mask's own size before they are judged. The IoU of a class is taken
@@ -56,8 +56,10 @@ class Segmentation(Task):
             self.confusion = confusion_matrix(self.num_classes)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        loss, count = pixel_loss(self.model(batch["pixel_values"]), batch["labels"])
-        return {"loss": loss / count.clamp(min=1)}  # a batch of void alone teaches nothing
+        logits, labels = self.model(batch["pixel_values"]), batch["labels"]
+        weights = self.loss_weights(logits)
+        loss, count = pixel_loss(logits, labels, weights)
+        return {"loss": loss / (count + (count == 0))}  # a batch of void alone teaches nothing
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
         """The logits, and of each picture the pixels by true and made class."""
@@ -157,14 +159,21 @@ def confusion_matrix(classes: int) -> MulticlassConfusionMatrix:
     return MulticlassConfusionMatrix(classes, ignore_index=IGNORE_MASK)
 
 
-def pixel_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over the pixels that count, and their number.
+def pixel_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over the pixels that count, and their number, or that of their weights.
 
     Args:
-        logits: ``(batch, classes, height, width)``; labels: ``(batch, height, width)``.
+        logits: ``(batch, classes, height, width)``; labels: ``(batch, height, width)``; weights: of the
+            classes.
     """
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_MASK, reduction="sum")
-    return loss, (labels != IGNORE_MASK).sum()
+    how: dict[str, Any] = {"ignore_index": IGNORE_MASK, "reduction": "sum"}
+    loss = F.cross_entropy(logits.float(), labels, weights, **how)
+    there = labels != IGNORE_MASK
+    if weights is None:
+        return loss, there.sum()
+    return loss, (weights[labels.where(there, 0)] * there).sum()
 
 
 def scores(confusion: Tensor) -> tuple[Tensor, Tensor]:

@@ -187,16 +187,16 @@ class ImageClassificationData(FamilyData):
             tar = self._tar(split)
             return None if tar is None else labelled_tar(tar, self.on_bad)
         if layout == "folder":
-            names = [name for some in SPLITS.values() for name in some]
-            if split == "train" and not any((self.root / name).is_dir() for name in names):
-                return labelled_folder(self.root, self.on_bad)
             root = self.root
+            names = [name for some in SPLITS.values() for name in some]
+            if split == "train" and not any((root / name).is_dir() for name in names):
+                return labelled_folder(root, self.on_bad)
             folder = root / called(split, lambda name: (root / name).is_dir())
             return labelled_folder(folder, self.on_bad) if folder.is_dir() else None
         absent = "test" if layout == "imagenet" else "val"
-        return (
-            None if split == absent else labelled_torchvision(layout, self.root, split, self.on_bad)
-        )
+        if split == absent:
+            return None
+        return labelled_torchvision(layout, self.root, split, self.on_bad)
 
     def split(self, name: str) -> Labelled:
         """The pictures of "train", "val" or "test".
@@ -261,6 +261,10 @@ class ImageClassificationData(FamilyData):
 
     def assets(self) -> dict[str, Any]:
         return {"labels": list(self.classes), "preprocess": dataclasses.asdict(self.preprocess)}
+
+    def class_counts(self) -> list[int]:
+        """The training pictures of each class."""
+        return np.bincount(self.split("train").labels, minlength=len(self.classes)).tolist()
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         labels, train = list(assets["labels"]), self._stored("train")

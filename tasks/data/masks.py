@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,32 +111,42 @@ def find_pairs(images: Path, masks: Path) -> list[Pair]:
 
 def check_pairs(
     pairs: Sequence[Pair], masks: Masks | None, on_bad: OnBad
-) -> tuple[list[Pair], np.ndarray]:
+) -> tuple[list[Pair], Counter[int], list[Pair]]:
     """Read masks before training: that sizes agree, and that every value is a class.
 
     Args:
         masks: None where the classes are to be found from the values.
 
     Returns:
-        The pairs whose pictures can be read, and which values occur.
+        The pairs whose pictures can be read; how many pixels have each value; and the pairs whose
+        masks were not read, where a sample of a very large set will do.
 
     Raises:
         UserError: names the file; see :class:`Masks`.
     """
     paths = [pair.image for pair in pairs if isinstance(pair.image, Path)]
     pairs = [pairs[i] for i in check_images(paths, on_bad)]
+    # Where classes are not known, the largest value may be anywhere.
+    step = 1 if masks is None else -(-len(pairs) // CHECKED)
+    unread = [pair for i, pair in enumerate(pairs) if i % step]
+    return pairs, count_values(pairs[::step], masks), unread
 
-    def values(pair: Pair) -> np.ndarray:
+
+def count_values(pairs: Sequence[Pair], masks: Masks | None) -> Counter[int]:
+    """How many pixels of mask files have each value, which is checked to be of a class."""
+
+    def count(pair: Pair) -> dict[int, int]:
         mask = read_pair_mask(pair)
         if masks is not None:
             masks.labels(mask, pair.mask)  # type: ignore[arg-type]
-        return np.unique(mask)
+        values, counts = np.unique(mask, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
-    # Where classes are known, a sample of a very large set will do.
-    step = 1 if masks is None else -(-len(pairs) // CHECKED)
+    total: Counter[int] = Counter()
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(values, pairs[::step]))
-    return list(pairs), np.unique(np.concatenate(seen))
+        for counts in pool.map(count, pairs):
+            total.update(counts)
+    return total
 
 
 def read_pair_mask(pair: Pair) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ from tasks.data.masks import (
     Pair,
     check_pairs,
     check_values,
+    count_values,
     find_pairs,
     names_of_values,
     numbers,
@@ -125,6 +127,10 @@ class SegmentationData(FamilyData):
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.checked: dict[str, list[Pair]] = {}
         self.given: list[str] | None = None
+        self.counted: Counter[int] = Counter()
+        """Of each value its pixels in the training masks that were checked."""
+        self.unread: list[Pair] = []
+        """The other training masks."""
 
     # --- What there is -----------------------------------------------------------------------
 
@@ -173,12 +179,13 @@ class SegmentationData(FamilyData):
             found = find_pairs(*folders)
             if split == "train" and self.given is None:
                 self.given = self._named()
-                if self.given is None:
-                    self.checked[split], values = check_pairs(found, None, self.on_bad)
-                    self.given = numbers(values, self.ignore)
-                    return self.checked[split]
-            self.checked[split], values = check_pairs(found, self.masks, self.on_bad)
-            if not set(values.tolist()) - {*self.ignore}:
+            masks = None if split == "train" and self.given is None else self.masks
+            self.checked[split], counts, unread = check_pairs(found, masks, self.on_bad)
+            if split == "train":
+                self.counted, self.unread = counts, unread
+            if masks is None:
+                self.given = numbers(np.array(sorted(counts)), self.ignore)
+            elif not {*counts} - {*self.ignore}:
                 raise UserError(
                     f"every pixel of the {split} split in {self.root} has a value of data.ignore="
                     f"{self.ignore}: none counts."
@@ -228,6 +235,26 @@ class SegmentationData(FamilyData):
             "category_ids": list(ids),
             "preprocess": dataclasses.asdict(self.preprocess),
         }
+
+    def class_counts(self) -> list[int]:
+        """The pixels of each class in the training masks.
+
+        Those that the checks have read are counted there, and only the others are read for it.
+        """
+        pairs = self.pairs("train")
+        if self.root is None:
+            drawn = np.concatenate([np.ravel(np.asarray(pair.mask)) for pair in pairs])
+            return np.bincount(drawn, minlength=len(self.classes)).tolist()
+        masks = self.masks
+        if self.unread:
+            self.counted.update(count_values(self.unread, masks))
+            self.unread = []
+        counts = [0] * len(self.classes)
+        for value, count in self.counted.items():
+            label = int(masks.table[value])
+            if label != IGNORE_MASK:
+                counts[label] += count
+        return counts
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         labels, ours = list(assets["labels"]), self._named()

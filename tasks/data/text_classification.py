@@ -192,6 +192,11 @@ class TextClassificationData(FamilyData):
             "max_tokens": self.max_tokens,
         }
 
+    def class_counts(self) -> list[int]:
+        """The training texts of each class."""
+        labels = self.labels("train")
+        return [labels.count(label) for label in range(len(self.classes))]
+
     def use_assets(self, assets: dict[str, Any]) -> None:
         """As of a checkpoint; without ``labels`` the classes are those of the training split."""
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from tasks.errors import between
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST, class_table, confusion_table, counted, unlike
-from tasks.training.task import Task
+from tasks.training.weighting import ClassWeights, WeightedTask
 
 
-class ClassTask(Task):
+class ClassTask(WeightedTask):
     """Train a model on the cross-entropy of classes.
 
     Args:
         model: the model, or what builds it from the number of classes.
         label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
+        class_weights: None, "balanced", or a number for each class, see
+            :class:`~tasks.training.weighting.WeightedTask`; in training alone.
         options: of :class:`~tasks.training.task.Task`.
     """
 
@@ -29,9 +31,10 @@ class ClassTask(Task):
         self,
         model: Callable[[int], nn.Module] | None = None,
         label_smoothing: float = 0.0,
+        class_weights: ClassWeights = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, **options)
+        super().__init__(model, class_weights, **options)
         between(0, 1, of="model.", label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
         self.tested: list[tuple[int, int, dict[str, Any]]] = []
@@ -46,7 +49,9 @@ class ClassTask(Task):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         # Labels are ids, or after mixup and cutmix probabilities: cross-entropy takes both.
         logits, labels = self.logits(batch), batch["labels"]
-        return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
+        smoothing, weights = self.label_smoothing, self.loss_weights(logits)
+        loss = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+        return {"loss": loss}
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         """Log loss and accuracy; returns the logits."""

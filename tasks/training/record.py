@@ -91,6 +91,7 @@ def loaded_task(cls: type, path: Path, options: dict[str, Any], strict: bool = T
     task: Any = cls(**given)
     restore(task, record, file)
     task.transplant, task.kept = None, record["assets"]
+    task.on_load_checkpoint(content)
     task.adapt_model()
     equip(task.model, record["assets"])
     try:
