@@ -78,8 +78,10 @@ def measure_loading(file: Path) -> None:
 
 
 def compare_tokenizers(ours: Any, theirs: Any) -> None:
-    same = sum(ours.encode(text) == theirs(text).input_ids for text in TEXTS)
-    back = sum(ours.inner.decode(ours.encode(t), skip_special_tokens=False) == t for t in TEXTS)
+    rows = [ours.encode(text, parse_special=True) for text in TEXTS]
+    same = sum(ids == theirs(text).input_ids for ids, text in zip(rows, TEXTS, strict=True))
+    again = [ours.inner.decode(ids, skip_special_tokens=False) for ids in rows]
+    back = sum(map(str.__eq__, again, TEXTS))
     print(f"token ids: {same} of {len(TEXTS)} texts the same, {back} back to the same text")
     print(f"token ids of {DIGITS!r}: {ours.encode(DIGITS)}, theirs {theirs(DIGITS).input_ids}")
     talk = [{"role": "user", "content": QUESTIONS[0]}]
@@ -93,7 +95,7 @@ def compare_answers(ours: Any, theirs: Any) -> None:
     worst, equal = 0.0, 0
     for question in QUESTIONS:
         talk = [{"role": "user", "content": question}]
-        ids = torch.tensor([ours.tokenizer.encode(ours.tokenizer.chat(talk))])
+        ids = torch.tensor([ours.tokenizer.chat_ids(talk)])
         worst = max(worst, float((ours(ids) - theirs(ids).logits).abs().max()))
         greedy = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
         mask = torch.ones_like(ids)

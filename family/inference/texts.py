@@ -23,6 +23,7 @@ def continue_texts(
     max_new_tokens: int | None = None,
     sampling: Sampling = Sampling(),
     seed: int = 0,
+    parse_special: bool = False,
 ) -> list[str]:
     """What a language model writes behind each prompt.
 
@@ -30,13 +31,15 @@ def continue_texts(
         max_new_tokens: None is 200, or what room there is.
         sampling: greedy, unless said otherwise.
         seed: of the random numbers of all prompts together.
+        parse_special: what spells a special token in a prompt is one, as prompts in a published format
+            mean it; otherwise it is text.
 
     Raises:
         ValueError: see :func:`continuation`.
     """
     generator = random_numbers(model, seed)
     return [
-        "".join(continuation(model, prompt, max_new_tokens, sampling, generator))
+        "".join(continuation(model, prompt, max_new_tokens, sampling, generator, parse_special))
         for prompt in prompts
     ]
 
@@ -52,6 +55,7 @@ def continuation(
     max_new_tokens: int | None,
     sampling: Sampling,
     generator: torch.Generator,
+    parse_special: bool = False,
 ) -> Iterator[str]:
     """The same of one prompt, piece by piece, as soon as they are known.
 
@@ -59,7 +63,7 @@ def continuation(
         ValueError: at once: a model that cannot generate, a character that its tokenizer does not
             know, or a prompt that is empty or, with the new tokens, longer than the context.
     """
-    ids = encode_prompt(model.tokenizer, prompt)
+    ids = encode_prompt(model.tokenizer, prompt, parse_special)
     count = new_tokens(len(ids), max_new_tokens, longest_text(model))
     return written(model, ids, count, sampling, generator, before=ids)
 

@@ -57,9 +57,13 @@ def encode_sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]
     return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as a model was trained to read the begin of a text, and without an end."""
-    ids = tokenizer.encode(prompt, special_tokens=True)
+def encode_prompt(tokenizer: Tokenizer, prompt: str, parse_special: bool = False) -> list[int]:
+    """A prompt as a model was trained to read the begin of a text, and without an end.
+
+    Args:
+        parse_special: see :meth:`~family.inputs.tokenizer.Tokenizer.encode`.
+    """
+    ids = tokenizer.encode(prompt, special_tokens=True, parse_special=parse_special)
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_id and len(ids) > 1 else ids
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, Self, cast
 
@@ -14,6 +15,7 @@ from tokenizers.models import BPE
 from torch import Tensor
 
 from family.inputs.chat import render
+from family.inputs.plain_text import exchange, renamed, texts_of, unwritable
 
 SPECIALS = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 TRAINED = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
@@ -26,6 +28,11 @@ Message = Mapping[str, Any]
 
 class Tokenizer:
     """Text to ids and back, over the ``tokenizers`` library.
+
+    A text that spells a special token is encoded as the characters it is, and comes back as them: as
+    ``transformers`` has it with ``split_special_tokens=True``. Only templates, and what stands around
+    a text, put special tokens in; a text written with special tokens on purpose says
+    ``parse_special=True``.
 
     ``pad_id, bos_id, eos_id, unk_id, cls_id, sep_id, mask_id`` are None where there is no such token.
 
@@ -71,6 +78,13 @@ class Tokenizer:
             for name, token in given
             if token is not None and self.token_to_id(token) is not None
         }
+        added = inner.get_added_tokens_decoder()
+        self.marked = {i: token.content for i, token in added.items() if token.special}
+        """The added tokens that are special, by the ids of ``inner``."""
+        named = {i for name in SPECIALS if (i := self.special_id(name)) is not None}
+        self.special_ids: frozenset[int] = frozenset(
+            named if vocabulary else named | {*self.marked}
+        )
         self.alphabet = None if "unk" in self.specials else characters(inner)
         ids = [self.special_id(name) for name in SPECIALS]
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids[:4]
@@ -86,58 +100,103 @@ class Tokenizer:
         known = self.inner.token_to_id if self.vocabulary is None else self.vocabulary.get
         return known(token)
 
-    def encode(self, text: str, special_tokens: bool = False) -> list[int]:
+    def encode(
+        self, text: str, special_tokens: bool = False, parse_special: bool = False
+    ) -> list[int]:
         """Ids of a text.
 
         Args:
             special_tokens: add those that the checkpoint puts around a text, as BERT's [CLS].
+            parse_special: what spells a special token is one (``[MASK]``, a prompt in a published
+                format); never for a text that others wrote.
 
         Raises:
             ValueError: see :meth:`encode_batch`.
         """
-        if special_tokens or len(text) <= PIECE:
-            return self.encode_batch([text], special_tokens)[0]
+        if special_tokens or parse_special or len(text) <= PIECE:
+            return self.encode_batch([text], special_tokens, parse_special)[0]
         pieces = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
         return list(chain.from_iterable(self.encode_batch(pieces)))
 
-    def encode_batch(self, texts: Sequence[str], special_tokens: bool = False) -> list[list[int]]:
+    def encode_batch(
+        self, texts: Sequence[str], special_tokens: bool = False, parse_special: bool = False
+    ) -> list[list[int]]:
         """As :meth:`encode`, for many short texts in parallel.
 
         Raises:
             ValueError: a vocabulary of characters has none for one of a text, and no unknown token.
         """
         if self.alphabet is not None:
-            self.check_characters(texts, self.alphabet)
-        if self.vocabulary is None:
-            found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
-            return [encoding.ids for encoding in found]
-        known, unknown = self.vocabulary, cast(int, self.unk_id)
-        found = self.inner.encode_batch(list(texts), add_special_tokens=special_tokens)
-        return [[known.get(token, unknown) for token in encoding.tokens] for encoding in found]
+            self.check_characters(texts, self.alphabet, parse_special)
+        inner, texts = self.inner, list(texts)
+        inner.encode_special_tokens = not parse_special  # here, as copies lose it
+        encode = inner.encode_batch_fast if self.vocabulary is None else inner.encode_batch
+        found = encode(texts, add_special_tokens=special_tokens)
+        if not parse_special:
+            for row, text in enumerate(texts):
+                if self.finds_special(text, found[row], special_tokens):
+                    # A vocabulary that holds special tokens finds them in a text by itself.
+                    plain = self.plain[0].encode(text, add_special_tokens=False)
+                    found[row] = inner.post_process(plain, None, special_tokens)
+        return [self.ids_of(encoding) for encoding in found]
 
-    def check_characters(self, texts: Sequence[str], alphabet: frozenset[str]) -> None:
+    def ids_of(self, encoding: tokenizers.Encoding) -> list[int]:
+        if self.vocabulary is None:
+            return encoding.ids
+        known, unknown = self.vocabulary, cast(int, self.unk_id)
+        return [known.get(token, unknown) for token in encoding.tokens]
+
+    def finds_special(self, text: str, encoding: tokenizers.Encoding, around: bool) -> bool:
+        """Whether a special token came out of a text itself.
+
+        Args:
+            around: there are others around it.
+        """
+        ids = self.ids_of(encoding)
+        if around:
+            added = encoding.special_tokens_mask
+            ids = [i for i, there in zip(ids, added, strict=True) if not there]
+        special = self.special_ids.intersection(ids)
+        if special == {self.unk_id}:  # something unknown, most of the time
+            normalizer = self.inner.normalizer
+            seen = text if normalizer is None else normalizer.normalize_str(text)
+            return self.specials["unk"] in seen
+        return bool(special)
+
+    @cached_property
+    def plain(self) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+        """The tokenizer whose special tokens go by names that nobody writes, and these names."""
+        names = unwritable({*self.marked.values(), *self.specials.values()})
+        return renamed(self.inner, names), names
+
+    def check_characters(
+        self, texts: Sequence[str], alphabet: frozenset[str], parse_special: bool = False
+    ) -> None:
         """Refuse a character that would be dropped in silence."""
         for text in texts:
             normalizer = self.inner.normalizer
             seen = text if normalizer is None else normalizer.normalize_str(text)
             if alphabet.issuperset(seen):
                 continue
-            known = self.inner.get_vocab()
-            for whole in filter(lambda token: len(token) > 1, known):
-                seen = seen.replace(whole, "")
-            missing = next((c for c in seen if c not in known), None)
+            for token in self.inner.get_added_tokens_decoder().values():
+                if parse_special or not token.special:
+                    seen = seen.replace(token.content, "")
+            missing = next((c for c in seen if c not in alphabet), None)
             if missing is not None:
                 raise ValueError(
                     f"the tokenizer does not know the character {missing!r}: the text that it was "
                     "trained on has none."
                 )
 
-    def batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, texts: Sequence[str], max_tokens: int | None = None, parse_special: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Texts as a model reads them, special tokens included, filled at the right.
 
         Args:
             max_tokens: longer texts lose their end, not their special tokens; None is the
                 tokenizer's own limit, if it has one.
+            parse_special: see :meth:`encode`.
 
         Returns:
             ids and mask, both ``(texts, longest)``; True = a token.
@@ -145,7 +204,7 @@ class Tokenizer:
         limit = max_tokens or self.max_tokens
         if limit is not None:
             self.inner.enable_truncation(limit)
-        rows = self.encode_batch(texts, special_tokens=True)
+        rows = self.encode_batch(texts, True, parse_special)
         self.inner.no_truncation()
         longest = max(map(len, rows), default=0)
         lengths = torch.tensor([len(row) for row in rows])
@@ -155,15 +214,14 @@ class Tokenizer:
         return input_ids, mask
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, specials left out."""
+        """The text of ids, those of special tokens left out."""
+        seen = [i for i in ids if i not in self.special_ids]
         if self.vocabulary is None:
-            return self.inner.decode(list(ids), skip_special_tokens=True)
-        known = (self.tokens.get(i) for i in ids)
-        special = {None, *self.specials.values()}
-        return self.inner.decoder.decode([token for token in known if token not in special])
+            return self.inner.decode(seen, skip_special_tokens=False)
+        return self.inner.decoder.decode([self.tokens[i] for i in seen if i in self.tokens])
 
     def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """A conversation as the text that the model was trained on.
+        """A conversation as the text that the model was trained on; :meth:`chat_ids` is for a model.
 
         Args:
             messages: in turn, ``{"role": ..., "content": ...}``.
@@ -182,6 +240,30 @@ class Tokenizer:
             **tokens,
         )
 
+    def chat_ids(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> list[int]:
+        """A conversation as the model reads it: special tokens are those of the template alone, so that
+        nobody who writes ``<|im_end|>`` ends a turn.
+
+        Raises:
+            ValueError: see :meth:`chat`.
+        """
+        inner = self.inner
+        inner.encode_special_tokens = False
+        said = [(t, inner.encode(t, add_special_tokens=False)) for t in texts_of(list(messages))]
+        if not any(self.finds_special(text, found, False) for text, found in said):
+            return self.encode(self.chat(messages, add_generation_prompt), parse_special=True)
+        (plain, names), hidden = self.plain, unwritable(self.plain[1])
+        text = self.chat(exchange(list(messages), hidden), add_generation_prompt)
+        added = {token.content for token in inner.get_added_tokens_decoder().values()}
+        text = exchange(text, {token: name for token, name in names.items() if token in added})
+        text = exchange(text, {name: token for token, name in hidden.items()})
+        if self.alphabet is not None:
+            bare = exchange(text, dict.fromkeys(names.values(), ""))
+            self.check_characters([bare], self.alphabet)
+        return self.ids_of(plain.encode(text, add_special_tokens=False))
+
     def stop_ids(self) -> set[int]:
         """The tokens that end an answer: the end of a text and, of a chat model, that of a turn."""
         stops = set() if self.eos_id is None else {self.eos_id}
@@ -193,9 +275,9 @@ class Tokenizer:
             after = self.chat(turns, add_generation_prompt=False).rpartition(said)[2]
         except ValueError:
             return stops
-        special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
+        self.inner.encode_special_tokens = False
         first = self.inner.encode(after.lstrip(), add_special_tokens=False).ids[:1]
-        return stops | (special & set(first))
+        return stops | (self.marked.keys() & set(first))
 
     def to_json(self) -> str:
         """All of it as one string; kept in checkpoints."""

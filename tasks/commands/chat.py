@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> None:
     for said in turns():
         messages.append({"role": "user", "content": said})
         try:
-            ids = tokenizer.encode(tokenizer.chat(messages))
+            ids = tokenizer.chat_ids(messages)
         except ValueError as error:
             raise UserError(f"{options.source}: {error}") from None
         count = room(len(ids), options.max_new_tokens, model.config.max_tokens)

@@ -24,6 +24,11 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--min_p", type=float, default=0.0)
     parser.add_argument("--repetition_penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--parse_special",
+        action="store_true",
+        help="what spells a special token in a prompt, as <|im_end|>, is one; otherwise it is text",
+    )
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:
         at_least(1, of="--", max_new_tokens=options.max_new_tokens)
@@ -42,6 +47,13 @@ def run(arguments: list[str]) -> None:
             print(flush=True)  # an empty line ends no session
             continue
         with user_errors():
-            text = continuation(loaded.model, prompt, options.max_new_tokens, sampling, generator)
+            text = continuation(
+                loaded.model,
+                prompt,
+                options.max_new_tokens,
+                sampling,
+                generator,
+                options.parse_special,
+            )
         print(prompt, end="", flush=True)
         show(text)

@@ -47,7 +47,9 @@ def answers(source, said, new, system=None):
     messages = [] if system is None else [{"role": "system", "content": system}]
     for line in said:
         messages.append({"role": "user", "content": line})
-        ids = torch.tensor([model.tokenizer.encode(model.tokenizer.chat(messages))])
+        ids = torch.tensor(
+            [model.tokenizer.encode(model.tokenizer.chat(messages), parse_special=True)]
+        )
         stops = [model.tokenizer.eos_id, model.tokenizer.inner.token_to_id("<end>")]
         tokens = model.generate(ids, max_new_tokens=new, stop_ids=stops)
         texts.append(model.tokenizer.decode(tokens[0].tolist()))

@@ -209,10 +209,10 @@ def test_tokenizer(tmp_path, kind):
     assert tokenizer.chat([{"role": "user", "content": "hi"}]) == "hi"
     assert tokenizer.vocab_size == inner.get_vocab_size()
     for text in TEXTS:
-        ids = tokenizer.encode(text, special_tokens=True)
+        ids = tokenizer.encode(text, True, parse_special=True)
         assert ids == inner.encode(text).ids
         assert tokenizer.inner.decode(ids, skip_special_tokens=False) == text
-    assert tokenizer.encode("<s>") == [1]
+    assert tokenizer.encode("<s>", parse_special=True) == [1]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_llama(tmp_path, prefix, bytes_too):
     ours = read(tmp_path, described(theirs, **more))
     compare(ours, theirs)
     compare(Tokenizer.from_json(ours.to_json()), theirs)
-    assert ours.encode("<s>a") == [1, *theirs.encode("a")]
+    assert ours.encode("<s>a", parse_special=True) == [1, *theirs.encode("a")]
     assert (ours.bos_id, ours.eos_id, ours.unk_id, ours.pad_id) == (1, 2, 0, None)
 
 
@@ -149,8 +149,9 @@ def test_special_tokens_in_a_text(tmp_path):
     metadata[TYPES][3] = USER_DEFINED
     ours = read(tmp_path, metadata)
     cut = theirs.encode
+    text = "<s>the star<turn> red</s>  sea <unk></s>"
     ids = [1, *cut("the star"), 3, *cut(" red"), 2, *cut("  sea "), 0, 2]
-    assert ours.encode("<s>the star<turn> red</s>  sea <unk></s>") == ids
+    assert ours.encode(text, parse_special=True) == ids
     assert ours.decode(ids) == "the star<turn>  red   sea "
 
 
@@ -178,7 +179,7 @@ def test_as_transformers(tmp_path, tokens):
     for text in (*TEXTS, "<s>a</s>b", "<unk>"):
         if not text.startswith(" "):  # where theirs leaves out the space in front
             ids = theirs(text).input_ids
-            assert ours.encode(text, special_tokens=True) == ids
+            assert ours.encode(text, True, parse_special=True) == ids
             assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
     for name in ("bos", "eos", "unk", "pad"):
         assert getattr(ours, f"{name}_id") == getattr(theirs, f"{name}_token_id")

@@ -1,0 +1,66 @@
+"""What users write is text, whatever it spells: ``<pad>`` in a sentence is five characters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import tokenizers
+
+
+def unwritable(tokens: Iterable[str]) -> dict[str, str]:
+    """For each token a name that nobody writes by chance or by guessing."""
+    return {token: f"\ue000{uuid4().hex}\ue001" for token in tokens}
+
+
+def renamed(inner: tokenizers.Tokenizer, names: Mapping[str, str]) -> tokenizers.Tokenizer:
+    """The same tokenizer with other names for some tokens, so that their spelling is text; ids stay, and
+    so does how any other text is cut. It puts nothing around a text.
+
+    Where a model's vocabulary holds special tokens, it may find them in a text by itself: a unigram
+    model as pieces, pairs as what merges lead to, words as words.
+    """
+    content: dict[str, Any] = json.loads(inner.to_str())
+    content |= {"truncation": None, "padding": None, "post_processor": None}
+    model = content["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):
+        model["vocab"] = [[names.get(token, token), score] for token, score in vocabulary]
+    else:
+        model["vocab"] = {names.get(token, token): i for token, i in vocabulary.items()}
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    prefix = model.get("continuing_subword_prefix") or ""
+    if "merges" in model:
+        model["merges"] = [
+            [left, right]
+            for left, right in model["merges"]
+            if names.keys().isdisjoint((left, right, left + right.removeprefix(prefix)))
+        ]
+    for token in content["added_tokens"]:
+        if token["content"] in names:
+            token |= {"content": names[token["content"]], "special": True}
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def exchange(value: Any, names: Mapping[str, str]) -> Any:
+    """A text, or all texts within lists and dicts but for the roles of speakers, with each name in the
+    place of its token."""
+    if isinstance(value, str) and names:
+        longest = sorted(names, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, longest)), lambda found: names[found[0]], value)
+    if isinstance(value, Mapping):
+        return {k: v if k == "role" else exchange(v, names) for k, v in value.items()}
+    return [exchange(each, names) for each in value] if isinstance(value, list) else value
+
+
+def texts_of(value: Any) -> list[str]:
+    """All texts within lists and dicts, but for the roles of speakers."""
+    if isinstance(value, Mapping):
+        return [text for k, v in value.items() if k != "role" for text in texts_of(v)]
+    if isinstance(value, list):
+        return [text for each in value for text in texts_of(each)]
+    return [value] if isinstance(value, str) else []
