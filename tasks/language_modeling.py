@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ class LanguageModeling(TokenTask):
     """Loss, perplexity and bits per byte; a sample of text at each validation.
 
     A batch has ``input_ids`` and ``labels`` ``(batch, tokens)``, int64: the tokens, and after each the
-    next one, or -100 where none is to be predicted. Without a tokenizer there are no samples, and
+    next one, or -100 where none is to be predicted; and ``documents``, of the same shape, where texts
+    that are packed into a row are not to see each other. Without a tokenizer there are no samples, and
     without data of ours no bits per byte.
     """
 
@@ -34,8 +37,16 @@ class LanguageModeling(TokenTask):
                 "make one smaller, or the other larger."
             )
 
+        takes = inspect.signature(type(self.model).forward).parameters
+        if getattr(self.data, "isolate", False) and "documents" not in takes:
+            raise UserError(
+                f"data.isolate=true needs a model that takes documents: "
+                f"{type(self.model).__name__} does not."
+            )
+
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["input_ids"])
+        packed = {name: batch[name] for name in ("documents",) if name in batch}
+        return self.model(batch["input_ids"], **packed)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self.evaluate(batch, "val")
@@ -56,7 +67,10 @@ class LanguageModeling(TokenTask):
         tokenizer = self.tokenizer()
         if self.trainer.sanity_checking or not hasattr(self.model, "generate") or not tokenizer:
             return
-        start = torch.tensor([tokenizer.encode("\n") or [0]], device=self.device)
+        first = [0]
+        with suppress(ValueError):  # no text that it learnt has a line's end
+            first = tokenizer.encode("\n") or first
+        start = torch.tensor([first], device=self.device)
         longest = longest_text(self.model, 256)
         count = min(200, longest - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)

@@ -1,30 +1,28 @@
-"""One long text, cut into windows of tokens."""
+"""Long texts, cut into windows of tokens."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
-from tasks.data.batching import LoaderProgress
-from tasks.data.sampling import ExampleBatches, Pick, as_it_is, batch_loader
+from tasks.data.documents import END, held_out, read_pieces, split_at, split_offset
+from tasks.data.sampling import ExampleBatches, as_it_is, batch_loader
 from tasks.data.splits import SPLITS, called
-from tasks.data.text_files import read_text, text_start
-from tasks.data.tokenizers import Kind, Tokenizer, pieces, train_tokenizer
+from tasks.data.text_files import read_text
+from tasks.data.tokenizers import TRAINED, Kind, Tokenizer, pieces, train_tokenizer
+from tasks.data.windows import Blocks, RandomWindows, Windows
 from tasks.errors import UserError, at_least
 
-CHUNK = 1 << 22
-"""Characters held in memory at a time."""
+LOG = logging.getLogger(__name__)
 
 
 class LanguageModelingData(FamilyData):
@@ -36,7 +34,14 @@ class LanguageModelingData(FamilyData):
     A batch:
 
     - ``input_ids (batch, context)`` int64;
-    - ``labels (batch, context)`` int64: the token after each; -100 where there is none.
+    - ``labels (batch, context)`` int64: the token after each; -100 where there is none;
+    - ``documents (batch, context)`` int64, with ``isolate``: a number for each document of a row.
+
+    Each file of a folder is a document; one file is one, unless ``separator`` divides it. Where there are
+    several, the tokenizer's end-of-text token follows each, so that a model learns to stop. Validation
+    then holds out whole documents, evenly among them, or, where they are too few for that, the last part
+    of each. The end-of-text tokens count in the loss as all others do; of bits per byte they are part of
+    the bits, while the bytes are those of the texts alone.
 
     Args:
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
@@ -46,8 +51,11 @@ class LanguageModelingData(FamilyData):
         vocab_size: for bpe and unigram.
         context: tokens of a window.
         batch_size: windows of a batch.
-        val_fraction: the last part of each text is for validation.
+        val_fraction: the last part of each text, or so many of the documents, are for validation.
         cache: folder for the tokens, memory-mapped while training.
+        separator: what stands between two documents of a file, as ``<|endoftext|>``; it is no text.
+        isolate: no token sees another document, positions begin anew in each, and the first token of
+            one is not predicted from those before; for models that take ``documents``.
     """
 
     task = "LanguageModeling"
@@ -63,6 +71,8 @@ class LanguageModelingData(FamilyData):
         val_fraction: float = 0.1,
         cache: str = ".cache/tokens",
         seed: int = 0,
+        separator: str | None = None,
+        isolate: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < val_fraction < 1:
@@ -71,7 +81,10 @@ class LanguageModelingData(FamilyData):
         at_least(0, seed=seed)
         if Path(cache).exists() and not Path(cache).is_dir():
             raise UserError(f"data.cache {cache} is a file: give a folder for the tokens.")
+        if separator == "":
+            raise UserError("data.separator is empty: give what stands between documents, or none.")
         self.root = None if root is None else Path(root)
+        self.separator, self.isolate = separator, isolate
         self.kind, self.vocab_size, self.context = tokenizer, vocab_size, context
         self.batch_size, self.val_fraction = batch_size, val_fraction
         self.cache, self.seed = Path(cache), seed
@@ -89,23 +102,39 @@ class LanguageModelingData(FamilyData):
     def texts(self, split: str) -> Iterator[str]:
         """The text of "train", "val" or "test", in pieces that fit in memory.
 
+        Where there are several documents, an empty piece stands behind each.
+
         Raises:
-            UserError: a split that has no text.
+            UserError: a split that has no text, or a file without the separator.
         """
-        if self.root is None:
-            pairs = shapes.translation_pairs(8000 if split == "train" else 800, self.seed, split)
-            yield "".join(f"{english}\n" for _, english in pairs)
-            return
-        named = self._named(split)
+        return (
+            self._documents(split) if self.several() else self._parts(split, self._files_of(split))
+        )
+
+    def several(self) -> bool:
+        """Whether there is more than one document."""
+        folder = self.root is not None and self.root.is_dir() and not self._splits_are_files()
+        return self.separator is not None or (folder and len(self._files_of("train")) > 1)
+
+    def _splits_are_files(self) -> bool:
+        """Whether the files of a folder are called as the splits."""
+        if self.root is None or not self.root.is_dir():
+            return False
         # With documents that happen to be called dev.txt or testing.txt nothing is a split.
         plain = any((self.root / f"{name}.txt").exists() for name in SPLITS)
-        if self.root.is_dir() and (plain or self._named("train").exists()):
+        return plain or self._named("train").exists()
+
+    def _files_of(self, split: str) -> list[Path]:
+        """The files that hold a split, alone or with another."""
+        if self.root is None:
+            return []
+        if self._splits_are_files():
             # All splits are files then: a split cut out of the others' would repeat their text.
+            named = self._named(split)
             if not named.exists():
                 have = ", ".join(p.name for p in sorted(self.root.glob("*.txt")))
                 raise UserError(f"{self.root} has {have} but no {named.name} for data.{split}.")
-            yield from read_pieces(named, 0, named.stat().st_size)
-            return
+            return [named]
         if split == "test":
             raise UserError(f"{self.root} has no test.txt: use family validate, or give one.")
         files = sorted(self.root.glob("*.txt")) if self.root.is_dir() else [self.root]
@@ -114,9 +143,38 @@ class LanguageModelingData(FamilyData):
         for path in files:
             if not path.is_file():
                 read_text(path)  # says what is wrong
-            cut = split_offset(path, 1 - self.val_fraction)
-            size = path.stat().st_size
-            yield from read_pieces(path, *((0, cut) if split == "train" else (cut, size)))
+        return files
+
+    def _parts(self, split: str, files: list[Path], whole: bool = False) -> Iterator[str]:
+        """The pieces of files that belong to a split, or all of them."""
+        if self.root is None:
+            pairs = shapes.translation_pairs(8000 if split == "train" else 800, self.seed, split)
+            yield "".join(f"{english}\n" for _, english in pairs)
+        for path in files:
+            start, stop = 0, path.stat().st_size
+            if not whole and not self._splits_are_files():
+                cut = split_offset(path, 1 - self.val_fraction)
+                start, stop = (0, cut) if split == "train" else (cut, stop)
+            yield from filter(None, read_pieces(path, start, stop))
+
+    def _documents(self, split: str) -> Iterator[str]:
+        """The documents of a split."""
+        if self._splits_are_files() or self.root is None:
+            return self._divided(split, whole=True)
+        count = sum(text == END for text in self._divided(split, whole=True))
+        if count * self.val_fraction < 1:
+            return self._divided(split)
+        return held_out(self._divided(split, whole=True), self.val_fraction, split == "train")
+
+    def _divided(self, split: str, whole: bool = False) -> Iterator[str]:
+        files = self._files_of(split)
+        for some in [[path] for path in files] or [[]]:
+            texts = self._parts(split, some, whole)
+            if self.separator is None:
+                yield from texts
+                yield END
+            else:
+                yield from split_at(texts, self.separator)
 
     def _named(self, split: str) -> Path:
         """The text file of a split, by any of its usual names."""
@@ -129,9 +187,13 @@ class LanguageModelingData(FamilyData):
         if self.tokenizer is None:
             lines = (line for text in self.texts("train") for line in pieces(text))
             self.tokenizer = train_tokenizer(
-                self.kind, lines, self.vocab_size, specials=self.kind != "char"
+                self.kind, lines, self.vocab_size, specials=self._specials()
             )
         return self.tokenizer
+
+    def _specials(self) -> bool | tuple[str, ...]:
+        """Those of a tokenizer trained here: of characters, the end of text alone, where texts end."""
+        return (TRAINED["eos"],) * self.several() if self.kind == "char" else True
 
     def prepare_data(self) -> None:
         """Train the tokenizer, and write the files of tokens that the run will read."""
@@ -147,6 +209,18 @@ class LanguageModelingData(FamilyData):
 
     def _read(self, stage: str | None) -> None:
         """The tokens of a stage: a mistake in the texts ends the run before it began."""
+        if self.separator is not None and stage in (None, "fit"):
+            parts = self._parts("train", self._files_of("train"), whole=True)
+            if not any(self.separator in text for text in parts):
+                raise UserError(
+                    f"data.separator={self.separator!r} is nowhere in {self.root}, so it would divide "
+                    "nothing."
+                )
+        if self.isolate and (not self.several() or self._tokenizer().eos_id is None):
+            raise UserError(
+                "data.isolate=true needs several documents (a folder of files, or data.separator) and a "
+                "tokenizer with an end-of-text token."
+            )
         if stage == "test":
             self.tokens("test")
         elif stage != "predict":
@@ -178,11 +252,18 @@ class LanguageModelingData(FamilyData):
         if known is not None and known[0].exists():
             return known
         tokenizer = self._tokenizer()
+        end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        if not end and self.several():
+            LOG.warning(
+                "the checkpoint's tokenizer has no end-of-text token, so the documents of %s follow each "
+                "other without one.",
+                self.root,
+            )
         # Files of before the number may hold special tokens where a text spells them.
         digest = hashlib.sha256(b"2" + tokenizer.to_json().encode())
         size = 0
         for text in self.texts(split):
-            digest.update(text.encode())
+            digest.update(text.encode() or b"\xff")  # which is in no UTF-8
             size += len(text.encode())
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         if not path.exists():
@@ -192,8 +273,8 @@ class LanguageModelingData(FamilyData):
             try:
                 with partial.open("wb") as file:
                     for text in self.texts(split):
-                        ids = np.asarray(tokenizer.encode(text), dtype=self._dtype())
-                        file.write(ids.tobytes())
+                        ids = end if text == END else tokenizer.encode(text)
+                        file.write(np.asarray(ids, dtype=self._dtype()).tobytes())
             except ValueError as error:
                 partial.unlink()
                 raise UserError(f"the {split} split of {self.root}: {error}") from None
@@ -213,120 +294,18 @@ class LanguageModelingData(FamilyData):
     def loader(self, split: str) -> DataLoader[Any]:
         tokens = self.tokens(split)
         if split != "train":
-            blocks = Blocks(tokens, self.context)
+            blocks = Blocks(tokens, self.context, self._end())
             batches = ExampleBatches(len(blocks), self.batch_size, False, progress=self.progress)
             return batch_loader(blocks, batches, num_workers=0)
         per_epoch = max(1, len(tokens) // (self.context * self.batch_size))
         last = len(tokens) - self.context
         sampler = RandomWindows(last, self.batch_size, per_epoch, self.order_seed, self.progress)
-        windows = Windows(tokens, self.context)
+        windows = Windows(tokens, self.context, self._end())
         return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
+
+    def _end(self) -> int | None:
+        """What ends a document, where none sees another."""
+        return self._tokenizer().eos_id if self.isolate else None
 
     def predict_dataloader(self) -> DataLoader[Any]:
         raise UserError("a language model continues prompts: use family generate.")
-
-
-class Windows(Dataset[Any]):
-    """The window that begins at an offset; a whole batch is fetched at once."""
-
-    def __init__(self, tokens: np.ndarray, context: int) -> None:
-        self.tokens, self.span = tokens, np.arange(context + 1)
-
-    def __getitems__(self, offsets: list[int]) -> dict[str, Tensor]:
-        rows = torch.from_numpy(self.tokens[np.asarray(offsets)[:, None] + self.span].astype("i8"))
-        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
-
-
-class Blocks(Dataset[Any]):
-    """Consecutive windows; the last one is filled up with tokens that do not count."""
-
-    def __init__(self, tokens: np.ndarray, context: int) -> None:
-        self.tokens, self.context = tokens, context
-
-    def __len__(self) -> int:
-        return -(-(len(self.tokens) - 1) // self.context)
-
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Tensor]:
-        input_ids = torch.zeros(len(picks), self.context, dtype=torch.long)
-        labels = torch.full_like(input_ids, IGNORE)
-        for row, pick in enumerate(picks):
-            start = pick.index * self.context
-            part = torch.from_numpy(self.tokens[start : start + self.context + 1].astype("i8"))
-            input_ids[row, : len(part) - 1] = part[:-1]
-            labels[row, : len(part) - 1] = part[1:]
-        return {"input_ids": input_ids, "labels": labels}
-
-
-class RandomWindows(Sampler[list[int]]):
-    """Batches of random offsets that depend on ``(seed, epoch)`` alone; processes share them.
-
-    An epoch's windows start at every ``last / count``-th token or so, shifted at random and in random
-    order: all of the text is seen about equally often.
-    """
-
-    def __init__(
-        self, last: int, batch_size: int, batches: int, seed: int, progress: LoaderProgress
-    ) -> None:
-        self.last, self.batch_size, self.count = last, batch_size, batches
-        self.seed, self.progress = seed, progress
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, world = self.progress.process
-        random = np.random.default_rng([self.seed, self.progress.epoch, 0])
-        # Of a text too short for all processes, windows overlap more.
-        count = max(self.count, world)
-        slots = count * self.batch_size
-        offsets = (random.permutation(slots) + random.random()) * (self.last / slots)
-        batches = offsets.astype(int).reshape(count, self.batch_size)[rank::world][: len(self)]
-        return iter(batches[len(self) - self.left() :].tolist())
-
-    @property
-    def size(self) -> int:
-        return self.batch_size
-
-    def left(self) -> int:
-        done = self.progress.done(self.batch_size)
-        return max(0, len(self) - done // (self.batch_size * self.progress.process[1]))
-
-    def __len__(self) -> int:
-        return max(1, self.count // self.progress.process[1])
-
-
-def split_offset(path: Path, fraction: float) -> int:
-    """The byte at which ``fraction`` of a file's characters end."""
-    characters = sum(len(text) for text in read_pieces(path, 0, path.stat().st_size))
-    left, offset = int(characters * fraction), text_start(path)
-    for text in read_pieces(path, 0, path.stat().st_size):
-        if left <= len(text):
-            return offset + len(text[:left].encode())
-        left -= len(text)
-        offset += len(text.encode())
-    return offset
-
-
-def read_pieces(path: Path, start: int, stop: int) -> Iterator[str]:
-    """The UTF-8 text between two bytes, some millions of characters at a time, without a byte-order mark.
-
-    Raises:
-        UserError: an empty file, or bytes that are not UTF-8 (with their offset).
-    """
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty.")
-    start = max(start, text_start(path))
-    with path.open("rb") as file:
-        file.seek(start)
-        left = b""
-        while start < stop:
-            content = left + file.read(min(CHUNK, stop - start))
-            start += len(content) - len(left)
-            try:
-                text, left = content.decode("utf-8"), b""
-            except UnicodeDecodeError as error:
-                whole = error.end - error.start <= 3 and len(content) - error.start < 4
-                if start >= stop or not whole:
-                    offset = start - len(content) + error.start
-                    message = f"{path} is not UTF-8: see the byte at offset {offset}."
-                    raise UserError(message) from None
-                # A character cut by the end of the chunk: it goes on with the next.
-                text, left = content[: error.start].decode("utf-8"), content[error.start :]
-            yield text

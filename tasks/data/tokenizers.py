@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import tokenizers
@@ -21,7 +21,7 @@ def train_tokenizer(
     texts: Iterable[str],
     vocab_size: int = 8000,
     lowercase: bool = False,
-    specials: bool = True,
+    specials: bool | Sequence[str] = True,
 ) -> Tokenizer:
     """A tokenizer whose vocabulary is learnt.
 
@@ -30,13 +30,14 @@ def train_tokenizer(
             (Kudo 2018); "char", one token a character.
         texts: sentences, or pieces of a text.
         vocab_size: at most, for bpe and unigram.
-        specials: padding, begin, end, unknown as ids 0 to 3.
+        specials: padding, begin, end, unknown as ids 0 to 3; none; or, of "char", some of them.
 
     Raises:
         UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
             the texts (unigram).
     """
-    special = list(SPECIALS) if specials else []
+    some = SPECIALS if specials is True else specials or ()
+    special = [token for token in SPECIALS if token in some]
     if kind == "char":
         inner = _characters(texts, special, lowercase)
         return Tokenizer(inner, **NAMES)
@@ -87,7 +88,7 @@ def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> to
     for text in texts:
         seen.update(text.lower() if lowercase else text)
     vocabulary = {token: i for i, token in enumerate([*special, *sorted(seen)])}
-    unknown = {"unk_token": "<unk>"} if special else {}
+    unknown = {"unk_token": "<unk>"} if "<unk>" in special else {}
     # BPE without merges: each character stands for itself.
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], **unknown))
     inner.decoder = decoders.Fuse()
