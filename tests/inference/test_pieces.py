@@ -127,3 +127,24 @@ def test_a_prompt_and_what_follows_are_one_text(capsys, tmp_path):
     model.stream = lambda ids, **given: (torch.tensor([i]) for i in wanted[start:])
     model.tokenizer = tokenizer
     assert family.load(model).predict(["there"]) == [" is a red circle"]
+
+
+def test_a_prompt_spells_special_tokens_where_that_is_said():
+    from family.inference.texts import continue_texts
+    from tasks.data.tokenizers import train_tokenizer
+
+    seen = []
+
+    class Model(torch.nn.Module):
+        tokenizer = train_tokenizer("char", ["ab<eos>"])
+
+        def stream(self, ids, **options):
+            seen.append(ids.tolist()[0])
+            return iter(())
+
+    model = Model()
+    for given in ({}, {"parse_special": True}):
+        continue_texts(model, ["a<eos>b"], 3, **given)
+    plain, parsed = seen
+    assert model.tokenizer.eos_id not in plain and len(plain) == 7
+    assert parsed == [plain[0], model.tokenizer.eos_id, plain[-1]]
