@@ -29,6 +29,7 @@ from .core.init import initialise as initialise
 from .core.mask import Shared as Shared
 from .core.rotary import RotaryScaling as RotaryScaling
 from .core.transformer import Transformer as Transformer
+from .generation.defaults import Generation as Generation
 from .generation.sampling import Sampling as Sampling
 from .heads.classifier import PoolConfig as PoolConfig
 from .inference.loaded import load as load

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
-from family.generation import search_or_sample, stream
+from family.generation import sampled_stream, search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
 from family.models.examples import TEXT
@@ -102,26 +102,29 @@ class LSTMLanguageModel(nn.Module):
         input_ids: Tensor,
         mask: Tensor | None = None,
         *,
-        max_new_tokens: int,
-        beams: int = 1,
-        sampling: Sampling = Sampling(),
-        length_penalty: float = 1.0,
+        max_new_tokens: int | None = None,
+        beams: int | None = None,
+        sampling: Sampling | None = None,
         **options: Any,
     ) -> Tensor:
         """Continue prompts ``(batch, tokens)``: the new tokens ``(batch, at most max_new_tokens)``.
 
         Args:
-            options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
+            options: see :func:`family.generation.choose.chosen`, which tells what None is too;
+                ``generator`` of the random numbers.
         """
-        options.update(max_new_tokens=max_new_tokens, prompt=input_ids, prompt_mask=mask)
-        inputs = (input_ids, mask)
-        return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
+        options.update(max_new_tokens=max_new_tokens, beams=beams, sampling=sampling)
+        begin: dict[str, Any] = {"prompt": input_ids, "prompt_mask": mask}
+        begin["begun"] = input_ids.shape[1]
+        return search_or_sample(self, (input_ids, mask), **begin, **options)
 
     def stream(
         self, input_ids: Tensor, mask: Tensor | None = None, **options: Any
     ) -> Iterator[Tensor]:
         """As :meth:`generate`, one token ``(batch)`` at a time, as soon as it is known."""
-        return stream(self, (input_ids, mask), prompt=input_ids, prompt_mask=mask, **options)
+        begin: dict[str, Any] = {"prompt": input_ids, "prompt_mask": mask}
+        begin["begun"] = input_ids.shape[1]
+        return sampled_stream(self, (input_ids, mask), **begin, **options)
 
 
 def lstm_medium(vocab_size: int = 10_000, **overrides: Any) -> LSTMLanguageModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,10 +11,20 @@ from torch import Tensor
 
 from family.generation.generate import Decodes
 from family.generation.hooks import LogitsHook
+from family.generation.rules import Rules
+
+
+def beam_search(
+    model: Decodes, inputs: tuple[Any, ...], *, beams: int, max_new_tokens: int, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """The best hypothesis of each row, or several: see :func:`search`, whose options it takes."""
+    found = search(model, inputs, beams=beams, max_new_tokens=max_new_tokens, **options)
+    # Outside of inference mode: they may be trained on.
+    return found[0].clone(), found[1].clone()
 
 
 @torch.inference_mode()
-def beam_search(
+def search(
     model: Decodes,
     inputs: tuple[Any, ...],
     *,
@@ -24,17 +34,33 @@ def beam_search(
     length_penalty: float = 1.0,
     pad_id: int = 0,
     hook: LogitsHook | None = None,
+    num: int = 1,
+    repetition_penalty: float = 1.0,
+    no_repeat_ngram: int = 0,
+    min_new_tokens: int = 0,
+    ends: Callable[[Tensor], Tensor] | None = None,
+    prompt: Tensor | None = None,
+    prompt_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best hypothesis of each row.
+    """The best hypothesis of each row, or the ``num`` best.
 
     Hypotheses compare by ``log-probability / length ** length_penalty``, length counting the stop
     token. A row is done once it has ``beams`` finished hypotheses, as transformers'
-    ``early_stopping=True``. There too the hook changes log-probabilities, which then count as they
-    are: those of tokens that it rules out are shared out among no others.
+    ``early_stopping=True``. There too hook, penalty and the like change log-probabilities, which then
+    count as they are: those of tokens that are ruled out are shared out among no others.
+
+    Args:
+        num: hypotheses of each row, at most ``beams``.
+        repetition_penalty, no_repeat_ngram, min_new_tokens, ends, prompt, prompt_mask: as in
+            :func:`~family.generation.generate.stream`.
 
     Returns:
-        tokens ``(batch, length)``, without the stop token, padded; scores ``(batch)``.
+        tokens ``(batch * num, length)``, those of a row one after another and best first, without the
+        stop token, padded; scores ``(batch * num)``.
     """
+    rules = Rules(
+        repetition_penalty, no_repeat_ngram, min_new_tokens, stop_ids, prompt, prompt_mask, hook
+    )
     logits, cache = model.prefill(*inputs, capacity=max_new_tokens, branches=beams)
     cache.branch(beams)
     rows, device = len(logits), logits.device
@@ -47,15 +73,19 @@ def beam_search(
     best = Finished(rows, beams, max_new_tokens, pad_id, device)
     for step in range(1, max_new_tokens + 1):
         # Twice as many as beams: even if half of them stop, every beam goes on.
-        if hook is not None:
-            logits = hook(logits.float().log_softmax(-1), alive)
-        total, beam, token = candidates(logits, scores, 2 * beams, normalised=hook is not None)
+        if rules:
+            logits = rules(logits.float().log_softmax(-1), alive)
+        total, beam, token = candidates(logits, scores, 2 * beams, normalised=bool(rules))
         stopped = torch.isin(token, stops)
         histories = torch.cat([alive.gather(1, expand(beam, alive)), token[..., None]], dim=2)
         # A stop counts only among the best `beams`, so that search does not end on poor ones.
-        ended = stopped & (torch.arange(2 * beams, device=device) < beams)
+        first = torch.arange(token.shape[1], device=device) < beams
         final = total / step**length_penalty
-        best.add(histories[..., :-1], final.masked_fill(~ended, -math.inf))
+        best.add(histories[..., :-1], final.masked_fill(~(stopped & first), -math.inf))
+        if ends is not None:  # such strings are part of the text
+            complete = ends(histories) & ~stopped
+            best.add(histories, final.masked_fill(~(complete & first), -math.inf))
+            stopped = stopped | complete
         scores, keep = total.masked_fill(stopped, -math.inf).topk(beams, dim=1)
         alive = histories.gather(1, expand(keep, histories))
         if step == max_new_tokens or bool(best.full.all()):
@@ -64,7 +94,8 @@ def beam_search(
         logits = model.decode(alive[..., -1], cache)
     # What never stopped competes as it stands.
     best.add(alive, scores / alive.shape[2] ** length_penalty)
-    return best.tokens[:, 0, : int(best.length[:, 0].max())], best.scores[:, 0]
+    tokens = best.tokens[:, :num, : int(best.length[:, :num].max())]
+    return tokens.flatten(0, 1), best.scores[:, :num].flatten()
 
 
 def candidates(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from family.generation.hooks import LogitsHook
+from family.generation.rules import Rules
 from family.generation.sampling import Sampling, pick
 
 
@@ -45,6 +46,9 @@ def stream(
     prompt_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
     hook: LogitsHook | None = None,
+    no_repeat_ngram: int = 0,
+    min_new_tokens: int = 0,
+    ends: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Yield ``(batch)`` tokens as soon as they are known, until every row has stopped.
 
@@ -52,44 +56,53 @@ def stream(
         inputs: what ``model.prefill`` reads.
         stop_ids: a row ends with any of these; it yields ``pad_id`` from there on.
         sampling: how each token is drawn; greedy unless said otherwise.
-        prompt: ``(batch, tokens)`` that the repetition penalty counts too, with its mask.
+        prompt: ``(batch, tokens)`` that repetitions are counted from, with its mask.
         generator: of the random numbers of sampling, on the device of the model.
-        hook: changes logits before anything else is made of them.
+        hook: changes logits before a token is drawn, after the rules that are named here.
+        no_repeat_ngram: no so many tokens in a row come twice; 0 is no limit.
+        min_new_tokens: no token of ``stop_ids`` comes before so many others.
+        ends: the new tokens so far ``(batch, tokens)`` -> ``(batch)``, True where the last of them ends
+            the text, and belongs to it.
     """
     if max_new_tokens < 1:
         return
-    penalised = sampling.repetition_penalty != 1
-    history = None
+    rules = Rules(
+        sampling.repetition_penalty,
+        no_repeat_ngram,
+        min_new_tokens,
+        stop_ids,
+        prompt,
+        prompt_mask,
+        hook,
+    )
+    remembers = bool(rules) or ends is not None
     with torch.inference_mode():
         logits, cache = model.prefill(*inputs, capacity=max_new_tokens)
         tokens, rows, device = logits.argmax(-1), len(logits), logits.device
         finished = torch.zeros(rows, dtype=torch.bool, device=device)
         stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
         chosen = torch.empty(rows, 0, dtype=torch.long, device=device)
-        if penalised:
-            history = torch.empty(rows, 0, dtype=torch.long, device=device)
-            if prompt is not None:
-                history = prompt if prompt_mask is None else prompt.masked_fill(~prompt_mask, -1)
     for step in range(max_new_tokens):
         # Entered anew at each step: the caller's own code must not run in inference mode.
         with torch.inference_mode():
             if step:
                 logits = model.decode(tokens, cache)
-            if hook is not None:
-                logits = hook(logits, chosen)
-            tokens = pick(logits, sampling, history, generator)
+            if rules:
+                logits = rules(logits, chosen)
+            tokens = pick(logits, sampling, generator=generator)
             if len(stops):
                 finished = finished | torch.isin(tokens, stops)
-                shown = tokens.masked_fill(finished, pad_id)
-            else:
-                shown = tokens
-            if history is not None:
-                history = torch.cat([history, tokens[:, None]], dim=1)
-            if hook is not None:
+            if len(stops) and bool(finished.all()):
+                return
+            ending = len(stops) or ends is not None
+            shown = tokens.masked_fill(finished, pad_id) if ending else tokens
+            if remembers:
                 chosen = torch.cat([chosen, tokens[:, None]], dim=1)
-        if len(stops) and bool(finished.all()):
+            if ends is not None:
+                finished = finished | ends(chosen)
+        yield shown.clone()  # outside of inference mode: it may be trained on
+        if ends is not None and bool(finished.all()):
             return
-        yield shown
 
 
 def generate(model: Decodes, inputs: tuple[Any, ...], **options: Any) -> Tensor:

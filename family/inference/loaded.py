@@ -92,7 +92,9 @@ class Loaded:
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
           ``score`` and ``probabilities`` by label;
         - ``LanguageModeling``: prompts -> the texts that follow them; options ``max_new_tokens``,
-          ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``;
+          ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``, ``num`` (a list of so many
+          texts of each), ``beams``, ``stop`` (strings before which a text ends), ``min_new_tokens``,
+          ``no_repeat_ngram``;
         - ``Translation``: sentences -> sentences; option ``beams``, which are 4;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
@@ -262,6 +264,9 @@ def assets_of(model: Any) -> dict[str, Any]:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
         if task in ("TextClassification", "ImageText"):
             assets["max_tokens"] = most_tokens(model)
+    generation = getattr(model, "generation", None)
+    if generation is not None:
+        assets["generation"] = generation.to_fields()
     if hasattr(model, "bos_id"):
         assets["start_id"] = model.bos_id
     if getattr(model, "preprocess", None) is not None:

@@ -3,45 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from family.generation.defaults import defaults_of
 from family.generation.sampling import Sampling
 from family.inference.batches import device_of
-from family.inference.pieces import pieces
+from family.inference.pieces import pieces, until
 from family.inputs.encode import encode_prompt
 from family.models.member import longest_text
 
 NEW_TOKENS = 200
-"""How many follow a prompt where nobody says."""
+"""How many follow a prompt where neither the call nor the model's ``generation`` says."""
 
 
 def continue_texts(
     model: Any,
     prompts: Sequence[str],
     max_new_tokens: int | None = None,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     seed: int = 0,
+    num: int | None = None,
     parse_special: bool = False,
-) -> list[str]:
-    """What a language model writes behind each prompt.
+    **options: Any,
+) -> list[Any]:
+    """What a language model writes behind each prompt: prompt and text together are one text.
 
     Args:
-        max_new_tokens: None is 200, or what room there is.
+        max_new_tokens: None is what ``model.generation`` says, or 200, or what room there is.
         sampling: greedy, unless said otherwise.
         seed: of the random numbers of all prompts together.
+        num: so many texts of each prompt, a list of them in place of one text.
         parse_special: what spells a special token in a prompt is one, as prompts in a published format
             mean it; otherwise it is text.
+        options: ``beams``, ``stop`` and others, see :func:`continuations`.
 
     Raises:
-        ValueError: see :func:`continuation`.
+        ValueError: see :func:`continuations`.
     """
     generator = random_numbers(model, seed)
-    return [
-        "".join(continuation(model, prompt, max_new_tokens, sampling, generator, parse_special))
-        for prompt in prompts
+    found = [
+        ["".join(one) for one in texts]
+        for texts in (
+            continuations(
+                model,
+                prompt,
+                max_new_tokens,
+                sampling,
+                generator,
+                num or 1,
+                parse_special=parse_special,
+                **options,
+            )
+            for prompt in prompts
+        )
     ]
+    return [texts[0] for texts in found] if num is None else found
 
 
 def random_numbers(model: Any, seed: int) -> torch.Generator:
@@ -49,37 +68,85 @@ def random_numbers(model: Any, seed: int) -> torch.Generator:
     return torch.Generator(device_of(model)).manual_seed(seed)
 
 
-def continuation(
+def sampling_of(model: Any, usual: Sampling, **given: Any) -> Sampling:
+    """How a model is drawn from: as its ``generation`` says if it draws, or else as usual; with what is
+    given in its place.
+
+    Raises:
+        ValueError: a value that makes no sense.
+    """
+    own = defaults_of(model).sampling
+    if own.temperature == 0:
+        own = replace(usual, repetition_penalty=own.repetition_penalty)
+    return replace(own, **{name: value for name, value in given.items() if value is not None})
+
+
+def continuations(
     model: Any,
     prompt: str,
     max_new_tokens: int | None,
-    sampling: Sampling,
+    sampling: Sampling | None,
     generator: torch.Generator,
+    num: int = 1,
+    *,
+    beams: int | None = None,
+    stop: str | Sequence[str] = (),
     parse_special: bool = False,
-) -> Iterator[str]:
-    """The same of one prompt, piece by piece, as soon as they are known.
+    **options: Any,
+) -> Iterator[Iterator[str]]:
+    """``num`` texts that follow a prompt, piece by piece, as soon as they are known.
+
+    Args:
+        num: drawn one after another, or the best of the beams.
+        beams: of a search; its texts come whole. None is as many as ``model.generation`` says, or one
+            where something is drawn.
+        stop: a text ends before the first of these strings.
+        parse_special: see :func:`continue_texts`.
+        options: ``min_new_tokens``, ``no_repeat_ngram``, ``length_penalty``: see
+            :func:`family.generation.choose.chosen`.
 
     Raises:
         ValueError: at once: a model that cannot generate, a character that its tokenizer does not
-            know, or a prompt that is empty or, with the new tokens, longer than the context.
+            know, a prompt that is empty or, with the new tokens, longer than the context, or options
+            that do not go together.
     """
+    if not hasattr(model, "stream"):
+        raise ValueError(f"a {type(model).__name__} cannot generate: it has no method stream.")
     ids = encode_prompt(model.tokenizer, prompt, parse_special)
-    count = new_tokens(len(ids), max_new_tokens, longest_text(model))
-    return written(model, ids, count, sampling, generator, before=ids)
+    count = new_tokens(len(ids), max_new_tokens, longest_text(model), own_limit(model, len(ids)))
+    stop = [stop] if isinstance(stop, str) else stop
+    if "" in stop:
+        raise ValueError("an empty stop string would end every text at once.")
+    drawn = sampling is not None and sampling.temperature > 0
+    if beams is None:
+        beams = 1 if drawn else defaults_of(model).beams
+    if beams == 1 and (num == 1 or drawn):
+        return (
+            until(written(model, ids, count, sampling, generator, ids, **options), stop)
+            for _ in range(num)
+        )
+    options |= {"sampling": sampling, "beams": beams, "num": num, "stop_ids": stops_of(model)}
+    # Padded by what no text holds.
+    start = torch.tensor([ids], dtype=torch.long, device=device_of(model))
+    rows = model.generate(start, max_new_tokens=count, pad_id=-1, **options)
+    kept = ([token for token in row if token >= 0] for row in rows.tolist())
+    return iter([until(pieces(model.tokenizer, row, ids), stop) for row in kept])
 
 
 def written(
     model: Any,
     ids: list[int],
     count: int,
-    sampling: Sampling,
+    sampling: Sampling | None,
     generator: torch.Generator,
     before: Sequence[int] = (),
+    **options: Any,
 ) -> Iterator[str]:
     """What follows ids, piece by piece, until the text or the turn ends.
 
     Args:
         before: the ids of the text that goes on; none where an answer begins one of its own.
+        options: of the model's ``stream``.
 
     Raises:
         ValueError: at once: a model that cannot generate.
@@ -89,14 +156,29 @@ def written(
     tokens = model.stream(
         torch.tensor([ids], dtype=torch.long, device=device_of(model)),
         max_new_tokens=count,
-        sampling=sampling,
+        sampling=sampling or Sampling(defaults_of(model).sampling.repetition_penalty),
         generator=generator,
-        stop_ids=model.tokenizer.stop_ids(),
+        stop_ids=stops_of(model),
+        **options,
     )
     return pieces(model.tokenizer, tokens, before)
 
 
-def new_tokens(prompt: int, wanted: int | None, context: float) -> int:
+def stops_of(model: Any) -> set[int]:
+    """What ends a text, by the model's ``generation`` or its tokenizer: the end of a turn too."""
+    own = getattr(model, "generation", None)
+    return model.tokenizer.stop_ids() | set((own and own.stop_ids) or ())
+
+
+def own_limit(model: Any, prompt: int) -> int:
+    """How many tokens follow a prompt of so many where nobody says."""
+    own = defaults_of(model)
+    if own.max_new_tokens is not None:
+        return own.max_new_tokens
+    return NEW_TOKENS if own.max_length is None else max(1, own.max_length - prompt)
+
+
+def new_tokens(prompt: int, wanted: int | None, context: float, usual: int = NEW_TOKENS) -> int:
     """How many tokens follow a prompt of so many.
 
     Raises:
@@ -104,7 +186,7 @@ def new_tokens(prompt: int, wanted: int | None, context: float) -> int:
     """
     if prompt == 0:
         raise ValueError("the prompt is empty: it needs one token at least.")
-    count = int(max(1, min(NEW_TOKENS, context - prompt))) if wanted is None else wanted
+    count = int(max(1, min(usual, context - prompt))) if wanted is None else wanted
     if count < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {count}.")
     if prompt + count > context:

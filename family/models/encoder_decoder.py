@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
-from family.generation import LogitsHook, search_or_sample
+from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.inputs.text import token_positions
 
@@ -166,26 +166,33 @@ class EncoderDecoder(nn.Module):
         *,
         prompt: Tensor | None = None,
         max_new_tokens: int | None = None,
-        beams: int = 1,
-        sampling: Sampling = Sampling(),
-        length_penalty: float = 1.0,
-        hook: LogitsHook | None = None,
+        beams: int | None = None,
+        sampling: Sampling | None = None,
         **options: Any,
     ) -> Tensor:
         """The target: tokens ``(batch, at most max_new_tokens)``, padded after the stop token.
 
+        What is None, or not among the options, is as ``model.generation`` says; a text ends with the
+        token that the model or its tokenizer ends a text with.
+
         Args:
             prompt: as :meth:`prefill`'s; not part of the result.
-            max_new_tokens: None is 256, or as many as the decoder has room for.
-            hook: changes logits before a token is chosen, see :mod:`family.generation.hooks`.
-            options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
+            max_new_tokens: None is the model's own limit or 256, or as many as the decoder has room for.
+            options: ``num`` texts of each row, ``stop_strings``, ``stop_ids``, ``min_new_tokens``,
+                ``no_repeat_ngram``, ``length_penalty``, ``hook``, ``pad_id``, see
+                :func:`family.generation.choose.chosen`; ``generator`` of the random numbers.
+
+        Raises:
+            ValueError: more tokens than the decoder reads, and see :meth:`prefill`.
         """
-        if max_new_tokens is None:
-            room = self.longest_target - (1 if prompt is None else prompt.shape[-1]) + 1
-            max_new_tokens = int(max(1, min(256, room)))
-        options.update(max_new_tokens=max_new_tokens, hook=hook, prompt=prompt)
+        begun = 1 if prompt is None else prompt.shape[-1]
+        # The last token is not read.
+        options.update(begun=begun, room=self.longest_target - begun + 1)
+        options.update(max_new_tokens=max_new_tokens, beams=beams, sampling=sampling)
         inputs = (source, source_mask) if prompt is None else (source, source_mask, prompt)
-        return search_or_sample(self, inputs, beams, length_penalty, sampling, **options)
+        if prompt is None:  # repetitions count what a target begins with too
+            prompt = torch.full((len(source), 1), self.bos_id, device=source.device)
+        return search_or_sample(self, inputs, prompt=prompt, **options)
 
 
 def decoder_of(

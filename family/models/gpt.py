@@ -13,7 +13,7 @@ from family.core.config import TransformerConfig
 from family.core.functions import soft_cap
 from family.core.rotary import Rotary
 from family.core.transformer import Transformer
-from family.generation import LogitsHook, search_or_sample, stream
+from family.generation import sampled_stream, search_or_sample
 from family.generation.compiled import compile_step
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
@@ -200,27 +200,36 @@ class GPT(nn.Module):
         input_ids: Tensor,
         mask: Tensor | None = None,
         *,
-        max_new_tokens: int,
-        beams: int = 1,
-        sampling: Sampling = Sampling(),
-        length_penalty: float = 1.0,
-        hook: LogitsHook | None = None,
+        max_new_tokens: int | None = None,
+        beams: int | None = None,
+        sampling: Sampling | None = None,
         **options: Any,
     ) -> Tensor:
         """Continue prompts ``(batch, tokens)``: the new tokens ``(batch, at most max_new_tokens)``.
 
+        What is None, or not among the options, is as ``model.generation`` says; a text ends with the
+        token that the model or its tokenizer ends a text with.
+
         Args:
-            hook: changes logits before a token is chosen, see :mod:`family.generation.hooks`.
-            options: ``stop_ids``, ``pad_id``, ``generator``: see :mod:`family.generation`.
+            options: ``num`` texts of each row, ``stop_strings``, ``stop_ids``, ``min_new_tokens``,
+                ``no_repeat_ngram``, ``length_penalty``, ``hook``, ``pad_id``, see
+                :func:`family.generation.choose.chosen`; ``generator`` of the random numbers.
         """
-        options.update(max_new_tokens=max_new_tokens, hook=hook, prompt=input_ids, prompt_mask=mask)
-        return search_or_sample(self, (input_ids, mask), beams, length_penalty, sampling, **options)
+        options.update(max_new_tokens=max_new_tokens, beams=beams, sampling=sampling)
+        return search_or_sample(
+            self, (input_ids, mask), **self._prompted(input_ids, mask), **options
+        )
 
     def stream(
         self, input_ids: Tensor, mask: Tensor | None = None, **options: Any
     ) -> Iterator[Tensor]:
         """As :meth:`generate`, one token ``(batch)`` at a time, as soon as it is known."""
-        return stream(self, (input_ids, mask), prompt=input_ids, prompt_mask=mask, **options)
+        return sampled_stream(self, (input_ids, mask), **self._prompted(input_ids, mask), **options)
+
+    def _prompted(self, input_ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        tokens = input_ids.shape[1]
+        room = self.config.longest - tokens
+        return {"prompt": input_ids, "prompt_mask": mask, "begun": tokens, "room": room}
 
 
 def gpt2(vocab_size: int = 50_257, **overrides: Any) -> GPT:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from family.generation import Generation
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess
 from family.inputs.tokenizer import Tokenizer
 from family.pretrained.configs import to_arguments
 from family.pretrained.formats import find_format
+from family.pretrained.generation import read_generation
 from family.pretrained.images import read_preprocess
 from family.pretrained.sounds import read_sound
 from family.pretrained.table import Format
@@ -33,6 +35,7 @@ class Published:
         tokenizer: where it lies in no file of its own.
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
         origin: what to call the config in an error; None is the weights'.
+        generation: the defaults of generation.
     """
 
     layout: Format
@@ -45,6 +48,7 @@ class Published:
     tokenizer: Tokenizer | None = None
     adapter: Path | None = None
     origin: str | None = None
+    generation: Generation | None = None
 
 
 def described(
@@ -65,6 +69,8 @@ def beside(found: Published, config: Mapping[str, Any], folder: Path) -> Publish
     """The same with what else lies in the folder: names of classes, preprocessing, tokenizer."""
     found.folder, found.labels = folder, read_labels(config, found.arguments.get("num_classes", 0))
     found.preprocess = read_preprocess(folder) or read_sound(folder)
+    if hasattr(found.layout.member, "generate"):
+        found.generation = read_generation(folder, config)
     return found
 
 

@@ -24,6 +24,7 @@ from family.inputs.preprocess import as_preprocess
 from family.inputs.tokenizer import Tokenizer
 from family.models.member import is_member, ready
 from family.pretrained.found import Published
+from family.pretrained.generation import generation_of
 from family.pretrained.saved import CONFIG, MODEL_TYPE, same_names
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights
@@ -261,6 +262,7 @@ def published(run: Run) -> Published:
         category_ids=assets.get("category_ids"),
         preprocess=None if preprocess is None else as_preprocess(preprocess),
         tokenizer=tokenizer_of(assets),
+        generation=generation_of(assets.get("generation")),
     )
 
 
@@ -300,6 +302,7 @@ def equip(model: Any, assets: Mapping[str, Any]) -> Any:
         ("tokenizer", tokenizer_of(assets)),
         ("preprocess", None if preprocess is None else as_preprocess(preprocess)),
         ("labels", assets.get("labels")),
+        ("generation", generation_of(assets.get("generation"))),
         ("category_ids", assets.get("category_ids")),
     ):
         if getattr(model, name, None) is None:

@@ -22,6 +22,7 @@ from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import as_format
 from family.pretrained.found import Published
+from family.pretrained.generation import FILE, read_generation
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.table import Format, unnumbered
 from family.pretrained.text import save_tokenizer, two_of_ours
@@ -98,6 +99,9 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     write_weights(state, target / files[1])
     save_tokenizer(model, target)
+    generation = getattr(model, "generation", None)
+    if generation is not None:
+        write_fields(generation.to_fields(), target / FILE)
     if prepared is not None:
         write_fields(prepared, target / PICTURES)
     if files[0]:
@@ -182,4 +186,5 @@ def published(folder: Path) -> Published:
         config.get("category_ids"),
         preprocess,
         origin=str(folder / CONFIG),
+        generation=read_generation(folder, {}),
     )

@@ -76,8 +76,8 @@ def from_pretrained(
         config: the fields of that format, where they lie in no file, or in place of those of the file.
 
     Returns:
-        the model; ``tokenizer``, ``preprocess`` and ``labels`` are attached where the source has
-        them, else None. Of a run with two tokenizers, ``tokenizer`` is that of the sources and
+        the model; ``tokenizer``, ``preprocess``, ``labels`` and ``generation`` (see
+        :class:`~family.generation.Generation`) are attached where the source has them, else None. Of a run with two tokenizers, ``tokenizer`` is that of the sources and
         ``tokenizer.target`` that of the translations.
 
     Raises:
@@ -143,7 +143,7 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     model.labels = None if fresh else found.labels
     if found.category_ids is not None and not fresh:
         model.category_ids = found.category_ids
-    model.preprocess = found.preprocess
+    model.preprocess, model.generation = found.preprocess, found.generation
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     if found.adapter is not None:
         adapters.read_adapters(model, layout, found.adapter)

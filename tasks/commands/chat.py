@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from family import Sampling
-from family.inference.texts import random_numbers, written
+from family.inference.texts import random_numbers, sampling_of, written
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
 from tasks.errors import UserError, at_least, user_errors
@@ -16,6 +16,8 @@ from tasks.runs.checkpoints import load_checkpoint
 
 NEW_TOKENS = 512
 """The longest answer, where it is not said."""
+USUAL = Sampling(temperature=0.7, top_p=0.95)
+"""Where neither the command nor the model's ``generation`` says how to draw."""
 
 
 def run(arguments: list[str]) -> None:
@@ -26,17 +28,21 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--system", help="what the model is told before the conversation")
     parser.add_argument("--max_new_tokens", type=int, default=None, help="of an answer, at most")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
-    parser.add_argument("--top_p", type=float, default=0.95)
+    parser.add_argument(
+        "--temperature", type=float, help="0 is greedy; without, as the model says, or 0.7"
+    )
+    parser.add_argument("--top_p", type=float, help="without, as the model says, or 0.95")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:
         at_least(1, of="--", max_new_tokens=options.max_new_tokens)
+    given = {"temperature": options.temperature, "top_p": options.top_p}
     with user_errors():
-        sampling = Sampling(temperature=options.temperature, top_p=options.top_p)
+        Sampling(**{name: value for name, value in given.items() if value is not None})
     loaded = load_checkpoint(options.source, "LanguageModeling")
     model: Any = loaded.model
     tokenizer = loaded.tokenizer
+    sampling = sampling_of(model, USUAL, **given)
     if tokenizer.chat_template is None:
         raise UserError(
             f"{options.source} has no chat template, so it was not trained to chat: try family "

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
+from family.generation import Generation
 from tasks.cli.building import build_task
 from tasks.compare.shares import part
 from tasks.data.base import FamilyData
@@ -138,6 +139,8 @@ def decoder(model: Any, batch: dict[str, Any], length: int) -> Callable[[], Any]
     inputs: tuple[Any, ...] = (batch["input_ids"][:, :1],) if "input_ids" in batch else ()
     if "source" in batch:
         inputs = (batch["source"], batch["source_mask"])
+
+    model.generation = Generation(stop_ids=())  # all of the length, whatever comes
 
     def decode() -> None:
         model.eval()

@@ -108,8 +108,8 @@ class FamilyData(pl.LightningDataModule):
         """What inference needs beside the model, as plain values: all that a checkpoint has of the data.
 
         Keys: ``tokenizers`` (name -> JSON), ``labels`` (names of the classes in the order of their
-        ids), ``preprocess`` (the fields of :class:`~family.inputs.preprocess.Preprocess`), and what
-        a task adds.
+        ids), ``preprocess`` (the fields of :class:`~family.inputs.preprocess.Preprocess`),
+        ``generation`` (as in a ``generation_config.json``), and what a task adds.
         """
         raise NotImplementedError
 

@@ -89,15 +89,23 @@ class LanguageModelingData(FamilyData):
         self.batch_size, self.val_fraction = batch_size, val_fraction
         self.cache, self.seed = Path(cache), seed
         self.tokenizer: Tokenizer | None = None
+        self.generation: dict[str, Any] | None = None
+        """What a checkpoint or a published model says of it."""
         self._files: dict[str, tuple[Path, int]] = {}
         """Of each split the file of its tokens, and the UTF-8 bytes of its text."""
         self._tokens: dict[str, np.ndarray] = {}
 
     def assets(self) -> dict[str, Any]:
-        return {"tokenizers": {"text": self._tokenizer().to_json()}}
+        tokenizer = self._tokenizer()
+        assets: dict[str, Any] = {"tokenizers": {"text": tokenizer.to_json()}}
+        generation = self.generation
+        if generation is None and tokenizer.eos_id is not None:
+            generation = {"eos_token_id": tokenizer.eos_id}
+        return assets if generation is None else {**assets, "generation": generation}
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
+        self.generation = assets.get("generation")
 
     def texts(self, split: str) -> Iterator[str]:
         """The text of "train", "val" or "test", in pieces that fit in memory.

@@ -102,6 +102,8 @@ class TranslationData(FamilyData):
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
         self.source_tokenizer: Tokenizer | None = None
         self.target_tokenizer: Tokenizer | None = None
+        self.generation: dict[str, Any] | None = None
+        """What a checkpoint or a published model says of it."""
         self.start_id: int | None = None
         """What a published model's decoder starts from; None is ``<bos>``."""
 
@@ -154,15 +156,18 @@ class TranslationData(FamilyData):
 
     def assets(self) -> dict[str, Any]:
         source, target = self._tokenizers()
+        ends = {"eos_token_id": target.eos_id, "pad_token_id": target.pad_id}
         return {
             "tokenizers": {"source": source.to_json(), "target": target.to_json()},
             "start_id": self.start_id,
+            "generation": self.generation or ends,
         }
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         given = {name: Tokenizer.from_json(text) for name, text in assets["tokenizers"].items()}
         self.source_tokenizer, self.target_tokenizer = given["source"], given["target"].target
         self.start_id = assets.get("start_id")
+        self.generation = assets.get("generation")
 
     def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """Of source and target: a checkpoint's, those of the first process, or trained now."""
