@@ -291,6 +291,19 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
+def nearest(pattern: str, names: Sequence[str]) -> str:
+    """What a pattern that matches nothing may have meant: patterns of which each matches something."""
+    parents = [name.split(".")[:i] for name in names for i in range(1, name.count(".") + 1)]
+    groups = dict.fromkeys(f"{'.'.join(parent)}.*" for parent in parents)
+    ends = dict.fromkeys(f"*.{name.rpartition('.')[2]}" for name in names)
+    core = pattern.strip("*.")
+    within = [group for group in groups if core and group.endswith(f".{core}.*")]
+    near = within or difflib.get_close_matches(pattern, [*ends, *groups, *names], n=3, cutoff=0.5)
+    if near:
+        return f" The nearest are: {', '.join(near[:3])}."
+    return f" There are: {', '.join(dict.fromkeys(name.split('.')[0] + '*' for name in names))}."
+
+
 def matching(patterns: Iterable[str], names: Iterable[str], kind: str) -> list[str]:
     """The names that any pattern matches, in their order.
 
@@ -303,8 +316,5 @@ def matching(patterns: Iterable[str], names: Iterable[str], kind: str) -> list[s
     names, patterns = list(names), list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            ends = dict.fromkeys(f"*.{name.rpartition('.')[2]}" for name in names)
-            near = difflib.get_close_matches(pattern, [*ends, *names], n=3, cutoff=0.5)
-            hint = f" The nearest are: {', '.join(near)}." if near else ""
-            raise ValueError(f"{pattern!r} matches no name of {kind}.{hint}")
+            raise ValueError(f"{pattern!r} matches no name of {kind}.{nearest(pattern, names)}")
     return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]

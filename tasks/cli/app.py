@@ -24,7 +24,7 @@ from torch import nn
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
-from tasks.cli.older import MODE
+from tasks.cli.older import GONE, MODE
 from tasks.cli.options import read
 from tasks.cli.resuming import (
     check_ancestor,
@@ -46,7 +46,13 @@ from tasks.runs.checkpoints import (
     find_class,
     read_checkpoint,
 )
-from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
+from tasks.runs.folder import (
+    LastValidation,
+    RunRecord,
+    checkpoints,
+    new_run_folder,
+    run_loggers,
+)
 from tasks.runs.sources import is_published
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
@@ -71,6 +77,8 @@ class FamilyCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
+            # A task names its optimizer itself; a module of the user's own has configure_optimizers.
+            auto_configure_optimizers=False,
             seed_everything_default=0,
             args=args,
         )
@@ -112,8 +120,11 @@ class FamilyCLI(LightningCLI):
         config = self.config[self.subcommand]
         for file in config.get("config") or []:
             for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
-                if name not in config and name not in self.subcommands():
+                if name not in config and name not in (*self.subcommands(), *GONE):
                     raise UserError(unknown(name, "", vars(config)))
+        given = config.model.get("init_args") or {}
+        if given.get("pretrained") is not None and given.get("model") is not None:
+            given["model"] = None  # a source brings its own architecture
         trainer = config.trainer
         if not re.fullmatch(r"auto|-?\d+(, *\d+)*", str(trainer.devices).strip("[]")):
             raise UserError(
@@ -147,7 +158,7 @@ class FamilyCLI(LightningCLI):
         defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         self.record = RunRecord(self.folder, self._module_spec())
-        trainer.callbacks.append(self.record)
+        trainer.callbacks += [self.record, LastValidation()]
         if defaults:
             trainer.callbacks += checkpoints(folder, self._monitor())
         for callback in found:

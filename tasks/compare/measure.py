@@ -104,8 +104,7 @@ class Measure(pl.Callback):
         if logged and "train/loss" in trainer.callback_metrics:
             loss = float(trainer.callback_metrics["train/loss"])
             self.curve.append({**self._spent(trainer), "train/loss": loss})
-        # Also where the steps end by themselves, so that the last state is always validated.
-        if step == trainer.max_steps or self._at_the_end(trainer):
+        if self._at_the_end(trainer):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

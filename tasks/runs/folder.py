@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tasks.runs.gathering import gather
 from tasks.runs.tables import write_table
@@ -41,6 +43,8 @@ class LastCheckpoint(Checkpoint):
     """Keep the last state: at each validation and end of an epoch, and when training is cut short.
 
     ``--ckpt_path`` goes on from it. Lightning's own ``save_last`` writes only along with a new best.
+    Where one of several processes fails, it waits for none: the first writes what it has alone, and
+    where each has but a part of it, what the last validation left stays.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,11 +62,35 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._save(trainer)
+        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
+            self._save(trainer)  # all processes end here
+        elif isinstance(trainer.strategy, DDPStrategy) and trainer.is_global_zero:
+            self._save(trainer, alone=True)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.state.fn == "fit" and trainer.global_step > self.began:
+    def _save(self, trainer: pl.Trainer, alone: bool = False) -> None:
+        if trainer.state.fn != "fit" or trainer.global_step <= self.began:
+            return
+        if alone:  # ``save_checkpoint`` waits for the others
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            trainer.strategy.checkpoint_io.save_checkpoint(content, self.file)
+        else:
             trainer.save_checkpoint(self.file)
+
+
+class LastValidation(pl.Callback):
+    """Let a run that ends be validated where it ends, wherever its intervals fall."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
+        loop: Any = trainer.fit_loop
+        epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+        last_epoch = 0 < epochs <= trainer.current_epoch + 1
+        ends = 0 < trainer.max_steps <= trainer.global_step
+        ends |= last_epoch and loop.epoch_loop.batch_progress.is_last_batch
+        if ends or trainer.should_stop:
+            # Lightning validates before it stops, in epochs that are validated at all.
+            trainer.should_stop = True
+            if trainer.check_val_every_n_epoch is not None:
+                trainer.check_val_every_n_epoch = 1
 
 
 def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoint]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import timm.optim
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -117,7 +119,10 @@ class MuonAdamW(Optimizer):
 
     Muon's step is the momentum with all its singular values made about 1; it is scaled by
     ``0.2 * sqrt(larger side)``, so that one learning rate suits both (Liu et al. 2025). A matrix
-    that fuses several projections of one size (:func:`fused_parts`) is treated part by part.
+    that fuses several projections of one size (:func:`fused_parts`) is treated part by part: that,
+    and steps in single precision on the CPU, is what ``torch.optim.Muon`` has not; else they agree.
+    A matrix that is sharded over processes (a DTensor) is gathered for its step, as its singular
+    values are those of the whole.
     """
 
     def __init__(
@@ -162,9 +167,10 @@ class MuonAdamW(Optimizer):
             gradient: Any = parameter.grad
             state["momentum"].lerp_(gradient, 1 - group["momentum"])
             updates.append(gradient.lerp(state["momentum"], group["momentum"]))
+        counts = [self.parts.get(id(parameter), 1) for parameter in parameters]
         parts: list[Tensor] = []
-        for parameter, update in zip(parameters, updates, strict=True):
-            parts += update.chunk(self.parts.get(id(parameter), 1))
+        for update, count in zip(updates, counts, strict=True):
+            parts += whole(update).chunk(count)
         # In one batch all that are of one shape, or are when turned.
         shapes: dict[tuple[int, ...], list[int]] = {}
         for i, part in enumerate(parts):
@@ -175,8 +181,10 @@ class MuonAdamW(Optimizer):
             ]
             for i, flat in zip(places, orthogonalise(torch.stack(wide)), strict=True):
                 scaled = flat * (0.2 * math.sqrt(max(flat.shape)))
-                parts[i].copy_(scaled if parts[i].shape == flat.shape else scaled.T)
-        for parameter, update in zip(parameters, updates, strict=True):
+                parts[i] = scaled if parts[i].shape == flat.shape else scaled.T
+        for parameter, count in zip(parameters, counts, strict=True):
+            update = like(parameter, torch.cat(parts[:count]))
+            del parts[:count]
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"])
 
@@ -196,6 +204,34 @@ class MuonAdamW(Optimizer):
             square = state["square"] / (1 - beta2 ** state["step"])
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+def check_matrices(strategy: Any) -> None:
+    """Refuse Muon where a strategy hands out weights in pieces that are no longer matrices.
+
+    Raises:
+        UserError: FSDP's first kind and DeepSpeed make one vector of many weights.
+    """
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+        raise UserError(
+            "model.optimizer='muon' needs weights as matrices, which trainer.strategy="
+            f"{type(strategy).__name__} flattens: choose ddp or ModelParallelStrategy, or another "
+            "optimizer."
+        )
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process may hold a part; all processes must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A value that each process has, laid out as a parameter is."""
+    if not isinstance(parameter, DTensor):
+        return value
+    mesh = parameter.device_mesh
+    everywhere = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(placements=parameter.placements)
 
 
 def edge_parameters(model: nn.Module) -> Iterable[Tensor]:

@@ -19,7 +19,7 @@ from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for
 from tasks.training.finetuning import LoRA, adapt
-from tasks.training.optim import build_optimizer, build_schedule, keep_options
+from tasks.training.optim import build_optimizer, build_schedule, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.transplant import Report, Transplant, carry_out
 
@@ -305,6 +305,8 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule. A resumed run takes their state from the checkpoint; ``lr``,
         ``weight_decay``, ``betas`` and the schedule are its own, from the step where it goes on."""
+        if self.optimizer_name == "muon":
+            check_matrices(self.trainer.strategy)
         fused = "mixed" not in str(self.trainer.precision)
         optimizer = keep_options(
             build_optimizer(

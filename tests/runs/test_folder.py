@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,8 +40,38 @@ def step_of(name):
 
 def test_the_last_state_is_kept_beside_the_best():
     main(FIT)
-    assert step_of("best") == 2
+    assert step_of("best") == max(reversed(validated()), key=validated().get)
     assert step_of("last") == 3
+
+
+def validated():
+    """The score at each step that was validated."""
+    with open("run/logs/metrics.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/accuracy")]
+    return {int(row["step"]) + 1: float(row["val/accuracy"]) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        (["max_steps=3"], [2, 3]),
+        (["max_steps=1"], [1]),
+        (["max_steps=4"], [2, 4]),
+        (["max_steps=-1", "max_epochs=2", "val_check_interval=3", "limit_train_batches=4"], [3, 7, 8]),
+        (["max_steps=3", "val_check_interval=1.0", "check_val_every_n_epoch=5"], [3]),
+        (
+            ["max_steps=-1", "max_epochs=3", "val_check_interval=1.0"]
+            + ["limit_train_batches=1", "check_val_every_n_epoch=2"],
+            [2, 3],
+        ),
+    ],
+)
+def test_a_run_is_validated_where_it_ends(limits, steps):
+    main([*FIT, *(f"--trainer.{limit}" for limit in limits)])
+    assert list(validated()) == steps
+    assert step_of("best") in steps
+    record = json.loads(Path("run/metrics-fit.json").read_text())
+    assert record["metrics"]["val/accuracy"] == pytest.approx(validated()[steps[-1]])
 
 
 def test_an_error_saves_the_last_state_and_leaves_the_best_alone(monkeypatch):
