@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from pytorch_lightning.callbacks import Timer
 
 from family.models.member import plain
 from tasks.cli.options import read_file
@@ -151,10 +152,14 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
     """Refuse to go on with a run that has come to its end.
 
     Raises:
-        UserError: it has made as many steps or epochs as the call allows.
+        UserError: it has made as many steps or epochs, or taken as much time, as the call allows.
     """
     step, loop = content.get("global_step", 0), content.get("loops", {}).get("fit_loop", {})
-    epochs = loop.get("epoch_progress", {}).get("current", {}).get("processed", 0)
+    progress = loop.get("epoch_progress", {}).get("current", {})
+    epochs = progress.get("processed", 0)
+    if loop.get("epoch_loop.batch_progress", {}).get("is_last_batch"):
+        # By the validation after an epoch's last batch: of that epoch there is no more to do.
+        epochs = max(epochs, progress.get("ready", 0))
     # Lightning's own limit where there is none.
     most = 1000 if trainer.max_epochs is None and trainer.max_steps == -1 else trainer.max_epochs
     for name, done, limit in (("max_steps", step, trainer.max_steps), ("max_epochs", epochs, most)):
@@ -162,6 +167,15 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
             raise UserError(
                 f"{file} is at its end, with {done} of trainer.{name}={limit}: give a larger "
                 f"trainer.{name} to go on."
+            )
+    spent = content.get("callbacks", {}).get("Timer")
+    if spent is not None and trainer.max_time is not None:
+        timer = Timer(trainer.max_time)
+        timer.load_state_dict(spent)
+        if not timer.time_remaining() > 0:  # type: ignore[operator]
+            raise UserError(
+                f"{file} is at its end, with all of trainer.max_time={trainer.max_time} taken: give a "
+                "larger trainer.max_time to go on."
             )
 
 

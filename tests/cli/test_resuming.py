@@ -130,6 +130,24 @@ def test_a_finished_run_leaves_no_empty_folder(capsys):
     assert not Path("rest").exists()
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"), [("max_steps", 1), ("max_epochs", 1), ("max_time", "00:00:00:01")]
+)
+def test_a_finished_run_says_what_makes_it_train_longer(limit, value, capsys, folder):
+    """By whatever it came to its end; one by counting, whichever of its checkpoints is named."""
+    ends = [
+        "--trainer.max_steps=-1",
+        "--trainer.limit_train_batches=2",
+        "--model.schedule=constant",
+    ]
+    ends += [f"--trainer.{limit}={value}"]
+    main([*FIT, "--run_folder=half", *ends])
+    for run in ["half"] + ["half/checkpoints/best.ckpt"] * (limit != "max_time"):
+        said = refused(main, capsys, ["resume", run])
+        assert "is at its end" in said and f"give a larger trainer.{limit} to go on" in said
+    assert sorted(path.name for path in folder.iterdir()) == ["half"]
+
+
 def test_paths_of_a_run_hold_everywhere(folder, monkeypatch):
     for split in ("train", "val"):
         for label in ("a", "b"):
