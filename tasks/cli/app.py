@@ -46,13 +46,8 @@ from tasks.runs.checkpoints import (
     find_class,
     read_checkpoint,
 )
-from tasks.runs.folder import (
-    LastValidation,
-    RunRecord,
-    checkpoints,
-    new_run_folder,
-    run_loggers,
-)
+from tasks.runs.ending import LastValidation, ending_together
+from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
@@ -291,7 +286,8 @@ class FamilyCLI(LightningCLI):
                 ) from None
             (self.folder / "config.yaml").write_text(self.resolved_yaml, encoding="utf-8")
         try:
-            super()._run_subcommand(subcommand)
+            with ending_together(self.trainer):
+                super()._run_subcommand(subcommand)
         except (UserError, MisconfigurationException):
             self._leave_name_free()
             raise

@@ -77,22 +77,6 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.file)
 
 
-class LastValidation(pl.Callback):
-    """Let a run that ends be validated where it ends, wherever its intervals fall."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
-        loop: Any = trainer.fit_loop
-        epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
-        last_epoch = 0 < epochs <= trainer.current_epoch + 1
-        ends = 0 < trainer.max_steps <= trainer.global_step
-        ends |= last_epoch and loop.epoch_loop.batch_progress.is_last_batch
-        if ends or trainer.should_stop:
-            # Lightning validates before it stops, in epochs that are validated at all.
-            trainer.should_stop = True
-            if trainer.check_val_every_n_epoch is not None:
-                trainer.check_val_every_n_epoch = 1
-
-
 def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoint]:
     """The last, and the best by a metric and "max" or "min", in ``folder``; without a metric the last
     alone."""

@@ -57,7 +57,10 @@ def validated():
         (["max_steps=3"], [2, 3]),
         (["max_steps=1"], [1]),
         (["max_steps=4"], [2, 4]),
-        (["max_steps=-1", "max_epochs=2", "val_check_interval=3", "limit_train_batches=4"], [3, 6, 8]),
+        (
+            ["max_steps=-1", "max_epochs=2", "val_check_interval=3", "limit_train_batches=4"],
+            [3, 6, 8],
+        ),
         (["max_steps=3", "val_check_interval=1.0", "check_val_every_n_epoch=5"], [3]),
         (
             ["max_steps=-1", "max_epochs=3", "val_check_interval=1.0"]
