@@ -81,6 +81,7 @@ def read_labelled(
     label_column: str | None = None,
     group_column: str | None = None,
     quotes: bool = False,
+    needed: bool = True,
 ) -> list[LabelledText]:
     """All rows of a table, in their order.
 
@@ -89,6 +90,7 @@ def read_labelled(
             such names is a sentence, a tab and a label a line.
         group_column: what rows of one group have in common; None is nothing.
         quotes: see :func:`~tasks.data.text_files.tab_rows`.
+        needed: refuse a table without labels; otherwise all of its are empty.
 
     Raises:
         UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
@@ -101,23 +103,26 @@ def read_labelled(
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
     text = choose(file, names, text_column, TEXT_COLUMNS, "text_column")
+    label: str | None = None
     if label_column is None and not {*names} & {*LABEL_COLUMNS}:
-        raise UserError(
-            f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, and "
-            "family classify takes texts without."
-        )
-    label = choose(file, names, label_column, LABEL_COLUMNS, "label_column")
+        if needed:
+            raise UserError(
+                f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, "
+                "and family predict and classify take texts without."
+            )
+    else:
+        label = choose(file, names, label_column, LABEL_COLUMNS, "label_column")
     group = None if group_column is None else choose(file, names, group_column, (), "group_column")
     found = []
     for line, row in rows:
         one = LabelledText(
             row.get(text, "").strip(),
-            row.get(label, "").strip(),
+            row.get(label, "").strip() if label else "",
             f"{file} line {line}",
             row.get(group, "").strip() if group else "",
         )
         for column, value in ((text, one.text), (label, one.label)):
-            if not value:
+            if column and not value:
                 raise UserError(f"{one.where} has an empty {column}.")
         found.append(one)
     return found

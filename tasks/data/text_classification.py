@@ -19,6 +19,7 @@ from tasks.data.labelled_texts import (
     class_names,
     find_table,
     labelled_shapes,
+    own_table,
     read_labelled,
     shared_table,
 )
@@ -203,9 +204,21 @@ class TextClassificationData(FamilyData):
         self.given = assets.get("labels")
         self.max_tokens = assets.get("max_tokens") or self.max_tokens
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The texts of "test", whose table may have no labels; batches have none then."""
+        own = None if self.root is None else own_table(self.root, self.splits["test"])
+        if own is not None:
+            rows = read_labelled(own, *self.columns, self.quotes, needed=False)
+            if not any(row.label for row in rows):
+                return self._batches("test", [row.text for row in rows], None)
+        return self.loader("test")
+
     def loader(self, split: str) -> DataLoader[Any]:
+        return self._batches(split, [row.text for row in self.rows(split)], self.labels(split))
+
+    def _batches(self, split: str, texts: list[str], labels: list[int] | None) -> DataLoader[Any]:
         tokenizer = with_ends(self._tokenizer())
-        texts = [row.text for row in self.rows(split)]
+        known: list[int | None] = [None] * len(texts) if labels is None else [*labels]
         ids = tokenizer.encode_batch(texts, special_tokens=True)
         sampler = TokenBatches(
             [min(len(row), self.max_tokens) for row in ids],
@@ -216,7 +229,7 @@ class TextClassificationData(FamilyData):
             max_rows=self.batch_size,
         )
         return DataLoader(
-            list(zip(texts, self.labels(split), range(len(texts)), strict=True)),  # type: ignore[arg-type]
+            list(zip(texts, known, range(len(texts)), strict=True)),  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=partial(collate, tokenizer, self.max_tokens),
             num_workers=self.num_workers,
@@ -224,14 +237,17 @@ class TextClassificationData(FamilyData):
         )
 
 
-def collate(tokenizer: Tokenizer, max_tokens: int, examples: list[tuple[str, int, int]]) -> Batch:
-    """A batch of :class:`TextClassificationData`."""
+def collate(
+    tokenizer: Tokenizer, max_tokens: int, examples: list[tuple[str, int | None, int]]
+) -> Batch:
+    """A batch of :class:`TextClassificationData`; without labels, where there are none."""
     texts, labels, lines = zip(*examples, strict=True)
     input_ids, mask = encode_texts(tokenizer, texts, max_tokens)
+    known = {} if None in labels else {"labels": torch.tensor(labels)}
     return {
         "input_ids": input_ids,
         "mask": mask,
-        "labels": torch.tensor(labels),
+        **known,
         "text": list(texts),
         "line": list(lines),
     }

@@ -272,8 +272,10 @@ def test_bad_files_are_named_in_one_sentence(tmp_path, files, words):
 
 def test_a_test_split_without_labels(root):
     write(root, test_tsv="index\tsentence\n0\tdull\n")
-    with pytest.raises(UserError, match="has no labels, only: index, sentence; .* family classify"):
+    with pytest.raises(UserError, match="has no labels, only: index, sentence; .* family predict"):
         data(root).test_dataloader()
+    (batch,) = data(root).predict_dataloader()
+    assert batch["text"] == ["dull"] and batch["line"] == [0] and "labels" not in batch
     (root / "test.tsv").unlink()
     with pytest.raises(UserError, match="data.test='test', but train.tsv, val.tsv"):
         data(root).test_dataloader()

@@ -63,8 +63,13 @@ def validated():
         ),
         (["max_steps=3", "val_check_interval=1.0", "check_val_every_n_epoch=5"], [3]),
         (
-            ["max_steps=-1", "max_epochs=3", "val_check_interval=1.0"]
-            + ["limit_train_batches=1", "check_val_every_n_epoch=2"],
+            [
+                "max_steps=-1",
+                "max_epochs=3",
+                "val_check_interval=1.0",
+                "limit_train_batches=1",
+                "check_val_every_n_epoch=2",
+            ],
             [2, 3],
         ),
     ],
