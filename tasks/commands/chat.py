@@ -9,10 +9,10 @@ from typing import Any
 
 from family import Sampling
 from family.inference.texts import random_numbers, sampling_of, written
+from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
 from tasks.errors import UserError, at_least, user_errors
-from tasks.runs.checkpoints import load_checkpoint
 
 NEW_TOKENS = 512
 """The longest answer, where it is not said."""
@@ -22,7 +22,7 @@ USUAL = Sampling(temperature=0.7, top_p=0.95)
 
 def run(arguments: list[str]) -> None:
     """Answer each line of standard input, in one conversation, as the answer grows."""
-    parser = argparse.ArgumentParser("family chat", description=__doc__)
+    parser = argparse.ArgumentParser("family chat", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "source", help="a model with a chat template: a folder, or a name on the hub"
     )
@@ -33,13 +33,14 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--top_p", type=float, help="without, as the model says, or 0.95")
     parser.add_argument("--seed", type=int, default=0)
+    model_options(parser, None)
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:
         at_least(1, of="--", max_new_tokens=options.max_new_tokens)
     given = {"temperature": options.temperature, "top_p": options.top_p}
     with user_errors():
         Sampling(**{name: value for name, value in given.items() if value is not None})
-    loaded = load_checkpoint(options.source, "LanguageModeling")
+    loaded = open_model(options.source, options, "LanguageModeling")
     model: Any = loaded.model
     tokenizer = loaded.tokenizer
     sampling = sampling_of(model, USUAL, **given)

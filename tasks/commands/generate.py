@@ -6,10 +6,10 @@ import argparse
 
 from family import Sampling
 from family.inference.texts import continuations, random_numbers, sampling_of
+from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
 from tasks.errors import at_least, user_errors
-from tasks.runs.checkpoints import load_checkpoint
 
 USUAL = Sampling(temperature=0.8)
 """Where neither the command nor the model's ``generation`` says how to draw."""
@@ -18,7 +18,7 @@ NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 def run(arguments: list[str]) -> None:
     """Print each continuation as it grows; without a prompt, read one a line."""
-    parser = argparse.ArgumentParser("family generate", description=__doc__)
+    parser = argparse.ArgumentParser("family generate", description=__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument("--prompt", help="none: lines from standard input")
     parser.add_argument("--max_new_tokens", type=int, default=None)
@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> None:
         action="store_true",
         help="what spells a special token in a prompt, as <|im_end|>, is one; otherwise it is text",
     )
+    model_options(parser, None)
     options = parser.parse_args(arguments)
     at_least(1, of="--", num=options.num, beams=options.beams)
     for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("no_repeat_ngram", 0)):
@@ -57,7 +58,7 @@ def run(arguments: list[str]) -> None:
     searched = options.beams > 1
     with user_errors():
         Sampling(**{name: value for name, value in given.items() if value is not None})
-    loaded = load_checkpoint(options.checkpoint, "LanguageModeling")
+    loaded = open_model(options.checkpoint, options, "LanguageModeling")
     generator = random_numbers(loaded.model, options.seed)
     with user_errors():
         sampling = sampling_of(loaded.model, USUAL, **given)

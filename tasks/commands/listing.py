@@ -15,7 +15,7 @@ from tasks.errors import UserError, closest
 
 def run(arguments: list[str]) -> None:
     """Print each config with the sentences that its header begins with."""
-    parser = argparse.ArgumentParser("family list", description=__doc__)
+    parser = argparse.ArgumentParser("family list", description=__doc__, allow_abbrev=False)
     parser.add_argument("task", nargs="?", help="of this folder of configs alone")
     task = parser.parse_args(arguments).task
     files = config_files()

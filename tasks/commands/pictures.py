@@ -21,7 +21,7 @@ def parser(
     name: str, description: str | None, sentence: str | None = None
 ) -> argparse.ArgumentParser:
     """Checkpoint first, then maybe a sentence, explained by ``sentence``, then pictures."""
-    made = argparse.ArgumentParser(f"family {name}", description=description)
+    made = argparse.ArgumentParser(f"family {name}", description=description, allow_abbrev=False)
     made.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     if sentence is not None:
         made.add_argument("sentence", help=sentence)

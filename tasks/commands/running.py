@@ -13,8 +13,8 @@ PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 """By Lightning's names."""
 
 
-def model_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """Add ``--device``, ``--precision`` and ``--batch_size`` to a command."""
+def model_options(parser: argparse.ArgumentParser, batch_size: int | None) -> None:
+    """Add ``--device``, ``--precision`` and ``--batch_size`` to a command; None has no batches."""
     parser.add_argument(
         "--device",
         default="auto",
@@ -23,7 +23,8 @@ def model_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
     parser.add_argument(
         "--precision", choices=list(PRECISIONS), default="32", help="of the weights, in bits"
     )
-    parser.add_argument("--batch_size", type=int, default=batch_size, help="inputs at a time")
+    if batch_size is not None:
+        parser.add_argument("--batch_size", type=int, default=batch_size, help="inputs at a time")
 
 
 def open_model(source: str, options: argparse.Namespace, *tasks: str) -> Loaded:
@@ -32,7 +33,7 @@ def open_model(source: str, options: argparse.Namespace, *tasks: str) -> Loaded:
     Raises:
         UserError: see :func:`~tasks.runs.checkpoints.load_checkpoint`; no such device.
     """
-    at_least(1, of="--", batch_size=options.batch_size)
+    at_least(1, of="--", batch_size=getattr(options, "batch_size", 1))
     device = find_device(options.device)
     loaded = load_checkpoint(source, *tasks)
     loaded.model.to(device=device, dtype=PRECISIONS[options.precision])

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 import family
+from family.inputs.preprocess import Preprocess
 from tasks.cli import main
+from tasks.commands import COMMANDS
 from tasks.commands.sentences import given_or_read, texts_of
 from tasks.data.text_classification import with_ends
 from tasks.data.tokenizers import train_tokenizer
@@ -44,7 +46,7 @@ def clip(folder):
     tokenizer = train_tokenizer("char", [*TEXTS, "abcdefghijklmnopqrstuvwxyz./"])
     model = family.clip_small(tokenizer.vocab_size, image_size=16, **SMALL)
     model.tokenizer = tokenizer
-    model.preprocess = family.inputs.preprocess.Preprocess((16, 16))
+    model.preprocess = Preprocess((16, 16))
     family.save_pretrained(model, folder / "clip")
     for i in range(3):
         Image.new("RGB", (20, 20), (80 * i, 10, 200)).save(folder / f"{i}.png")
@@ -173,4 +175,37 @@ def test_where_and_how_exactly(clip, folder, capsys):
     )
     assert "--batch_size must be at least 1" in refused(
         capsys, "embed", clip, "0.png", "--batch_size", "0"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_takes_a_part_of_an_option_for_it(command, capsys):
+    """A misspelt option would be another's: --max for --max_new_tokens."""
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--hel"])
+    assert stopped.value.code == 2 and "usage: family" in capsys.readouterr().err
+
+
+@pytest.fixture
+def translator(folder):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer("char", TEXTS)
+    model = family.transformer_base(tokenizer.vocab_size, max_tokens=32, **SMALL)
+    model.tokenizer = tokenizer
+    family.save_pretrained(model, folder / "seq2seq")
+    return "seq2seq"
+
+
+def test_a_file_is_translated_as_its_lines_are(folder, translator, capsys):
+    (folder / "a.txt").write_text("\n".join(TEXTS))
+    alone = said(capsys, "translate", translator, *TEXTS).splitlines()
+    rows = said(capsys, "translate", translator, "a.txt", "--format", "jsonl", "--batch_size", 2)
+    found = [json.loads(row) for row in rows.splitlines()]
+    assert [row["translation"] for row in found] == alone and len(alone) == 3
+    assert [(row["file"], row["line"], row["text"]) for row in found] == [
+        ("a.txt", i, text) for i, text in enumerate(TEXTS, 1)
+    ]
+    assert "no such device" not in said(capsys, "translate", translator, "green", "--device=cpu")
+    assert "--device abacus cannot be used" in refused(
+        capsys, "translate", translator, "green", "--device=abacus"
     )
