@@ -294,13 +294,16 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 def nearest(pattern: str, names: Sequence[str]) -> str:
     """What a pattern that matches nothing may have meant: patterns of which each matches something."""
     parents = [name.split(".")[:i] for name in names for i in range(1, name.count(".") + 1)]
-    groups = dict.fromkeys(f"{'.'.join(parent)}.*" for parent in parents)
-    ends = dict.fromkeys(f"*.{name.rpartition('.')[2]}" for name in names)
+    meant = {name: name for name in names}
+    for name in names:
+        meant.setdefault(name.rpartition(".")[2], f"*.{name.rpartition('.')[2]}")
+    for parent in parents:
+        for i in range(len(parent)):  # as one may write it, without what stands before
+            meant.setdefault(".".join(parent[i:]), f"{'.'.join(parent)}.*")
     core = pattern.strip("*.")
-    within = [group for group in groups if core and group.endswith(f".{core}.*")]
-    near = within or difflib.get_close_matches(pattern, [*ends, *groups, *names], n=3, cutoff=0.5)
-    if near:
-        return f" The nearest are: {', '.join(near[:3])}."
+    close = difflib.get_close_matches(core, meant, n=3, cutoff=0.6)
+    if near := list(dict.fromkeys(meant[found] for found in close)):
+        return f" The nearest are: {', '.join(near)}."
     return f" There are: {', '.join(dict.fromkeys(name.split('.')[0] + '*' for name in names))}."
 
 

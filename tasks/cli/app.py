@@ -24,7 +24,8 @@ from torch import nn
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
-from tasks.cli.older import GONE, MODE
+from tasks.cli.older import MODE
+from tasks.cli.optimizers import use_given
 from tasks.cli.options import read
 from tasks.cli.resuming import (
     check_ancestor,
@@ -72,8 +73,6 @@ class FamilyCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
-            # A task names its optimizer itself; a module of the user's own has configure_optimizers.
-            auto_configure_optimizers=False,
             seed_everything_default=0,
             args=args,
         )
@@ -115,11 +114,12 @@ class FamilyCLI(LightningCLI):
         config = self.config[self.subcommand]
         for file in config.get("config") or []:
             for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
-                if name not in config and name not in (*self.subcommands(), *GONE):
+                if name not in config and name not in self.subcommands():
                     raise UserError(unknown(name, "", vars(config)))
         given = config.model.get("init_args") or {}
-        if given.get("pretrained") is not None and given.get("model") is not None:
-            given["model"] = None  # a source brings its own architecture
+        called = any(word.startswith("--model.model") for word in self.given)
+        if given.get("pretrained") is not None and given.get("model") is not None and not called:
+            given["model"] = None  # of the config: a source brings its own architecture
         trainer = config.trainer
         if not re.fullmatch(r"auto|-?\d+(, *\d+)*", str(trainer.devices).strip("[]")):
             raise UserError(
@@ -209,6 +209,10 @@ class FamilyCLI(LightningCLI):
                     # A task that does not say the type of its model gets one built without the data.
                     self.model.build = partial(built, made)
         self._use_checkpoint()
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        config = self.config_init[subcommand]
+        use_given(self.model, config.get("optimizer"), config.get("lr_scheduler"))
 
     def _use_checkpoint(self) -> None:
         """A checkpoint's tokenizers and classes go with its weights, whatever the data would make."""

@@ -18,7 +18,7 @@ from tasks.errors import closest
 
 TOP: dict[str, Any] = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 TOP |= dict.fromkeys(("trainer", "config", "run_folder", "ckpt_path", "seed_everything"), Any)
-TOP |= dict.fromkeys(("weights_only", "verbose"), Any)
+TOP |= dict.fromkeys(("optimizer", "lr_scheduler", "weights_only", "verbose"), Any)
 SYNONYMS = {
     "max_epochs": "epochs num_epochs",
     "max_steps": "steps",

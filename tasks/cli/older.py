@@ -15,10 +15,6 @@ MODE = "family"
 """What the parser calls YAML that is read so."""
 
 
-GONE = ("optimizer", "lr_scheduler")
-"""What configs of before say of optimizers that no task took: nothing."""
-
-
 def renewed(value: Any) -> Any:
     """A config in which the members' arguments stand where they do now: ``patches: {stem: conv}`` for
     ``stem: conv``. The fields of a stack never stood beside it: there the parser refuses them."""
@@ -41,10 +37,7 @@ def renewed(value: Any) -> Any:
 
 
 def load(text: str) -> Any:
-    value = renewed(get_loader("yaml")(text))
-    if isinstance(value, dict) and {"model", "trainer"} <= value.keys():
-        value = {n: item for n, item in value.items() if n not in GONE or item is not None}
-    return value
+    return renewed(get_loader("yaml")(text))
 
 
 set_loader(MODE, load, (yaml.YAMLError,))

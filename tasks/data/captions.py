@@ -201,6 +201,9 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
 def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and fields of each row.
 
+    A ``.csv`` may be separated by ``,``, ``;`` (as spreadsheets write where a comma is in numbers) or
+    tabs: by what makes most columns of its first line, or what a first line ``sep=;`` says.
+
     Args:
         quotes: also of a ``.tsv``, see :func:`~tasks.data.text_files.tab_rows`.
     """
@@ -210,24 +213,33 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
             if line.strip():
                 yield number, json_row(file, number, line)
         return
-    # Some write tabs into a .csv. A quote in a .csv encloses a field, in a .tsv where we are told so.
-    plain = file.suffix == ".tsv" and not quotes
-    tabs = file.suffix == ".tsv" or ("\t" in lines[0] and "," not in lines[0])
+    # A quote in a .csv encloses a field, in a .tsv where we are told so.
+    tabs, first = file.suffix == ".tsv", 0
+    said = None if tabs else re.fullmatch(r"sep=(.)\r?", lines[0])
+    if said:
+        lines, first = lines[1:] or [""], 1
+    separators = "\t" if tabs else said[1] if said else ",\t;"
     reader = csv.reader(
         (f"{line}\n" for line in lines),
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-        strict=file.suffix == ".tsv" and quotes,
+        delimiter=max(separators, key=lambda one: columns(lines[0], one)),
+        quoting=csv.QUOTE_NONE if tabs and not quotes else csv.QUOTE_MINIMAL,
+        strict=tabs and quotes,
     )
     rows = csv_rows(file, reader)
     names = next(rows)
     for row in rows:
+        place = first + reader.line_num
         if len(row) != len(names):
             raise UserError(
-                f"{file} line {reader.line_num} has {len(row)} columns, but the first line names "
+                f"{file} line {place} has {len(row)} columns, but the first line names "
                 f"{len(names)}: {', '.join(names)}."
             )
-        yield reader.line_num, dict(zip(names, row, strict=True))
+        yield place, dict(zip(names, row, strict=True))
+
+
+def columns(line: str, separator: str) -> int:
+    """How many a line has by a separator, where quotes enclose fields."""
+    return len(next(csv.reader([line], delimiter=separator), []))
 
 
 def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import family
+from family.inputs.preprocess import Preprocess
 from family.models.sentence import SentenceEncoder
 from tasks.cli import main
 from tasks.data.pairs import encode_texts
@@ -71,7 +72,7 @@ def test_texts_of_clip_are_of_length_one(tmp_path, capsys):
     tokenizer = train_tokenizer("char", TEXTS)
     model = family.clip_small(tokenizer.vocab_size, image_size=16, patch_size=8).eval()
     model.tokenizer = tokenizer
-    model.preprocess = family.inputs.preprocess.Preprocess((16, 16))
+    model.preprocess = Preprocess((16, 16))
     family.save_pretrained(model, tmp_path / "clip")
     main(["embed", str(tmp_path / "clip"), TEXTS[0]])
     wanted = model.encode_text(*encode_texts(tokenizer, TEXTS[:1], 32)).detach()

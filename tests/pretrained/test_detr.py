@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import family
+from family.inputs.backbone import CNNBackbone
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
@@ -142,7 +143,7 @@ def test_what_the_formats_cannot_say(options, words, tmp_path):
 
 
 def test_a_backbone_handed_in_has_no_name(tmp_path):
-    backbone = family.inputs.backbone.CNNBackbone("test_resnet")
+    backbone = CNNBackbone("test_resnet")
     model = family.detr_resnet50(4, dim=32, depth=1, heads=4, backbone=backbone)
     for format in ("detr", "detr_original"):
         with pytest.raises(ValueError, match="CNNBackbone") as caught:

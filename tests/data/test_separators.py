@@ -1,0 +1,41 @@
+"""A table is read by what separates its columns, whoever wrote it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.data.captions import table_rows
+from tasks.data.labelled_texts import read_labelled
+from tasks.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'text,label\n"a, b; c",x\n',
+        'text;label\n"a, b; c";x\n',
+        "text\tlabel\na, b; c\tx\n",
+        '\ufefftext;label\r\n"a, b; c";x\r\n',
+        'sep=;\r\ntext;label\r\n"a, b; c";x\r\n',
+        "sep=|\ntext|label\na, b; c|x\n",
+        '"label, or class";text;label\n1;a, b; c;x\n'.replace("a, b; c", '"a, b; c"'),
+    ],
+)
+def test_a_csv_is_read_by_its_separator(tmp_path, text):
+    file = tmp_path / "train.csv"
+    file.write_bytes(text.encode())
+    (row,) = read_labelled(file)
+    assert (row.text, row.label) == ("a, b; c", "x")
+
+
+def test_a_mistake_names_the_line_of_the_file(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("sep=;\ntext;label\na;x\nb\n")
+    with pytest.raises(UserError, match=r"line 4 has 1 columns, but the first line names 2"):
+        list(table_rows(file))
+
+
+def test_one_column_is_one(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("text\none; two\n")
+    assert list(table_rows(file)) == [(2, {"text": "one; two"})]
