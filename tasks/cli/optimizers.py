@@ -37,7 +37,19 @@ def use_given(
             )
         return
     path = optimizer["class_path"]
+    for option, own, given in (
+        ("optimizer", "optimizer=muon", optimizer),
+        ("lr_scheduler", "schedule", schedule),
+    ):
+        if given is not None and given["class_path"].startswith("tasks."):
+            raise UserError(
+                f"--{option} {given['class_path']} is a task's own: choose it by model.{own}."
+            )
     if isinstance(module, Task):
+        if path.endswith(".SparseAdam"):
+            raise UserError(
+                f"--optimizer {path} takes sparse gradients, which none of our models has."
+            )
         if module.layer_decay is not None:
             raise UserError(
                 f"model.layer_decay has no effect on --optimizer {path}: leave out one."

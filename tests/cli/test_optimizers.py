@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.optim import Optimizer
 
 from family import load, save_pretrained, vit_tiny
 from tasks.cli import main
+from tasks.cli.optimizers import use_given
+from tasks.errors import UserError
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
 FEW = [
@@ -72,7 +76,75 @@ def test_a_schedule_goes_with_it(capsys):
 
 def test_what_cannot_train_a_model_says_so(capsys):
     assert "--optimizer torch.optim" in refused(capsys, "--optimizer=torch.optim.Muon")
+    assert "sparse gradients" in refused(capsys, "--optimizer=SparseAdam")
     assert "layer_decay" in refused(capsys, "--optimizer=SGD", "--model.layer_decay=0.5")
+
+
+def subclasses(cls):
+    return {cls, *(found for one in cls.__subclasses__() for found in subclasses(one))}
+
+
+OPTIMIZERS = {
+    f"torch.optim.{c.__name__}" for c in subclasses(Optimizer) if hasattr(torch.optim, c.__name__)
+}
+NEEDS = {
+    "LambdaLR": {"lr_lambda": float},
+    "MultiplicativeLR": {"lr_lambda": float},
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1]},
+    "ExponentialLR": {"gamma": 0.9},
+    "CosineAnnealingLR": {"T_max": 3},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 0.2},
+    "OneCycleLR": {"max_lr": 0.2, "total_steps": 4},
+    "ReduceLROnPlateau": {},
+}
+
+
+def with_given(optimizer, schedule=None):
+    module = pl.LightningModule()
+    module.layer = torch.nn.Linear(2, 2)
+    use_given(module, optimizer, schedule)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted(OPTIMIZERS - {"torch.optim.Optimizer"}))
+def test_every_optimizer_of_torch_steps_or_says_why_not(path):
+    module = with_given({"class_path": path, "init_args": {"lr": 0.1}})
+    if path.endswith(("Muon", "SparseAdam")):  # for matrices alone, for sparse gradients alone
+        with pytest.raises((UserError, RuntimeError), match="Muon|Sparse"):
+            step(module, module.configure_optimizers())
+        return
+    before = module.layer.weight.clone()
+    step(module, module.configure_optimizers())
+    assert not torch.equal(before, module.layer.weight)
+
+
+def step(module, optimizer):
+    def closure():
+        optimizer.zero_grad()
+        loss = module.layer(torch.ones(1, 2)).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_schedules_of_torch_are_made(name):
+    path = f"torch.optim.lr_scheduler.{name}"
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.5}}
+    found = with_given(sgd, {"class_path": path, "init_args": NEEDS[name]}).configure_optimizers()
+    assert type(found[1][0]).__name__ == name
+    if name == "StepLR":
+        module = with_given(sgd, {"class_path": path, "init_args": {}})
+        with pytest.raises(UserError, match="--lr_scheduler .*step_size"):
+            module.configure_optimizers()
+
+
+def test_our_own_are_chosen_by_the_task():
+    with pytest.raises(UserError, match="choose it by model.optimizer=muon"):
+        with_given({"class_path": "tasks.training.optim.MuonAdamW"})
 
 
 def test_a_source_takes_the_place_of_the_configs_model(folder, capsys):

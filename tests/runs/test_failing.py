@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment
+from PIL import Image
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
@@ -56,10 +57,10 @@ TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
 FIT += [f"--model.model.init_args.config.{name}={value}" for name, value in TINY.items()]
 
 
-def begun(folder: Path, **where: str) -> subprocess.Popen[str]:
+def begun(folder: Path, *more: str, **where: str) -> subprocess.Popen[str]:
     (folder / "script.py").write_text(SCRIPT)
     return subprocess.Popen(
-        [sys.executable, "script.py", *FIT],
+        [sys.executable, "script.py", *FIT, *more],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **where},
         stdout=subprocess.PIPE,
@@ -106,6 +107,21 @@ def test_one_that_fails_leaves_no_other_waiting(tmp_path, fails, step):
     written = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     # The first writes what it has, unless it is ended while it waits for another.
     assert written["global_step"] in ((3,) if fails == 0 else (2, 4))
+
+
+@pytest.mark.slow
+def test_too_few_examples_for_the_processes_are_said_in_one_sentence(tmp_path):
+    for split, counts in (("train", (8, 8)), ("val", (1, 0))):
+        for label, count in zip("ab", counts, strict=True):
+            for i in range(count):
+                file = tmp_path / "pictures" / split / label / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 16), (i * 9, 3, 99)).save(file)
+    process = begun(tmp_path, "--data.root=pictures", "--data.batch_size=2", FAILS="2", STEP="loss")
+    output = said(process)
+    assert "family: evaluation has 1 example, too few for 2 processes" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
 
 
 class Waits:
