@@ -12,6 +12,7 @@ from torch import Tensor
 
 from family import Sampling
 from family.models.member import longest_text
+from family.pretrained.generation import generation_of
 from tasks.errors import UserError
 from tasks.training.token_task import TokenTask
 
@@ -74,6 +75,8 @@ class LanguageModeling(TokenTask):
         longest = longest_text(self.model, 256)
         count = min(200, longest - start.shape[1])
         sampling = Sampling(temperature=0.8, top_k=50)
+        if getattr(self.model, "generation", None) is None:  # as inference will have it
+            self.model.generation = generation_of(self.assets().get("generation"))
         new = self.model.generate(start, max_new_tokens=count, sampling=sampling)
         self.samples = [tokenizer.decode(new[0].tolist())]
 

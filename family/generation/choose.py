@@ -16,6 +16,7 @@ from family.generation.generate import Decodes, generate, stream
 from family.generation.hooks import LogitsHook, TokenRules
 from family.generation.rules import StopStrings
 from family.generation.sampling import Sampling
+from family.generation.window import windowed
 
 NEW_TOKENS = 256
 """At most, where neither the call nor the model's ``generation`` says how many."""
@@ -165,6 +166,7 @@ def search_or_sample(
         ``(batch * num, at most max_new_tokens)``, padded.
     """
     choice = chosen(model, begun, room, **options)
+    model = windowed(model, begun, choice.shared["max_new_tokens"], room)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
     if choice.beams > 1:
         options["repetition_penalty"] = choice.sampling.repetition_penalty
@@ -196,5 +198,6 @@ def sampled_stream(
     choice = chosen(model, begun, room, **{"beams": 1, **options})
     if choice.beams > 1 or choice.num > 1:
         raise ValueError("a stream is of one text a row: beams and num are for generate.")
+    model = windowed(model, begun, choice.shared["max_new_tokens"], room)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
     return stream(model, inputs, sampling=choice.sampling, generator=generator, **options)

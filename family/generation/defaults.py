@@ -18,7 +18,7 @@ PLAIN = {
     "length_penalty": "length_penalty",
     "no_repeat_ngram": "no_repeat_ngram_size",
     "pad_id": "pad_token_id",
-    "context": "context",
+    "trained_tokens": "trained_tokens",
 }
 """Our field -> theirs, where the value is the same."""
 CUTS = ("temperature", "top_k", "top_p", "min_p")
@@ -54,9 +54,10 @@ class Generation:
     sampling: Sampling = field(default_factory=Sampling)
     """Its repetition penalty always counts, the rest where it is handed over."""
     rules: TokenRules = field(default_factory=TokenRules)
-    context: int | None = None
-    """The longest text that a language model was trained on, where it reads more: generation reads no
-    more than its end. None is as much as it reads."""
+    trained_tokens: int | None = None
+    """The longest text that a language model was trained on: of one that grows beyond, generation reads
+    the last so many tokens alone, as positions further on say nothing that was learnt. None is as much as
+    it can read, which is what a published model says of itself."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a ``generation_config.json`` that mean nothing here; they are written again."""
 
@@ -69,6 +70,8 @@ class Generation:
         """
         found = {k: v for k, v in fields.items() if v is not None}
         try:
+            if int(found.get("trained_tokens", 1)) < 1:
+                raise ValueError(f"trained_tokens={found['trained_tokens']} must be at least 1.")
             sampling = Sampling(float(found.get("repetition_penalty", 1.0)))
             if found.get("do_sample"):
                 cuts: dict[str, Any] = {"temperature": 1.0, "top_k": USUAL_TOP_K}

@@ -258,15 +258,16 @@ def assets_of(model: Any) -> dict[str, Any]:
     """What a model carries for inference, as plain values, as a checkpoint has them; what it has not is
     left out."""
     task = (facts_of(model) or Facts()).task
-    assets = dict[str, Any]()
+    assets, defaults = dict[str, Any](), getattr(model, "generation", None)
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is not None:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
         if task in ("TextClassification", "ImageText"):
             assets["max_tokens"] = most_tokens(model)
-    generation = getattr(model, "generation", None)
-    if generation is not None:
-        assets["generation"] = generation.to_fields()
+    if hasattr(
+        model, "generate"
+    ):  # empty, where nothing is said: a model that is trained on keeps that
+        assets["generation"] = defaults.to_fields() if defaults else {}
     if hasattr(model, "bos_id"):
         assets["start_id"] = model.bos_id
     if getattr(model, "preprocess", None) is not None:

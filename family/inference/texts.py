@@ -112,8 +112,7 @@ def continuations(
     """
     if not hasattr(model, "stream"):
         raise ValueError(f"a {type(model).__name__} cannot generate: it has no method stream.")
-    ids = encode_prompt(model.tokenizer, prompt, parse_special)
-    count = new_tokens(len(ids), max_new_tokens, longest_text(model), own_limit(model, len(ids)))
+    ids, count = planned(model, prompt, max_new_tokens, parse_special)
     stop = [stop] if isinstance(stop, str) else stop
     if "" in stop:
         raise ValueError("an empty stop string would end every text at once.")
@@ -131,6 +130,19 @@ def continuations(
     rows = model.generate(start, max_new_tokens=count, pad_id=-1, **options)
     kept = ([token for token in row if token >= 0] for row in rows.tolist())
     return iter([until(pieces(model.tokenizer, row, ids), stop) for row in kept])
+
+
+def planned(
+    model: Any, prompt: str, max_new_tokens: int | None, parse_special: bool = False
+) -> tuple[list[int], int]:
+    """The ids of a prompt, and how many follow them at most.
+
+    Raises:
+        ValueError: see :func:`continuations`.
+    """
+    ids = encode_prompt(model.tokenizer, prompt, parse_special)
+    most = own_limit(model, len(ids))
+    return ids, new_tokens(len(ids), max_new_tokens, longest_text(model), most)
 
 
 def written(

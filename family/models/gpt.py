@@ -15,6 +15,7 @@ from family.core.rotary import Rotary
 from family.core.transformer import Transformer
 from family.generation import sampled_stream, search_or_sample
 from family.generation.compiled import compile_step
+from family.generation.defaults import defaults_of
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding, document_positions, token_positions
@@ -208,7 +209,8 @@ class GPT(nn.Module):
         """Continue prompts ``(batch, tokens)``: the new tokens ``(batch, at most max_new_tokens)``.
 
         What is None, or not among the options, is as ``model.generation`` says; a text ends with the
-        token that the model or its tokenizer ends a text with.
+        token that the model or its tokenizer ends a text with. Of a text that grows beyond
+        ``trained_tokens`` it reads the end alone, so long.
 
         Args:
             options: ``num`` texts of each row, ``stop_strings``, ``stop_ids``, ``min_new_tokens``,
@@ -225,6 +227,11 @@ class GPT(nn.Module):
     ) -> Iterator[Tensor]:
         """As :meth:`generate`, one token ``(batch)`` at a time, as soon as it is known."""
         return sampled_stream(self, (input_ids, mask), **self._prompted(input_ids, mask), **options)
+
+    @property
+    def trained_tokens(self) -> int | None:
+        """The longest text that it was trained on, where ``generation`` says so."""
+        return defaults_of(self).trained_tokens
 
     def _prompted(self, input_ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
         tokens = input_ids.shape[1]

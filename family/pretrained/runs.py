@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from family.adapt.lora import add_lora, merge_lora
@@ -114,11 +115,33 @@ def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         weights, record = content["state_dict"], content.get("family")
         whole = isinstance(record, dict) and {"task", "model", "assets"} <= record.keys()
+        if whole:
+            add_length(file, content)
         if isinstance(weights, dict) and (any_module or whole):
             return content
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError, TypeError, ValueError):
         pass
     raise ValueError(f"{file} is not a checkpoint of this project.")
+
+
+def add_length(file: Path, content: dict[str, Any]) -> None:
+    """Say in the record of a language model of before how long the texts of its training were, where
+    the options of its data are known: from the checkpoint, or the run's config."""
+    record = content["family"]
+    kind = record.get("kind") or str(record["task"]).rpartition(".")[2]
+    if kind != "LanguageModeling" or record.get("pretrained") or "generation" in record["assets"]:
+        return
+    parts = (part for part in content.values() if isinstance(part, dict))
+    options: Any = next((part["options"] for part in parts if "options" in part), {})
+    config = file.parent.parent / "config.yaml"
+    if "context" not in options and config.is_file():
+        try:
+            options = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["init_args"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+            options = {}
+    length = (options or {}).get("context")
+    if isinstance(length, int) and length > 0:
+        record["assets"]["generation"] = {"trained_tokens": length}
 
 
 def open_run(path: str | Path) -> Run:

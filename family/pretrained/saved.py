@@ -14,6 +14,7 @@ from torch import nn
 
 import family
 from family.adapt.lora import adapted
+from family.generation import Generation
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess, as_preprocess
 from family.models.member import describe, is_member
@@ -100,7 +101,7 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
     write_weights(state, target / files[1])
     save_tokenizer(model, target)
     generation = getattr(model, "generation", None)
-    if generation is not None:
+    if generation is not None and generation != Generation():
         write_fields(generation.to_fields(), target / FILE)
     if prepared is not None:
         write_fields(prepared, target / PICTURES)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from family import Sampling
-from family.inference.texts import continuations, random_numbers, sampling_of
+from family.generation.window import read_to
+from family.inference.texts import continuations, planned, random_numbers, sampling_of
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show
@@ -67,11 +69,16 @@ def run(arguments: list[str]) -> None:
             sampling = Sampling(**{"repetition_penalty": sampling.repetition_penalty, **found})
     rules = {name: getattr(options, name) for name in ("min_new_tokens", "no_repeat_ngram")}
     rules = {name: value for name, value in rules.items() if value is not None}
+    said = False
     for prompt in given_or_read([] if options.prompt is None else [options.prompt]):
         if not prompt and options.prompt is None:
             print(flush=True)  # an empty line ends no session
             continue
         with user_errors():
+            ids, count = planned(
+                loaded.model, prompt, options.max_new_tokens, options.parse_special
+            )
+            window = read_to(loaded.model, len(ids) + count)
             texts = continuations(
                 loaded.model,
                 prompt,
@@ -84,6 +91,13 @@ def run(arguments: list[str]) -> None:
                 parse_special=options.parse_special,
                 **rules,
             )
+            if window is not None and not said:
+                said = True
+                print(
+                    f"{options.checkpoint} was trained on texts of {window} tokens: of one that grows "
+                    f"longer it reads the last {window}.",
+                    file=sys.stderr,
+                )
             for text in texts:
                 print(prompt, end="", flush=True)
                 show(text)

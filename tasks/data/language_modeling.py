@@ -96,12 +96,14 @@ class LanguageModelingData(FamilyData):
         self._tokens: dict[str, np.ndarray] = {}
 
     def assets(self) -> dict[str, Any]:
-        tokenizer = self._tokenizer()
-        assets: dict[str, Any] = {"tokenizers": {"text": tokenizer.to_json()}}
-        generation = self.generation
-        if generation is None and tokenizer.eos_id is not None:
-            generation = {"eos_token_id": tokenizer.eos_id}
-        return assets if generation is None else {**assets, "generation": generation}
+        tokenizer, generation = self._tokenizer(), self.generation
+        if generation is None:
+            ends = {} if tokenizer.eos_id is None else {"eos_token_id": tokenizer.eos_id}
+            generation = {**ends, "trained_tokens": self.context}
+        elif "trained_tokens" in generation:  # a published model keeps its own length
+            longest = max(generation["trained_tokens"], self.context)
+            generation = {**generation, "trained_tokens": longest}
+        return {"tokenizers": {"text": tokenizer.to_json()}, "generation": generation}
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
