@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +48,32 @@ class Picture:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The pictures of a split; ``categories`` maps ids to names, in the order of the labels."""
+    """The pictures of a split.
+
+    Args:
+        categories: ids and names, in the order of the labels.
+        folder: of all pictures.
+    """
 
     categories: dict[int, str]
     pictures: Sequence[Picture]
+    folder: Path
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def picture(self, index: int) -> Picture:
         return self.pictures[index]
+
+    @property
+    def names(self) -> list[str]:
+        """Of each picture its path below the folder of all."""
+        paths = (os.path.relpath(picture.path, self.folder) for picture in self.pictures)
+        return [Path(path).as_posix() for path in paths]
+
+    def part(self, indices: Iterable[int]) -> Annotations:
+        """Some of the pictures."""
+        return dataclasses.replace(self, pictures=[self.pictures[i] for i in indices])
 
     def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         return read_image(self.pictures[index].path, background=background)

@@ -93,7 +93,7 @@ def read_coco(
         np.array([a.get("area") or 0 for a in annotations], np.float64),
         where,
     )
-    return Annotations(categories, pictures(file, image_ids, paths, sizes, rows, on_bad))
+    return Annotations(categories, pictures(file, image_ids, paths, sizes, rows, on_bad), folder)
 
 
 def read_categories(

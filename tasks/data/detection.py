@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
 from family.inputs.preprocess import Preprocess
+from tasks.data.annotation_files import AnnotationFiles
 from tasks.data.annotations import Annotations, Picture, ShapePictures, ground_truth
 from tasks.data.base import FamilyData
-from tasks.data.coco import find_coco, read_coco
 from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splits import called
-from tasks.data.voc import is_voc, read_voc, voc_split
+from tasks.data.splits import divide_pictures, pattern, shares_of
 from tasks.errors import UserError, at_least, between
 
 Batch = dict[str, Any]
@@ -45,12 +44,16 @@ class DetectionData(FamilyData):
     Args:
         root: a folder in COCO's format (``annotations/instances_SPLIT.json`` or ``SPLIT.json``,
             the pictures in ``SPLIT/``, ``images/`` or beside it) or in Pascal VOC's
-            (``Annotations/*.xml``, ``JPEGImages/``, ``ImageSets/Main/SPLIT.txt``); None is the
-            built-in world of shapes.
+            (``Annotations/*.xml``, ``JPEGImages/``, ``ImageSets/Main/SPLIT.txt``). Where there are no
+            splits (one annotation file in the folder, or named by ``root``; no ``ImageSets``), all
+            pictures are divided. None is the built-in world of shapes.
         train, val, test: the splits' names, or annotation files relative to ``root``; "val" is also
             found as valid, validation or dev.
         images: the folder of COCO's pictures relative to ``root``, where it is none of the usual
             ones; ``{split}`` in it stands for the split's name.
+        val_fraction, test_fraction, split_seed, group: how splits that are not there are held out of
+            "train", as those of :class:`~tasks.data.image_classification.ImageClassificationData`,
+            by the names of the pictures; classes have no say.
         image_size: ``(height, width)`` into which pictures are fitted; their shape is kept.
         scale: training fits each picture into a random share of ``image_size`` between these.
         augment: flip, cut and recolour the pictures of training.
@@ -71,6 +74,10 @@ class DetectionData(FamilyData):
         val: str = "val",
         test: str = "test",
         images: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        split_seed: int | None = None,
+        group: str | None = None,
         image_size: tuple[int, int] = (256, 256),
         scale: tuple[float, float] = (0.75, 1.0),
         augment: bool = True,
@@ -90,6 +97,8 @@ class DetectionData(FamilyData):
         check_scale(scale)
         self.root = None if root is None else Path(root)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
+        self.shares = shares_of(val_fraction, test_fraction)
+        self.split_seed, self.group = split_seed, pattern("group", group)
         self.preprocess = Preprocess(picture_size(image_size), mode="longest")
         if root is None:
             # Smaller, and some of the shapes have no pixel.
@@ -100,6 +109,7 @@ class DetectionData(FamilyData):
         self.categories: dict[int, str] | None = None
         """Ids and names in the order of the labels."""
         self._read: dict[str, Annotations | ShapePictures] = {}
+        self._whole: Annotations | None = None
 
     def annotations(self, split: str) -> Annotations | ShapePictures:
         """The checked pictures and boxes of "train", "val" or "test".
@@ -126,39 +136,43 @@ class DetectionData(FamilyData):
         if self.root is None:
             count = self.examples if split == "train" else max(100, self.examples // 40)
             return ShapePictures(count, min(self.preprocess.size), self.seed, split)
-        if not self.root.is_dir():
-            raise UserError(f"data.root {self.root} is not a folder.")
-        root, voc = self.root, is_voc(self.root)
-        look = (lambda name: voc_split(root, name).is_file()) if voc else partial(find_coco, root)
-        name = called(self.splits[split], look)
-        if voc:
-            if self.categories is None and split != "train":
-                self.annotations("train")  # which says what the classes are
-            names = None if self.categories is None else list(self.categories.values())
-            found = read_voc(self.root, name, names, self.on_bad)
+        files, shares = self.files, self._shares()
+        if split == "val" and files.absent("val") and not self.shares["val"]:
+            return self._read_split("test")
+        if split in shares or (split == "train" and shares):
+            whole = self._stored("train")
+            parts = divide_pictures(whole.names, shares, self.split_seed, self.group)
+            found = whole.part(parts[split])
         else:
-            file = find_coco(self.root, name)
-            if file is None:
-                raise UserError(
-                    f"{self.root} has no annotations of data.{split}={name!r}: neither COCO's "
-                    f"annotations/instances_{name}.json or {name}.json, nor VOC's JPEGImages."
-                )
-            found = read_coco(file, name, self._images(name), self.on_bad, self.categories or ())
+            found = self._stored(split)
         if self.on_bad == "skip" and split != "train":
             # Evaluation cannot take another picture in place of a damaged one.
             mistakes = [mistake(picture.path) for picture in found.pictures]
-            pictures = [found.pictures[i] for i in kept(mistakes, "skip")]
-            found = dataclasses.replace(found, pictures=pictures)
+            found = found.part(kept(mistakes, "skip"))
         return found
 
-    def _images(self, name: str) -> Path | None:
-        """Where ``data.images`` says that the pictures of a split are."""
-        if self.images is None or self.root is None:
-            return None
-        folder = self.root / self.images.replace("{split}", name)
-        if not folder.is_dir():
-            raise UserError(f"data.images={self.images!r}: {folder} is not a folder.")
-        return folder
+    @cached_property
+    def files(self) -> AnnotationFiles:
+        """Of ``root``."""
+        assert self.root is not None
+        return AnnotationFiles(self.root, self.splits, self.images)
+
+    def _shares(self) -> dict[str, float]:
+        """Of each split that is held out of "train", how much."""
+        if self.files.place("train") is None:
+            return {}
+        return {s: share for s, share in self.shares.items() if share and self.files.absent(s)}
+
+    def _stored(self, split: str) -> Annotations:
+        """A split as its files have it; that of "train" is kept, as others may be parts of it."""
+        if split == "train" and self._whole is not None:
+            return self._whole
+        if self.files.voc and self.categories is None and split != "train":
+            self.annotations("train")  # which says what the classes are
+        found = self.files.read(split, self.categories, self.on_bad)
+        if split == "train":
+            self._whole = found
+        return found
 
     def _categories(self) -> dict[int, str]:
         """Ids and names: a checkpoint's, those of the first process, or the training split's."""

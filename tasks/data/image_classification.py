@@ -30,7 +30,7 @@ from tasks.data.labelled_images import (
     refuse_other_classes,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splits import SPLITS, called, divide, divide_by_name, hashes, pattern
+from tasks.data.splits import SPLITS, called, divide_pictures, hashes, pattern, shares_of
 from tasks.errors import UserError, at_least, between, closest
 
 Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
@@ -106,9 +106,6 @@ class ImageClassificationData(FamilyData):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, share in (("val", val_fraction), ("test", test_fraction)):
-            if not 0 <= share < 1:
-                raise UserError(f"data.{name}_fraction={share} must be at least 0 and below 1.")
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed, mixup=mixup, cutmix=cutmix)
         between(0, 1, random_erasing=random_erasing)
@@ -123,7 +120,7 @@ class ImageClassificationData(FamilyData):
         self.root = None if root is None else Path(root)
         self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
         self.batch_size, self.asked_layout = batch_size, layout
-        self.shares = {"val": val_fraction, "test": test_fraction}
+        self.shares = shares_of(val_fraction, test_fraction)
         self.split_seed, self.group = split_seed, pattern("group", group)
         self.augment, self.crop_scale = augment, crop_scale
         self.extras: dict[str, Any] = {
@@ -210,7 +207,9 @@ class ImageClassificationData(FamilyData):
         shares = {s: n for s, n in self.shares.items() if n and self._stored(s) is None}
         train = self._stored("train") if name in (*shares, "train") else None
         if train is not None and shares:
-            found = train.part(self._divided(train, shares)[name])
+            labels = train.labels.tolist()
+            parts = divide_pictures(train.names, shares, self.split_seed, self.group, labels)
+            found = train.part(parts[name])
         if found is None:
             raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
         if name == "train" and self.train_fraction < 1:
@@ -218,16 +217,6 @@ class ImageClassificationData(FamilyData):
             chosen = hashes(found.names).argsort(kind="stable")[:count]
             found = found.part(sorted(chosen.tolist()))
         return self._in_order(found, name)
-
-    def _divided(self, train: Labelled, shares: dict[str, float]) -> dict[str, list[int]]:
-        """Of each split the pictures of "train" that it has."""
-        groups = list(train.names)
-        if self.group is not None:
-            found = [self.group.search(name) for name in groups]
-            groups = [m[0] if m else name for m, name in zip(found, groups, strict=True)]
-        if self.split_seed is None:
-            return divide_by_name(groups, shares)
-        return divide(train.labels.tolist(), groups, shares, self.split_seed)
 
     def _in_order(self, found: Labelled, split: str) -> Labelled:
         """The labels by the run's list of classes."""

@@ -13,9 +13,12 @@ import numpy as np
 from PIL import Image
 
 from tasks.data.images import OnBad, check_images, list_images, read_mask, size_of
+from tasks.data.splits import SPLITS
 from tasks.errors import UserError
 
 log = logging.getLogger(__name__)
+MASKS = ("masks", "annotations", "labels")
+"""What the folder of masks may be called."""
 IGNORE_MASK = 255
 """The label of pixels that do not count, the ``ignore_index`` of the loss."""
 VALUES = 1 << 16
@@ -79,6 +82,32 @@ class Pair:
 
     image: Path | Image.Image
     mask: Path | np.ndarray
+
+
+def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Where the pictures and the masks of a split are; None where there is none. That of "train" may be
+    the folder of all.
+
+    Raises:
+        UserError: no such root.
+    """
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root {root} {what}.")
+    for name in SPLITS[split]:
+        found = both_folders(root / name, "") or both_folders(root, name)
+        if found is not None:
+            return found
+    if split == "train" and not any(split_folders(root, other) for other in ("val", "test")):
+        return both_folders(root, "")
+    return None
+
+
+def both_folders(root: Path, below: str) -> tuple[Path, Path] | None:
+    """The folders ``images`` and ``masks`` of a root, and what is below each of them."""
+    images, masks = root / "images" / below, (root / name / below for name in MASKS)
+    found = next((folder for folder in masks if folder.is_dir()), None)
+    return (images, found) if images.is_dir() and found is not None else None
 
 
 def find_pairs(images: Path, masks: Path) -> list[Pair]:

@@ -43,14 +43,12 @@ from tasks.data.masks import (
     names_of_values,
     numbers,
     read_pair_mask,
+    split_folders,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splits import SPLITS
+from tasks.data.splits import divide_pictures, pattern, shares_of
 from tasks.data.text_files import read_lines
 from tasks.errors import UserError, at_least, between
-
-MASKS = ("masks", "annotations", "labels")
-"""What the folder of masks may be called."""
 
 
 class SegmentationData(FamilyData):
@@ -66,8 +64,8 @@ class SegmentationData(FamilyData):
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
             (or "annotations" or "labels" for "masks"); a picture and its mask have one name. SPLIT is
-            train or training; val, valid, validation or dev; test or testing. None is the built-in
-            world of shapes.
+            train or training; val, valid, validation or dev; test or testing. ``images`` and ``masks``
+            without splits are divided. None is the built-in world of shapes.
         image_size: ``(height, width)`` of the model's input: training cuts it out, evaluation
             resizes the whole picture to it.
         classes: their names, by the values of the masks; by default the lines of
@@ -75,6 +73,9 @@ class SegmentationData(FamilyData):
         ignore: values of the masks that do not count, in training or evaluation.
         values: of each value of the masks its class, where they are not numbered 0, 1, 2 ...:
             ``{0: 0, 255: 1}`` for masks of black and white; several values may be of one class.
+        val_fraction, test_fraction, split_seed, group: how splits that are not there are held out of
+            "train", as those of :class:`~tasks.data.image_classification.ImageClassificationData`,
+            by the names of the pictures; classes have no say.
         augment: resize, cut and flip at random in training.
         scale: the least and greatest of the random resizing; 1 fits the picture to ``image_size``.
         colour: how strongly colours change in training: 0 to 1.
@@ -93,6 +94,10 @@ class SegmentationData(FamilyData):
         classes: list[str] | None = None,
         ignore: int | list[int] | None = None,
         values: dict[int, int] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        split_seed: int | None = None,
+        group: str | None = None,
         augment: bool = True,
         scale: tuple[float, float] = (0.5, 2.0),
         colour: float = 0.3,
@@ -120,6 +125,8 @@ class SegmentationData(FamilyData):
                 raise UserError(
                     f"data.ignore={value} must be a value of a mask, 0 to {VALUES - 1}."
                 )
+        self.shares = shares_of(val_fraction, test_fraction)
+        self.split_seed, self.group = split_seed, pattern("group", group)
         self.values = values
         if values is not None:
             check_values(values, self.ignore)
@@ -170,27 +177,54 @@ class SegmentationData(FamilyData):
         if split not in self.checked:
             if self.root is None:
                 return self._shapes(split)
-            folders = self._folders(split)
-            if folders is None:
-                raise UserError(
-                    f"{self.root} has no {split} split: it needs {split}/images and "
-                    f"{split}/masks, or images/{split} and masks/{split}."
-                )
-            found = find_pairs(*folders)
-            if split == "train" and self.given is None:
-                self.given = self._named()
-            masks = None if split == "train" and self.given is None else self.masks
-            self.checked[split], counts, unread = check_pairs(found, masks, self.on_bad)
-            if split == "train":
+            self._check(split, self._parts(split))
+        return self.checked[split]
+
+    def _check(self, split: str, parts: dict[str, list[Pair]]) -> None:
+        """Check the pairs of a split.
+
+        Args:
+            parts: where it is divided, those of the other splits too: a class that is known by its value
+                alone may be in any of them.
+        """
+        if self.given is None:
+            self.given = self._named()
+        if self.given is None and split != "train":
+            self.pairs("train")  # whose values are the classes
+            if split in self.checked:
+                return
+        masks = None if self.given is None else self.masks
+        total: Counter[int] = Counter()
+        for name in [split] if masks else parts:
+            self.checked[name], counts, unread = check_pairs(parts[name], masks, self.on_bad)
+            if name == "train":
                 self.counted, self.unread = counts, unread
-            if masks is None:
-                self.given = numbers(np.array(sorted(counts)), self.ignore)
-            elif not {*counts} - {*self.ignore}:
+            total.update(counts)
+            if not {*counts} - {*self.ignore}:
                 raise UserError(
-                    f"every pixel of the {split} split in {self.root} has a value of data.ignore="
+                    f"every pixel of the {name} split in {self.root} has a value of data.ignore="
                     f"{self.ignore}: none counts."
                 )
-        return self.checked[split]
+        if masks is None:
+            self.given = numbers(np.array(sorted(total)), self.ignore)
+
+    def _parts(self, split: str) -> dict[str, list[Pair]]:
+        """The pairs of a split, and where it is divided those of all parts."""
+        folders, whole = self._folders(split), self._folders("train")
+        shares = {s: n for s, n in self.shares.items() if n and self._folders(s) is None}
+        if split == "val" and folders is None and not self.shares["val"]:
+            return {split: self._parts("test")["test"]}
+        if whole is not None and (split in shares or (split == "train" and shares)):
+            found = find_pairs(*whole)
+            names = [Path(str(pair.image)).relative_to(whole[0]).as_posix() for pair in found]
+            parts = divide_pictures(names, shares, self.split_seed, self.group)
+            return {name: [found[i] for i in indices] for name, indices in parts.items()}
+        if folders is None:
+            raise UserError(
+                f"{self.root} has no {split} split: it needs {split}/images and {split}/masks, "
+                f"images/{split} and masks/{split}, or images and masks of all splits."
+            )
+        return {split: find_pairs(*folders)}
 
     def _shapes(self, split: str) -> list[Pair]:
         count = self.examples if split == "train" else max(100, self.examples // 10)
@@ -204,17 +238,7 @@ class SegmentationData(FamilyData):
     def _folders(self, split: str) -> tuple[Path, Path] | None:
         """Where a split's pictures and masks are; None where there is none."""
         assert self.root is not None
-        if not self.root.is_dir():
-            what = "is no folder" if self.root.exists() else "does not exist"
-            raise UserError(f"data.root {self.root} {what}.")
-        for name in SPLITS[split]:
-            for one, other in ((Path(name), Path()), (Path(), Path(name))):
-                images = self.root / one / "images" / other
-                masks = [self.root / one / folder / other for folder in MASKS]
-                found = next((folder for folder in masks if folder.is_dir()), None)
-                if images.is_dir() and found is not None:
-                    return images, found
-        return None
+        return split_folders(self.root, split)
 
     @property
     def masks(self) -> Masks:
@@ -272,7 +296,8 @@ class SegmentationData(FamilyData):
             self.pairs("val")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self.loader("test" if self.root is None or self._folders("test") else "val")
+        known = self.root is None or self.shares["test"] or self._folders("test")
+        return self.loader("test" if known else "val")
 
     def loader(self, split: str) -> DataLoader[Any]:
         train = split == "train"

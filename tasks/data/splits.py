@@ -39,6 +39,44 @@ def called(name: str, there: Callable[[str], Any]) -> str:
 # --- Data without splits ---
 
 
+def shares_of(val_fraction: float, test_fraction: float) -> dict[str, float]:
+    """What is held out of "train" for splits that are not there.
+
+    Raises:
+        UserError: one is no share.
+    """
+    for name, share in (("val", val_fraction), ("test", test_fraction)):
+        if not 0 <= share < 1:
+            raise UserError(f"data.{name}_fraction={share} must be at least 0 and below 1.")
+    return {"val": val_fraction, "test": test_fraction}
+
+
+def divide_pictures(
+    names: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int | None,
+    group: re.Pattern[str] | None,
+    labels: Sequence[Hashable] = (),
+) -> dict[str, list[int]]:
+    """The indices of each split's pictures, in order.
+
+    Args:
+        names: of the pictures, below the folder of all.
+        shares: see :func:`divide`.
+        seed: of :func:`divide`; None is :func:`divide_by_name`.
+        group: pictures in whose names it finds the same stay together; None is each by itself.
+        labels: their classes, where they have one.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    found = [None if group is None else group.search(name) for name in names]
+    groups = [m[0] if m else name for m, name in zip(found, names, strict=True)]
+    if seed is None:
+        return divide_by_name(groups, shares)
+    return divide(labels or [0] * len(names), groups, shares, seed)
+
+
 def divide(
     labels: Sequence[Hashable], groups: Sequence[str], shares: Mapping[str, float], seed: int
 ) -> dict[str, list[int]]:

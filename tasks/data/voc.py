@@ -26,8 +26,13 @@ def voc_split(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
+def voc_files(root: Path) -> list[Path]:
+    """All annotations of a folder, in the order of their names."""
+    return sorted(file for file in (root / "Annotations").glob("*.xml") if file.name[0] != ".")
+
+
 def read_voc(
-    root: Path, split: str, names: Sequence[str] | None = None, on_bad: OnBad = "stop"
+    root: Path, split: str | None, names: Sequence[str] | None = None, on_bad: OnBad = "stop"
 ) -> Annotations:
     """The pictures that ``ImageSets/Main/SPLIT.txt`` lists, with the boxes of ``Annotations``.
 
@@ -35,14 +40,17 @@ def read_voc(
     treated as crowds: training leaves them out, evaluation ignores them.
 
     Args:
+        split: None is all pictures that have annotations.
         names: the classes; without them those of the files, sorted.
 
     Raises:
         UserError: a file that is missing or no XML, an object without a name or a box, a class
             that ``names`` lacks.
     """
-    lines = read_lines(voc_split(root, split))
-    files = [named(root / "Annotations", line.strip()) for line in lines]
+    files = voc_files(root)
+    if split is not None:
+        lines = read_lines(voc_split(root, split))
+        files = [named(root / "Annotations", line.strip()) for line in lines]
     documents = [parse(file) for file in files]
     objects = [
         (index, thing)
@@ -54,10 +62,10 @@ def read_voc(
         index, thing = objects[i]
         return f"{files[index]}: object {thing.findtext('name')!r}"
 
-    found = [(thing.findtext("name") or "").strip() for _, thing in objects]
-    names = sorted(set(found)) if names is None else names
+    classes = [(thing.findtext("name") or "").strip() for _, thing in objects]
+    names = sorted(set(classes)) if names is None else names
     labels, boxes = [], []
-    for i, name in enumerate(found):
+    for i, name in enumerate(classes):
         if name not in names:
             hint = closest(name, names) or f" Known are: {', '.join(names)}."
             raise UserError(f"{where(i)} is of an unknown class.{hint}")
@@ -92,7 +100,8 @@ def read_voc(
     categories = {label + 1: name for label, name in enumerate(names)}
     source = root / "Annotations"
     ids = list(range(1, len(files) + 1))
-    return Annotations(categories, pictures(source, ids, paths, sizes, rows, on_bad))
+    found = pictures(source, ids, paths, sizes, rows, on_bad)
+    return Annotations(categories, found, root / "JPEGImages")
 
 
 def named(folder: Path, line: str) -> Path:
