@@ -221,12 +221,12 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
     separators = "\t" if tabs else said[1] if said else ",\t;"
     reader = csv.reader(
         (f"{line}\n" for line in lines),
-        delimiter=max(separators, key=lambda one: columns(lines[0], one)),
+        delimiter=max(separators, key=lambda one: columns(lines, one)),
         quoting=csv.QUOTE_NONE if tabs and not quotes else csv.QUOTE_MINIMAL,
         strict=tabs and quotes,
     )
     rows = csv_rows(file, reader)
-    names = next(rows)
+    names = next(rows, [])
     for row in rows:
         place = first + reader.line_num
         if len(row) != len(names):
@@ -237,9 +237,10 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
         yield place, dict(zip(names, row, strict=True))
 
 
-def columns(line: str, separator: str) -> int:
-    """How many a line has by a separator, where quotes enclose fields."""
-    return len(next(csv.reader([line], delimiter=separator), []))
+def columns(lines: Sequence[str], separator: str) -> int:
+    """How many the first row has by a separator, where quotes enclose fields."""
+    rows = csv.reader((f"{line}\n" for line in lines), delimiter=separator)
+    return len(next(filter(None, rows), []))
 
 
 def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:

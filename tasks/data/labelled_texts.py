@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import TABLES, choose, table_rows
-from tasks.data.splits import names_of
+from tasks.data.splits import names_of, usual
 from tasks.data.text_files import tab_rows
 from tasks.errors import UserError
 
@@ -56,7 +56,8 @@ def own_table(root: Path, name: str) -> Path | None:
 
 def shared_table(root: Path, splits: Mapping[str, str]) -> tuple[Path | None, list[str]]:
     """The table that several splits are parts of, and which those are: that of all, or, where "val" has
-    none of its own, that of "train". None where each has its own.
+    none of its own, that of "train". None where each has its own, as where there is a table of "test" or
+    "val" alone.
 
     Args:
         splits: of "train", "val" and "test" the name that the options give it; only a split of the usual
@@ -69,7 +70,8 @@ def shared_table(root: Path, splits: Mapping[str, str]) -> tuple[Path | None, li
         return None, []
     tables = [path for path in root.iterdir() if path.suffix in TABLES]
     if len(tables) == 1 and len(whole) == len(splits):
-        return tables[0], whole
+        alone = usual(tables[0].stem) in ("val", "test")
+        return (None, []) if alone else (tables[0], whole)
     if own_table(root, splits["val"]) is None and "val" in whole:
         return own_table(root, splits["train"]), ["train", "val"]
     return None, []

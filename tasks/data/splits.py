@@ -154,6 +154,11 @@ def checked(
     return found
 
 
+def nothing_held_out(split: str) -> UserError:
+    """What to say where a split is asked for that has no share."""
+    return UserError(f"data.{split}_fraction=0 holds nothing out for {split}: give it a share.")
+
+
 def pattern(option: str, text: str | None) -> re.Pattern[str] | None:
     """The regular expression that an option gives.
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -23,7 +24,7 @@ from tasks.data.labelled_texts import (
     read_labelled,
     shared_table,
 )
-from tasks.data.splits import divide
+from tasks.data.splits import divide, nothing_held_out
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between, closest
 
@@ -33,7 +34,8 @@ Batch = dict[str, Any]
 class TextClassificationData(FamilyData):
     """Texts and their classes, tokenized, in batches of like length.
 
-    The classes are those of the training split, in the order of their names, or of their numbers.
+    The classes are those of the training split, of a table that is divided those of all of it, in the
+    order of their names, or of their numbers.
 
     A batch:
 
@@ -41,7 +43,7 @@ class TextClassificationData(FamilyData):
       (``<bos>`` and ``<eos>``), padded at the right;
     - ``mask (batch, tokens)`` bool: True = a token;
     - ``labels (batch,)`` int64: ids of the classes;
-    - ``text``: list of the raw texts; ``line``: list of their rows from 0.
+    - ``text``: list of the raw texts; ``line``: list of their rows from 0, in the table as it is stored.
 
     Args:
         root: a folder with a table for each split, ``SPLIT.tsv``, ``.csv`` or ``.jsonl``, whose
@@ -108,6 +110,9 @@ class TextClassificationData(FamilyData):
         self.tokenizer: Tokenizer | None = None
         self.given: list[str] | None = None
         self._rows: dict[str, list[LabelledText]] = {}
+        self._lines: dict[str, list[int]] = {}
+        """The rows of each part of a table."""
+        self._divided_classes: list[str] | None = None
 
     # --- What there is ---
 
@@ -133,17 +138,19 @@ class TextClassificationData(FamilyData):
             self._rows[split] = read_labelled(file, *self.columns, self.quotes)
             return
         rows = read_labelled(file, *self.columns, self.quotes)
-        class_names(rows)  # one class alone is a clearer mistake than a split without rows
+        # Of all parts; and one class alone is a clearer mistake than a split without rows.
+        self._divided_classes = class_names(rows)
         shares = {name: self.shares[name] for name in parts if name != "train"}
         groups = [row.group or row.text for row in rows]
-        found = divide([row.label for row in rows], groups, shares, self.split_seed)
+        self._lines = found = divide([row.label for row in rows], groups, shares, self.split_seed)
         self._rows |= {name: [rows[i] for i in indices] for name, indices in found.items()}
 
     @property
     def classes(self) -> list[str]:
         """Their names, in the order of the ids: a checkpoint's, or those of the training split."""
         if self.given is None:
-            self.given = class_names(self.rows("train"))
+            rows = self.rows("train")
+            self.given = self._divided_classes or class_names(rows)
         return self.given
 
     def labels(self, split: str) -> list[int]:
@@ -161,6 +168,10 @@ class TextClassificationData(FamilyData):
                     f"classes ({known}).{closest(row.label, ids)}"
                 )
         return [ids[row.label] for row in self.rows(split)]
+
+    def _places(self, split: str) -> Sequence[int]:
+        """Which rows of their table the texts of a split are."""
+        return self._lines.get(split) or range(len(self.rows(split)))
 
     # --- What Lightning and tasks ask for ---
 
@@ -195,8 +206,7 @@ class TextClassificationData(FamilyData):
 
     def class_counts(self) -> list[int]:
         """The training texts of each class."""
-        labels = self.labels("train")
-        return [labels.count(label) for label in range(len(self.classes))]
+        return np.bincount(self.labels("train"), minlength=len(self.classes)).tolist()
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         """As of a checkpoint; without ``labels`` the classes are those of the training split."""
@@ -205,10 +215,13 @@ class TextClassificationData(FamilyData):
         self.max_tokens = assets.get("max_tokens") or self.max_tokens
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The texts of "test", whose table may have no labels; batches have none then."""
-        own = None if self.root is None else own_table(self.root, self.splits["test"])
-        if own is not None:
-            rows = read_labelled(own, *self.columns, self.quotes, needed=False)
+        """The texts of "test", or all of one table without labels; batches have none then."""
+        file = None
+        if self.root is not None:
+            whole, parts = shared_table(self.root, self.splits)
+            file = whole if "test" in parts else own_table(self.root, self.splits["test"])
+        if file is not None:
+            rows = read_labelled(file, *self.columns, self.quotes, needed=False)
             if not any(row.label for row in rows):
                 return self._batches("test", [row.text for row in rows], None)
         return self.loader("test")
@@ -217,7 +230,10 @@ class TextClassificationData(FamilyData):
         return self._batches(split, [row.text for row in self.rows(split)], self.labels(split))
 
     def _batches(self, split: str, texts: list[str], labels: list[int] | None) -> DataLoader[Any]:
+        if not texts:
+            raise nothing_held_out(split)
         tokenizer = with_ends(self._tokenizer())
+        lines: Sequence[int] = range(len(texts)) if labels is None else self._places(split)
         known: list[int | None] = [None] * len(texts) if labels is None else [*labels]
         ids = tokenizer.encode_batch(texts, special_tokens=True)
         sampler = TokenBatches(
@@ -229,7 +245,7 @@ class TextClassificationData(FamilyData):
             max_rows=self.batch_size,
         )
         return DataLoader(
-            list(zip(texts, known, range(len(texts)), strict=True)),  # type: ignore[arg-type]
+            list(zip(texts, known, lines, strict=True)),  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=partial(collate, tokenizer, self.max_tokens),
             num_workers=self.num_workers,

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.errors import UserError, closest
 
 Pairs = list[tuple[str, str]]
+csv.field_size_limit(1 << 30)  # of characters: whole documents stand in fields
 MARK = "\ufeff"
 """The byte-order mark that some programs put before a text; it is no part of it."""
 
@@ -106,6 +107,27 @@ def read_parallel(root: Path, split: str, source: str, target: str, quotes: bool
     return [(left.strip(), right.strip()) for left, right in pairs]
 
 
+def read_file(file: Path, source: str, target: str, quotes: bool = False) -> Pairs:
+    """As :func:`read_parallel`, of the one file that is named, or of the two of which it is one.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    ending = file.suffix.removeprefix(".")
+    if ending == "tsv":
+        pairs = read_tsv(file, source, target, quotes)
+    elif ending in ("po", "mo"):
+        pairs = read_po(file) if ending == "po" else read_mo(file)
+    elif ending in (source, target):
+        pairs = read_aligned(file.parent, file.stem, source, target)
+    else:
+        raise UserError(
+            f"data.root {file} is of no kind that holds translations: .tsv, .po, .mo, or .{source} "
+            f"with .{target} beside it."
+        )
+    return [(left.strip(), right.strip()) for left, right in pairs]
+
+
 def read_pairs(root: Path, split: str, source: str, target: str, quotes: bool = False) -> Pairs:
     """:func:`read_parallel`, with sentences as they stand in the files."""
     if (root / f"{split}.tsv").exists():
@@ -113,6 +135,11 @@ def read_pairs(root: Path, split: str, source: str, target: str, quotes: bool = 
     for ending, read in (("po", read_po), ("mo", read_mo)):
         if (root / f"{split}.{ending}").exists():
             return read(root / f"{split}.{ending}")
+    return read_aligned(root, split, source, target)
+
+
+def read_aligned(root: Path, split: str, source: str, target: str) -> Pairs:
+    """Two files of as many lines."""
     paths = root / f"{split}.{source}", root / f"{split}.{target}"
     left, right = (read_lines(path) for path in paths)
     if len(left) != len(right):

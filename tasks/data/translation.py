@@ -16,8 +16,8 @@ from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
-from tasks.data.splits import called, divide
-from tasks.data.text_files import Pairs, has_split, read_parallel
+from tasks.data.splits import called, divide, nothing_held_out
+from tasks.data.text_files import Pairs, has_split, read_file, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
 from tasks.errors import UserError, at_least, between
 
@@ -37,7 +37,8 @@ class TranslationData(FamilyData):
     - ``target (batch, tokens)`` int64: what the decoder reads, ``<bos>`` and the translation;
     - ``labels (batch, tokens)`` int64: what it is to say, the translation and ``<eos>``, -100 at
       padding;
-    - ``source_text``, ``target_text``: lists of the raw sentences; ``line``: of their lines from 0.
+    - ``source_text``, ``target_text``: lists of the raw sentences; ``line``: of their lines from 0, in
+      the files as they are stored.
 
     Args:
         root: a folder with, for each split, ``SPLIT.SOURCE`` and ``SPLIT.TARGET`` (one sentence a
@@ -93,6 +94,8 @@ class TranslationData(FamilyData):
         self.splits = {"train": train, "val": val, "test": test}
         self.shares, self.split_seed = {"val": val_fraction, "test": test_fraction}, split_seed
         self._parts: dict[str, Pairs] = {}
+        self._lines: dict[str, list[int]] = {}
+        """The lines of each part of a file."""
         self.kind, self.vocab_size, self.shared = tokenizer, vocab_size, shared_vocabulary
         self.lowercase, self.tokens_per_batch, self.max_tokens = (
             lowercase,
@@ -139,19 +142,21 @@ class TranslationData(FamilyData):
         """The splits that are parts of one file."""
         assert self.root is not None
         if self.root.is_file():
-            return ["train", "val", "test"]
+            return [split for split, name in self.splits.items() if split == name]
         needed = self._name("train")[1] and not self._name("val")[1] and self.splits["val"] == "val"
         return ["train", "val"] if needed else []
 
     def _divided(self) -> dict[str, Pairs]:
         """Those splits, out of it."""
         assert self.root is not None
-        folder, name = self.root, self._name("train")[0]
-        if folder.is_file():
-            folder, name = folder.parent, folder.stem
-        pairs = read_parallel(folder, name, self.source, self.target, self.quotes)
+        languages = self.source, self.target
+        if self.root.is_file():
+            pairs = read_file(self.root, *languages, self.quotes)
+        else:
+            pairs = read_parallel(self.root, self._name("train")[0], *languages, self.quotes)
         shares = {split: self.shares[split] for split in self._shared() if split != "train"}
         parts = divide([0] * len(pairs), [pair[0] for pair in pairs], shares, self.split_seed)
+        self._lines = parts
         return {split: [pairs[i] for i in indices] for split, indices in parts.items()}
 
     def assets(self) -> dict[str, Any]:
@@ -202,9 +207,12 @@ class TranslationData(FamilyData):
 
     def loader(self, split: str) -> DataLoader[Any]:
         tokenizers, pairs = self._tokenizers(), self.pairs(split)
+        if not pairs:
+            raise nothing_held_out(split)
+        lines = self._lines.get(split) or range(len(pairs))
         source = sources(tokenizers[0], [pair[0] for pair in pairs])
         target = tokenizers[1].encode_batch([pair[1] for pair in pairs])
-        examples = list(zip(source, target, pairs, range(len(pairs)), strict=True))
+        examples = list(zip(source, target, pairs, lines, strict=True))
         if split == "train":
             kept = [example for example in examples if length(example) <= self.max_tokens]
             if not kept:

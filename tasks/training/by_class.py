@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,8 +49,8 @@ def share(part: float, whole: float) -> float | str:
 
 def unlike(names: Sequence[str]) -> list[str]:
     """Names of classes; those that are shared have their number behind them."""
-    seen = list(names)
-    return [n if seen.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(seen)]
+    count = Counter(names)
+    return [n if count[n] == 1 else f"{n} ({i})" for i, n in enumerate(names)]
 
 
 def counted(true: Sequence[int], made: Sequence[int], classes: int) -> Tensor:

@@ -18,6 +18,8 @@ from tasks.errors import UserError
         '\ufefftext;label\r\n"a, b; c";x\r\n',
         'sep=;\r\ntext;label\r\n"a, b; c";x\r\n',
         "sep=|\ntext|label\na, b; c|x\n",
+        '\n"text";"label"\n"a, b; c";x\n',  # a line is blank
+        'note "of\nx";text;label\n1;"a, b; c";x\n'.replace('note "of\nx"', '"note, of\nx"'),
         '"label, or class";text;label\n1;a, b; c;x\n'.replace("a, b; c", '"a, b; c"'),
     ],
 )
@@ -39,3 +41,18 @@ def test_one_column_is_one(tmp_path):
     file = tmp_path / "train.csv"
     file.write_text("text\none; two\n")
     assert list(table_rows(file)) == [(2, {"text": "one; two"})]
+
+
+def test_a_separator_alone_is_a_table_of_nothing(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("sep=;\n")
+    with pytest.raises(UserError, match="no line below the names of the columns"):
+        read_labelled(file)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+def test_a_field_may_be_a_whole_document(tmp_path, name):
+    between = "," if name.endswith("csv") else "\t"
+    file = tmp_path / name
+    file.write_text(f"text{between}label\n{'word ' * 40_000}end{between}x\n")
+    assert len(read_labelled(file)[0].text) == 200_003
