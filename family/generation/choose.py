@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from family.generation.beam import beam_search
-from family.generation.defaults import defaults_of
+from family.generation.defaults import beams_of, defaults_of, draws
 from family.generation.generate import Decodes, generate, stream
 from family.generation.hooks import LogitsHook, TokenRules
 from family.generation.rules import StopStrings
@@ -58,7 +58,7 @@ def chosen(
         room: new tokens that fit.
         max_new_tokens: None is the model's own limit, or 256, within the room.
         min_new_tokens: no stop token comes before so many others.
-        beams: None is the model's own number, or 1 where something is drawn or several are wanted.
+        beams: None is the model's own number, or 1 where something is drawn.
         sampling: None is greedy, with the model's own repetition penalty.
         num: texts of each row, drawn or the best of the beams; they follow each other.
         no_repeat_ngram: no so many tokens in a row come twice; 0 is no limit.
@@ -73,12 +73,11 @@ def chosen(
     own = defaults_of(model)
     if sampling is None:
         sampling = Sampling(own.sampling.repetition_penalty)
-    drawn = replace(sampling, repetition_penalty=1.0) != Sampling()
     if beams is None:
-        beams = 1 if drawn else own.beams
+        beams = beams_of(model, sampling)
     if beams < 1:
         raise ValueError(f"beams={beams} must be at least 1.")
-    if beams > 1 and drawn:
+    if beams > 1 and draws(sampling):
         raise ValueError(
             f"beams={beams} search and draw nothing: they go without a sampling, but for its "
             "repetition_penalty."
@@ -93,10 +92,7 @@ def chosen(
     if 1 < beams < num:
         raise ValueError(f"num={num} is more than beams={beams} find.")
     if max_new_tokens is None:
-        limit = own.max_new_tokens
-        if limit is None and own.max_length is not None:
-            limit = own.max_length - begun
-        max_new_tokens = int(max(1, min(NEW_TOKENS if limit is None else limit, room)))
+        max_new_tokens = int(max(1, min(own.most_new_tokens(begun, NEW_TOKENS), room)))
     if min_new_tokens is None:
         least = own.min_new_tokens or (own.min_length or 0) - begun
         min_new_tokens = max(0, min(least, max_new_tokens))

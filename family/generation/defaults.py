@@ -21,6 +21,16 @@ PLAIN = {
     "trained_tokens": "trained_tokens",
 }
 """Our field -> theirs, where the value is the same."""
+LEAST = {
+    "max_new_tokens": 1,
+    "max_length": 1,
+    "min_new_tokens": 0,
+    "min_length": 0,
+    "beams": 1,
+    "no_repeat_ngram": 0,
+    "trained_tokens": 1,
+}
+"""Whole numbers, and the least that each may be."""
 CUTS = ("temperature", "top_k", "top_p", "min_p")
 RULES = ("forced_bos_token_id", "suppress_tokens", "begin_suppress_tokens")
 LISTED = {*PLAIN.values(), *CUTS, *RULES, "eos_token_id", "do_sample", "repetition_penalty"}
@@ -61,6 +71,33 @@ class Generation:
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a ``generation_config.json`` that mean nothing here; they are written again."""
 
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name}={value!r} must be a whole number.")
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
+
+    def most_new_tokens(self, begun: int, usual: int) -> int:
+        """How many new tokens follow so many, at most; ``usual`` where nothing is said.
+
+        Raises:
+            ValueError: ``max_length`` leaves room for none.
+        """
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        if self.max_length is None:
+            return usual
+        if self.max_length <= begun:
+            raise ValueError(
+                f"a prompt of {begun} tokens leaves no room for new ones in the max_length="
+                f"{self.max_length} of the model's generation: give max_new_tokens."
+            )
+        return self.max_length - begun
+
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Generation:
         """From the fields of transformers' ``generation_config.json``.
@@ -70,8 +107,6 @@ class Generation:
         """
         found = {k: v for k, v in fields.items() if v is not None}
         try:
-            if int(found.get("trained_tokens", 1)) < 1:
-                raise ValueError(f"trained_tokens={found['trained_tokens']} must be at least 1.")
             sampling = Sampling(float(found.get("repetition_penalty", 1.0)))
             if found.get("do_sample"):
                 cuts: dict[str, Any] = {"temperature": 1.0, "top_k": USUAL_TOP_K}
@@ -114,6 +149,16 @@ class Generation:
             if value not in (None, (), []):
                 made[name] = value if isinstance(value, int) else list(value)
         return made
+
+
+def beams_of(model: Any, sampling: Sampling | None) -> int:
+    """How many beams where nobody says: the model's own, or 1 where something is drawn."""
+    return 1 if sampling is not None and draws(sampling) else defaults_of(model).beams
+
+
+def draws(sampling: Sampling) -> bool:
+    """Whether it does more than a search may: it has more than a repetition penalty."""
+    return replace(sampling, repetition_penalty=1.0) != Sampling()
 
 
 def ids(value: Any) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from family.generation.defaults import defaults_of
+from family.generation.defaults import Generation, beams_of, defaults_of
 from family.generation.sampling import Sampling
 from family.inference.batches import device_of
 from family.inference.pieces import pieces, until
@@ -102,7 +102,7 @@ def continuations(
             where something is drawn.
         stop: a text ends before the first of these strings.
         parse_special: see :func:`continue_texts`.
-        options: ``min_new_tokens``, ``no_repeat_ngram``, ``length_penalty``: see
+        options: ``min_new_tokens``, ``no_repeat_ngram``, ``length_penalty``, ``stop_ids``: see
             :func:`family.generation.choose.chosen`.
 
     Raises:
@@ -117,14 +117,15 @@ def continuations(
     if "" in stop:
         raise ValueError("an empty stop string would end every text at once.")
     drawn = sampling is not None and sampling.temperature > 0
-    if beams is None:
-        beams = 1 if drawn else defaults_of(model).beams
+    beams = beams_of(model, sampling) if beams is None else beams
     if beams == 1 and (num == 1 or drawn):
-        return (
-            until(written(model, ids, count, sampling, generator, ids, **options), stop)
-            for _ in range(num)
-        )
-    options |= {"sampling": sampling, "beams": beams, "num": num, "stop_ids": stops_of(model)}
+        texts = [
+            written(model, ids, count, sampling, generator, ids, **options) for _ in range(num)
+        ]
+        return (until(text, stop) for text in texts)
+    # A search ends at them too; what it finds is ranked by what is shown.
+    options |= {"sampling": sampling, "beams": beams, "num": num, "stop_strings": stop}
+    options.setdefault("stop_ids", stops_of(model))
     # Padded by what no text holds.
     start = torch.tensor([ids], dtype=torch.long, device=device_of(model))
     rows = model.generate(start, max_new_tokens=count, pad_id=-1, **options)
@@ -141,8 +142,7 @@ def planned(
         ValueError: see :func:`continuations`.
     """
     ids = encode_prompt(model.tokenizer, prompt, parse_special)
-    most = own_limit(model, len(ids))
-    return ids, new_tokens(len(ids), max_new_tokens, longest_text(model), most)
+    return ids, new_tokens(model, len(ids), max_new_tokens)
 
 
 def written(
@@ -158,7 +158,7 @@ def written(
 
     Args:
         before: the ids of the text that goes on; none where an answer begins one of its own.
-        options: of the model's ``stream``.
+        options: of the model's ``stream``; ``stop_ids`` are those of :func:`stops_of` unless given.
 
     Raises:
         ValueError: at once: a model that cannot generate.
@@ -170,35 +170,35 @@ def written(
         max_new_tokens=count,
         sampling=sampling or Sampling(defaults_of(model).sampling.repetition_penalty),
         generator=generator,
-        stop_ids=stops_of(model),
-        **options,
+        **{"stop_ids": stops_of(model), **options},
     )
     return pieces(model.tokenizer, tokens, before)
 
 
 def stops_of(model: Any) -> set[int]:
-    """What ends a text, by the model's ``generation`` or its tokenizer: the end of a turn too."""
-    own = getattr(model, "generation", None)
-    return model.tokenizer.stop_ids() | set((own and own.stop_ids) or ())
+    """What ends a text, by the model's ``generation`` and its tokenizer: the end of a turn too. Nothing
+    does, where ``generation`` has no ``stop_ids`` on purpose, ``()``."""
+    own = getattr(model, "generation", None) or Generation()
+    if own.stop_ids == ():
+        return set()
+    return model.tokenizer.stop_ids() | set(own.stop_ids or ())
 
 
-def own_limit(model: Any, prompt: int) -> int:
-    """How many tokens follow a prompt of so many where nobody says."""
-    own = defaults_of(model)
-    if own.max_new_tokens is not None:
-        return own.max_new_tokens
-    return NEW_TOKENS if own.max_length is None else max(1, own.max_length - prompt)
-
-
-def new_tokens(prompt: int, wanted: int | None, context: float, usual: int = NEW_TOKENS) -> int:
+def new_tokens(model: Any, prompt: int, wanted: int | None, usual: int = NEW_TOKENS) -> int:
     """How many tokens follow a prompt of so many.
+
+    Args:
+        wanted: None is what ``model.generation`` says, or ``usual``, or what room there is.
 
     Raises:
         ValueError: the prompt is empty, or the model's context too short for both.
     """
+    context = longest_text(model)
     if prompt == 0:
         raise ValueError("the prompt is empty: it needs one token at least.")
-    count = int(max(1, min(usual, context - prompt))) if wanted is None else wanted
+    count = 1 if wanted is None else wanted
+    if wanted is None and prompt < context:
+        count = int(min(defaults_of(model).most_new_tokens(prompt, usual), context - prompt))
     if count < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {count}.")
     if prompt + count > context:

@@ -13,6 +13,8 @@ from family.pretrained.weights import read_json
 FILE = "generation_config.json"
 OWN = {"transformers_version", "_from_model_config"}
 """What says nothing of how to generate."""
+USUAL_LENGTH = 20
+"""Of transformers, which once wrote it into every model's config: nobody's choice."""
 PADDING = {"pad_token_id"}
 
 
@@ -24,7 +26,12 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> Generation | Non
         ValueError: a value that makes no sense.
     """
     file = folder / FILE
-    fields = read_json(file) if file.is_file() else {n: config[n] for n in LISTED if n in config}
+    if file.is_file():
+        fields = read_json(file)
+    else:
+        fields = {n: config[n] for n in LISTED if n in config}
+        if fields.get("max_length") == USUAL_LENGTH:
+            del fields["max_length"]
     fields = {n: v for n, v in fields.items() if v is not None and n not in OWN}
     if not fields.keys() - PADDING:  # encoders name their padding too
         return None

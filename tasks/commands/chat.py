@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from family import Sampling
-from family.inference.texts import random_numbers, sampling_of, written
+from family.inference.texts import new_tokens, random_numbers, sampling_of, written
+from family.models.member import longest_text
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
-from tasks.commands.streaming import show
+from tasks.commands.streaming import show, tell_window
 from tasks.errors import UserError, at_least, user_errors
 
 NEW_TOKENS = 512
-"""The longest answer, where it is not said."""
+"""The longest answer, where neither the command nor the model's ``generation`` says."""
 USUAL = Sampling(temperature=0.7, top_p=0.95)
 """Where neither the command nor the model's ``generation`` says how to draw."""
 
@@ -53,15 +54,17 @@ def run(arguments: list[str]) -> None:
     messages: list[dict[str, str]] = []
     if options.system is not None:
         messages.append({"role": "system", "content": checked(options.system)})
-    for said in turns():
-        messages.append({"role": "user", "content": said})
+    said = False
+    for turn in turns():
+        messages.append({"role": "user", "content": turn})
         try:
             ids = tokenizer.chat_ids(messages)
         except ValueError as error:
             raise UserError(f"{options.source}: {error}") from None
-        count = room(len(ids), options.max_new_tokens, model.config.max_tokens)
         with user_errors():
+            count = room(model, len(ids), options.max_new_tokens)
             answer = written(model, ids, count, sampling, generator)
+        said = said or tell_window(model, options.source, len(ids) + count)
         messages.append({"role": "assistant", "content": show(answer)})
 
 
@@ -81,16 +84,16 @@ def turns() -> Iterator[str]:
             yield said
 
 
-def room(used: int, wanted: int | None, context: int) -> int:
+def room(model: Any, used: int, wanted: int | None) -> int:
     """How many tokens an answer may have after a conversation of so many.
 
     Raises:
         UserError: the model's context is too short for both.
     """
-    count = max(1, min(NEW_TOKENS, context - used)) if wanted is None else wanted
-    if used + count > context:
+    context, least = longest_text(model), wanted or 1
+    if used + least > context:
         raise UserError(
-            f"the conversation of {used} tokens and an answer of {count} do not fit the model's "
+            f"the conversation of {used} tokens and an answer of {least} do not fit the model's "
             f"context of {context} tokens: begin a new one."
         )
-    return count
+    return new_tokens(model, used, wanted, NEW_TOKENS)

@@ -69,7 +69,10 @@ def test_a_text_ends_before_a_stop_string(source, capsys):
     beams = ["--beams=2", "--max_new_tokens=20"]
     found = shown(capsys, source, *beams)
     stop = found[9:11]
-    assert shown(capsys, source, *beams, f"--stop={stop}") == found[: found.index(stop, 5)] + "\n"
+    # A search ends there too: what comes after such a string does not count.
+    best = whole(source, beams=2, max_new_tokens=20, stop_strings=stop)
+    cut = best.removesuffix(stop + "\n").removesuffix("\n") + "\n"
+    assert shown(capsys, source, *beams, f"--stop={stop}") == cut != found
 
 
 def test_the_end_token_ends_a_text_unless_it_is_too_early(source, capsys):
@@ -96,6 +99,38 @@ def test_how_to_draw_is_what_the_model_says(source, capsys):
     greedy = whole(source, max_new_tokens=9)
     assert shown(capsys, source.parent / "cold", few) == greedy
     assert shown(capsys, source.parent / "cold", few, "--top_k=0") != greedy
+
+
+def test_a_model_that_searches_is_searched_unless_something_is_drawn(source, capsys):
+    model = family.from_pretrained(source)
+    model.generation = Generation(stop_ids=(), beams=3, max_new_tokens=9, no_repeat_ngram=1)
+    folder = source.parent / "beams"
+    family.save_pretrained(model, folder)
+    searched = whole(folder)
+    assert shown(capsys, folder) == searched == whole(folder, beams=3)
+    assert shown(capsys, folder, "--num=2") == whole(folder, num=2)
+    greedy = whole(folder, beams=1)
+    assert shown(capsys, folder, "--temperature=0") == greedy != searched
+    assert shown(capsys, folder, "--temperature=0", "--top_k=5") == greedy
+    assert shown(capsys, folder, "--beams=1", "--temperature=0") == greedy
+    assert shown(capsys, folder, "--temperature=2", "--seed=3") not in (greedy, searched)
+    loaded = family.load(folder)
+    prompts = {"sampling": Sampling(top_k=5)}  # greedy, but of a kind that no search knows
+    assert loaded.predict(["there"], **prompts)[0] == greedy.removeprefix("there").removesuffix("\n")
+
+
+def test_a_model_that_never_ends_a_text_does_not(source):
+    model = family.from_pretrained(source)
+    ids = torch.tensor([model.tokenizer.encode("there")])
+    free = model.generate(ids, max_new_tokens=12)[0].tolist()
+    model.tokenizer.stop_ids = lambda: {free[3]}
+    loaded = family.load(model)
+    whole_text = model.tokenizer.decode(ids[0].tolist() + free).removeprefix("there")
+    assert loaded.predict(["there"], max_new_tokens=12) == [whole_text]
+    model.generation = None
+    short = loaded.predict(["there"], max_new_tokens=12)[0]
+    assert whole_text.startswith(short) and short != whole_text
+    assert loaded.predict(["there"], max_new_tokens=12, stop_ids=()) == [whole_text]
 
 
 @pytest.mark.parametrize(

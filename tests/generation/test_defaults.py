@@ -177,3 +177,28 @@ def test_fields_of_a_file_come_back():
         Generation.from_fields({"eos_token_id": "x"})
     with pytest.raises(ValueError, match="top_p must be in"):
         Generation.from_fields({"do_sample": True, "top_p": 7})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_new_tokens": "many"}, "max_new_tokens='many' must be a whole number"),
+        ({"max_new_tokens": -5}, "max_new_tokens=-5 must be at least 1"),
+        ({"num_beams": 0}, "beams=0 must be at least 1"),
+        ({"no_repeat_ngram_size": 2.5}, "no_repeat_ngram=2.5 must be a whole number"),
+        ({"trained_tokens": 0}, "trained_tokens=0 must be at least 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_when_they_are_read(fields, said):
+    with pytest.raises(ValueError, match=said):
+        Generation.from_fields(fields)
+
+
+def test_a_length_without_room_is_said_and_no_text_of_one_token():
+    model, ids = model_of()
+    model.generation = Generation(max_length=5)
+    with pytest.raises(ValueError, match="5 tokens leaves no room for new ones in the max_length=5"):
+        model.generate(ids)
+    assert model.generate(ids, max_new_tokens=3, stop_ids=()).shape == (2, 3)
+    with pytest.raises(ValueError, match="leaves no room"):
+        family.load(model).predict(["a red circle"])
