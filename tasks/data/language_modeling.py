@@ -40,7 +40,7 @@ class LanguageModelingData(FamilyData):
     Each file of a folder is a document; one file is one, unless ``separator`` divides it. Where there are
     several, the tokenizer's end-of-text token follows each, so that a model learns to stop. Validation
     then holds out whole documents, evenly among them, or, where they are too few for that, the last part
-    of each. The end-of-text tokens count in the loss as all others do; of bits per byte they are part of
+    of each. A checkpoint of before, which saw a folder as one text, goes on so. The end-of-text tokens count in the loss as all others do; of bits per byte they are part of
     the bits, while the bytes are those of the texts alone.
 
     Args:
@@ -91,6 +91,9 @@ class LanguageModelingData(FamilyData):
         self.tokenizer: Tokenizer | None = None
         self.generation: dict[str, Any] | None = None
         """What a checkpoint or a published model says of it."""
+        self.joined = False
+        """Whether a checkpoint was trained when the files of a folder were one text, of which the last
+        part of each file validates: to hold out others would validate on what was trained on."""
         self._files: dict[str, tuple[Path, int]] = {}
         """Of each split the file of its tokens, and the UTF-8 bytes of its text."""
         self._tokens: dict[str, np.ndarray] = {}
@@ -103,11 +106,16 @@ class LanguageModelingData(FamilyData):
         elif "trained_tokens" in generation:  # a published model keeps its own length
             longest = max(generation["trained_tokens"], self.context)
             generation = {**generation, "trained_tokens": longest}
-        return {"tokenizers": {"text": tokenizer.to_json()}, "generation": generation}
+        texts = {"text": tokenizer.to_json()}
+        return {"tokenizers": texts, "generation": generation, "documents": not self.joined}
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
         self.generation = assets.get("generation")
+        # A checkpoint of before says nothing of an end; a published model has tokenizers of other names.
+        ours = assets["tokenizers"].keys() == {"text"}
+        ends = "eos_token_id" in (self.generation or {})
+        self.joined = not assets.get("documents", ends or not ours)
 
     def texts(self, split: str) -> Iterator[str]:
         """The text of "train", "val" or "test", in pieces that fit in memory.
@@ -123,8 +131,11 @@ class LanguageModelingData(FamilyData):
 
     def several(self) -> bool:
         """Whether there is more than one document."""
+        return self.separator is not None or (self._many_files() and not self.joined)
+
+    def _many_files(self) -> bool:
         folder = self.root is not None and self.root.is_dir() and not self._splits_are_files()
-        return self.separator is not None or (folder and len(self._files_of("train")) > 1)
+        return folder and len(self._files_of("train")) > 1
 
     def _splits_are_files(self) -> bool:
         """Whether the files of a folder are called as the splits."""
@@ -263,7 +274,13 @@ class LanguageModelingData(FamilyData):
             return known
         tokenizer = self._tokenizer()
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        if not end and self.several():
+        if self.joined and self.separator is None and self._many_files():
+            LOG.warning(
+                "the checkpoint is of before files were documents: those of %s follow each other as one "
+                "text, and the last part of each is for validation, as in its training.",
+                self.root,
+            )
+        elif not end and self.several():
             LOG.warning(
                 "the checkpoint's tokenizer has no end-of-text token, so the documents of %s follow each "
                 "other without one.",

@@ -185,13 +185,39 @@ def test_a_model_that_takes_no_documents(tmp_path):
         trainer.fit(tasks.LanguageModeling(model), data)
 
 
-def test_a_checkpoint_from_before_has_no_end_and_says_so(tmp_path, caplog):
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_a_checkpoint_from_before_sees_the_texts_as_before(kind, tmp_path, caplog):
     root = folder_of(tmp_path / "texts", TEXTS)
     (tmp_path / "one.txt").write_text("".join(TEXTS))
-    before = data_of(tmp_path / "one.txt", tmp_path)
+    new = data_of(tmp_path / "one.txt", tmp_path, tokenizer=kind, vocab_size=300)
+    tokenizers = new.assets()["tokenizers"]
+    # As they were, and as the length of the texts is added to them.
+    for more in ({}, {"generation": {"trained_tokens": 8}}):
+        data = data_of(root, tmp_path)
+        data.use_assets({"tokenizers": tokenizers, **more})
+        with caplog.at_level(logging.WARNING):
+            data.setup("fit")
+        assert "as one text" in caplog.text
+        # The last part of each file, which it was not trained on, and no end between them.
+        parts = [(text[: int(len(text) * 0.9)], text[int(len(text) * 0.9) :]) for text in TEXTS]
+        for split, place in (("train", 0), ("val", 1)):
+            ids = data.tokens(split).tolist()
+            assert data.tokenizer.decode(ids) == "".join(part[place] for part in parts)
+            assert data.tokenizer.eos_id is None or data.tokenizer.eos_id not in ids
+        # What it saves is read so too, by its other processes and after a second resume.
+        again = data_of(root, tmp_path)
+        again.use_assets(data.assets())
+        assert not again.several()
+
+
+def test_a_checkpoint_of_documents_goes_on_with_them(tmp_path):
+    root = folder_of(tmp_path / "texts", TEXTS)
     data = data_of(root, tmp_path)
-    data.use_assets(before.assets())
-    with caplog.at_level(logging.WARNING):
-        data.setup("fit")
-    assert "no end-of-text token" in caplog.text
-    assert data.tokenizer.decode(data.tokens("val").tolist()) == TEXTS[9] + TEXTS[19]
+    published = {name: data.assets()["tokenizers"]["text"] for name in ("text", "source", "target")}
+    for assets in (data.assets(), {"tokenizers": published, "generation": {}}):
+        again = data_of(root, tmp_path)
+        again.use_assets(assets)
+        assert cut(again, "val") == [TEXTS[9], TEXTS[19]]
+        saved = data_of(root, tmp_path)
+        saved.use_assets(again.assets())
+        assert saved.several()
