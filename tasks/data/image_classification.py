@@ -27,7 +27,7 @@ from tasks.data.labelled_images import (
     labelled_shapes,
     labelled_tar,
     labelled_torchvision,
-    refuse_other_classes,
+    refuse_other_set,
 )
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.splits import SPLITS, called, divide_pictures, hashes, pattern, shares_of
@@ -258,8 +258,9 @@ class ImageClassificationData(FamilyData):
     def use_assets(self, assets: dict[str, Any]) -> None:
         labels, train = list(assets["labels"]), self._stored("train")
         # Their order may be any: pictures know their class by name.
-        if train is not None and sorted(labels) != sorted(train.classes):
-            refuse_other_classes(labels, train.classes, str(self.root or "the built-in data"))
+        if train is not None:
+            where = str(self.root or "the built-in data")
+            refuse_other_set(labels, train.classes, where)
         self.given = labels
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -130,11 +131,11 @@ def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
     try:
         try:
             with tarfile.open(path, "r:") as tar:
-                members = tar.getmembers()
+                members = latest(tar)
             content: list[Any] | None = None
         except tarfile.ReadError:
             with tarfile.open(path) as tar:
-                members = tar.getmembers()
+                members = latest(tar)
                 content = [tar.extractfile(m).read() for m in members if is_picture(m)]  # type: ignore[union-attr]
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".:")
@@ -155,6 +156,11 @@ def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
     order = sorted(range(len(names)), key=inside.__getitem__)
     read = partial(read_member, path, names, places if content is None else content)
     return Labelled(classes, labels, names, read).part(order)
+
+
+def latest(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """The members of a tar; of two of one name the later, which unpacking would leave."""
+    return list({Path(member.name): member for member in tar.getmembers()}.values())
 
 
 def around_classes(path: Path, files: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -260,6 +266,23 @@ def refuse_other_classes(labels: Sequence[str], ours: Sequence[str], where: str)
             raise UserError(f"class {i} of the checkpoint is {theirs!r}, but {name!r} in {where}.")
     if len(labels) != len(ours):
         raise UserError(f"the checkpoint has {len(labels)} classes, but {where} has {len(ours)}.")
+
+
+def refuse_other_set(labels: Sequence[str], ours: Sequence[str], where: str) -> None:
+    """As :func:`refuse_other_classes`, of classes in any order.
+
+    Raises:
+        UserError: names those that one of the two has alone.
+    """
+    theirs, mine = Counter(labels), Counter(ours)
+    if theirs == mine:
+        return
+    odd = [
+        f"{', '.join(map(repr, [*more][:5]))} of {of} alone"
+        for more, of in ((theirs - mine, "the checkpoint"), (mine - theirs, where))
+        if more
+    ]
+    raise UserError(f"the classes are not those of the checkpoint: {' and '.join(odd)}.")
 
 
 def decode(pictures: Labelled, preprocess: Preprocess, on_bad: OnBad) -> tuple[Labelled, Tensor]:

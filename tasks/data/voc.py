@@ -105,10 +105,11 @@ def read_voc(
 
 
 def named(folder: Path, line: str) -> Path:
-    """The XML of a line of a split: its name may have spaces, and a flag may stand behind it, as in the
-    files of single classes."""
+    """The XML of a line of a split: its name may have spaces, and numbers may stand behind it, as the
+    flags in the files of single classes."""
     plain = re.sub(r"\s+(-1|0|1)$", "", line)
-    files = [folder / f"{name}.xml" for name in (line, plain, line.split()[0])]
+    bare = re.sub(r"(\s+[-+]?[\d.]+)+$", "", line)
+    files = [folder / f"{name}.xml" for name in (line, plain, bare)]
     return next((file for file in files if file.is_file()), files[1])
 
 

@@ -305,6 +305,16 @@ def test_voc_names_with_spaces(tmp_path, line):
     assert made.assets()["labels"] == ["traffic light"]
 
 
+def test_a_voc_name_with_spaces_is_not_another_picture(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "Annotations/my.xml").write_text("<annotation/>")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("my photo\n")
+    with pytest.raises(UserError, match="my photo.xml does not exist"):
+        data(tmp_path).annotations("train")
+
+
 def test_voc_mistakes(tmp_path):
     made = data(voc(tmp_path, [("dog", 0, corners(1, 1, 5, 5))]))
     made.setup("fit")

@@ -81,3 +81,28 @@ def test_an_empty_class_of_imagenet(root, caplog):
     found.setup("fit")
     assert found.classes == ["cat", "dog", "emu"] and "train/n00" in caplog.text
     assert found.split("train").labels.tolist() == found.split("val").labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_of_two_members_of_one_name_the_later_counts(root, ending):
+    with tarfile.open(root / f"train.{ending}", "w:gz" if ending == "tar.gz" else "w") as tar:
+        tar.add(root / "train", "train")
+        Image.new("RGB", (8, 8), (7, 7, 7)).save(root / "later.png")
+        tar.add(root / "later.png", "./train/dog/0.png")
+    found = data(root, layout="tar", val_fraction=0).split("train")
+    assert found.names == ["cat/0.png", "dog/0.png", "emu/0.png"]
+    assert found.read(1, (0, 0, 0)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_classes_that_differ_from_a_checkpoint_are_named(root):
+    made = data(root)
+    assets = made.assets()
+    made.use_assets({**assets, "labels": ["emu", "dog", "cat"]})  # in any order
+    assert made.split("train").labels.tolist() == [2, 1, 0]
+    for labels, words in (
+        (["emu", "dog", "cat", "yak"], "checkpoint: 'yak' of the checkpoint alone"),
+        (["emu", "yak", "dog"], "'yak' of the checkpoint alone and 'cat' of .* alone"),
+        (["emu", "dog"], "checkpoint: 'cat' of .* alone"),
+    ):
+        with pytest.raises(UserError, match=words):
+            data(root).use_assets({**assets, "labels": labels})

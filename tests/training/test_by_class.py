@@ -17,7 +17,7 @@ from tasks.data.image_classification import ImageClassificationData
 from tasks.data.segmentation import SegmentationData
 from tasks.runs.folder import RunRecord
 from tasks.runs.tables import flat, write_table
-from tasks.training.by_class import class_table, confusion_table, counted
+from tasks.training.by_class import class_table, confusion_table, counted, unlike
 from tasks.training.coco_metrics import coco_classes
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
@@ -141,3 +141,9 @@ def test_tables(tmp_path):
     assert flat({"a": {"b": [1, {"c": 2}]}, "d": 3}) == {"a.b.0": 1, "a.b.1.c": 2, "d": 3}
     write_table(tmp_path / "a.csv", [{"a": 1}, {"b": "x,y"}])
     assert (tmp_path / "a.csv").read_text() == 'a,b\n1,\n,"x,y"\n'
+
+
+def test_names_that_are_shared_get_their_numbers_however_many_there_are():
+    assert unlike(["crane", "dog", "crane"]) == ["crane (0)", "dog", "crane (2)"]
+    many = [str(i) for i in range(100_000)]
+    assert unlike(many) == many  # by counting once, not once for each
