@@ -75,7 +75,8 @@ def stream(
         prompt_mask,
         hook,
     )
-    remembers = bool(rules) or ends is not None
+    ruled = bool(rules)
+    remembers = ruled or ends is not None
     with torch.inference_mode():
         logits, cache = model.prefill(*inputs, capacity=max_new_tokens)
         tokens, rows, device = logits.argmax(-1), len(logits), logits.device
@@ -87,7 +88,7 @@ def stream(
         with torch.inference_mode():
             if step:
                 logits = model.decode(tokens, cache)
-            if rules:
+            if ruled:
                 logits = rules(logits, chosen)
             tokens = pick(logits, sampling, generator=generator)
             if len(stops):

@@ -52,13 +52,10 @@ def text_probabilities(model: Any, texts: Sequence[str], batch_size: int = TEXTS
 
 
 def described(model: Any, probabilities: Tensor) -> list[dict[str, Any]]:
-    """Plain values of ``(inputs, classes)``. Of classes that share a name each has its number behind
-    it, as ImageNet's two cranes."""
+    """Plain values of ``(inputs, classes)``, by :func:`distinct` names."""
     if not len(probabilities):
         return []
-    names = class_names(model, probabilities.shape[1])
-    count = Counter(names)
-    names = [name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+    names = distinct(class_names(model, probabilities.shape[1]))
     found = []
     for row in probabilities:
         best = int(row.argmax())
@@ -67,3 +64,9 @@ def described(model: Any, probabilities: Tensor) -> list[dict[str, Any]]:
             {"label": names[best], "score": chances[names[best]], "probabilities": chances}
         )
     return found
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Of classes that share a name each with its number behind it, as ImageNet's two cranes."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]

@@ -86,8 +86,8 @@ class Loaded:
     def predict(self, *inputs: Any, **options: Any) -> Any:
         """What the model makes of a batch of inputs, by its task.
 
-        Pictures are PIL's or paths; pictures, and texts to classify or embed, have the option
-        ``batch_size``.
+        Pictures are PIL's or paths; all but prompts, and the pictures and sentences of ``ImageText``,
+        have the option ``batch_size``.
 
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
           ``score`` and ``probabilities`` by label;
@@ -95,7 +95,7 @@ class Loaded:
           ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``, ``num`` (a list of so many
           texts of each), ``beams``, ``stop`` (strings before which a text ends), ``min_new_tokens``,
           ``no_repeat_ngram``;
-        - ``Translation``: sentences -> sentences; option ``beams``, which are 4;
+        - ``Translation``: sentences -> sentences; option ``beams``: else the model's own, or 4;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;
@@ -277,4 +277,6 @@ def assets_of(model: Any) -> dict[str, Any]:
     if classes:
         assets["labels"] = list(labels or map(str, range(classes)))
         assets["category_ids"] = list(getattr(model, "category_ids", None) or range(classes))
+    if task == "Detection" and getattr(model, "threshold", None) is not None:
+        assets["threshold"] = model.threshold
     return assets

@@ -7,21 +7,33 @@ from typing import Any
 
 import torch
 
+from family.generation.defaults import defaults_of
 from family.inference.batches import TEXTS, chunks, device_of
 from family.inputs.encode import encode_sources
 from family.models.member import longest_text
 
+BEAMS = 4
+"""Where neither the call nor the model's ``generation`` says how many."""
+
 
 @torch.no_grad()
-def translate(model: Any, sentences: Sequence[str], beams: int = 4) -> list[str]:
+def translate(
+    model: Any, sentences: Sequence[str], beams: int | None = None, batch_size: int = TEXTS
+) -> list[str]:
     """The translation of each sentence; of none but spaces, nothing. Spaces around one are left out, as
     in training.
+
+    Args:
+        beams: None are those of ``model.generation`` where it searches, or else 4.
+        batch_size: sentences at a time, at most.
 
     Raises:
         ValueError: a model that cannot generate, or a sentence that is too long for it.
     """
     if not hasattr(model, "generate"):
         raise ValueError(f"a {type(model).__name__} cannot translate: it has no method generate.")
+    own = defaults_of(model)
+    beams = (own.beams if own.beams > 1 else BEAMS) if beams is None else beams
     if beams < 1:
         raise ValueError(f"beams must be at least 1, not {beams}.")
     tokenizer, longest = model.tokenizer, longest_text(model)
@@ -38,12 +50,12 @@ def translate(model: Any, sentences: Sequence[str], beams: int = 4) -> list[str]
             )
         by_length.setdefault(len(ids), []).append((i, ids))
     for length, rows in by_length.items():
-        for some in chunks(rows, TEXTS):
+        for some in chunks(rows, batch_size):
             tokens = model.generate(
                 torch.tensor([ids for _, ids in some], device=device_of(model)),
                 max_new_tokens=most_new_tokens(length, getattr(model, "longest_target", longest)),
                 beams=beams,
-                stop_ids=(tokenizer.target.eos_id,),
+                stop_ids={tokenizer.target.eos_id, *(own.stop_ids or ())},
                 pad_id=tokenizer.target.pad_id,
             )
             for (i, _), row in zip(some, tokens.tolist(), strict=True):

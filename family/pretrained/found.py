@@ -36,6 +36,7 @@ class Published:
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
         origin: what to call the config in an error; None is the weights'.
         generation: the defaults of generation.
+        threshold: the least score of boxes that are shown.
     """
 
     layout: Format
@@ -49,6 +50,7 @@ class Published:
     adapter: Path | None = None
     origin: str | None = None
     generation: Generation | None = None
+    threshold: float | None = None
 
 
 def described(

@@ -286,6 +286,7 @@ def published(run: Run) -> Published:
         preprocess=None if preprocess is None else as_preprocess(preprocess),
         tokenizer=tokenizer_of(assets),
         generation=generation_of(assets.get("generation")),
+        threshold=assets.get("threshold"),
     )
 
 

@@ -126,12 +126,12 @@ def write_fields(fields: dict[str, Any], file: Path) -> None:
 def our_config(model: nn.Module) -> dict[str, Any]:
     """All that rebuilds a model, but for weights and tokenizer."""
     preprocess: Any = getattr(model, "preprocess", None)
-    ids = getattr(model, "category_ids", None)
+    learnt = {n: getattr(model, n, None) for n in ("category_ids", "threshold")}
     return {
         "model_type": MODEL_TYPE,
         **describe(model),
         "labels": getattr(model, "labels", None),
-        **({} if ids is None else {"category_ids": ids}),
+        **{name: value for name, value in learnt.items() if value is not None},
         "preprocess": None if preprocess is None else asdict(preprocess),
     }
 
@@ -188,4 +188,5 @@ def published(folder: Path) -> Published:
         preprocess,
         origin=str(folder / CONFIG),
         generation=read_generation(folder, {}),
+        threshold=config.get("threshold"),
     )

@@ -77,8 +77,10 @@ def from_pretrained(
 
     Returns:
         the model; ``tokenizer``, ``preprocess``, ``labels`` and ``generation`` (see
-        :class:`~family.generation.Generation`) are attached where the source has them, else None. Of a run with two tokenizers, ``tokenizer`` is that of the sources and
-        ``tokenizer.target`` that of the translations.
+        :class:`~family.generation.Generation`) are attached where the source has them, else None; of a
+        detector ``threshold``, the least score of boxes that validation found best, if it did. Of a run
+        with two tokenizers, ``tokenizer`` is that of the sources and ``tokenizer.target`` that of the
+        translations.
 
     Raises:
         ValueError: one sentence: no such source, a weight that is missing or left over or has
@@ -143,6 +145,8 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
     model.labels = None if fresh else found.labels
     if found.category_ids is not None and not fresh:
         model.category_ids = found.category_ids
+    if found.threshold is not None and not fresh:
+        model.threshold = found.threshold
     model.preprocess, model.generation = found.preprocess, found.generation
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     if found.adapter is not None:

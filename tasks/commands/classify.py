@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from family.inference.batches import PICTURES, TEXTS, chunks
-from family.inference.classes import described, picture_probabilities, text_probabilities
+from family.inference.classes import (
+    described,
+    distinct,
+    picture_probabilities,
+    text_probabilities,
+)
 from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import texts_of
+from tasks.commands.sentences import PLACE, names_files, texts_of
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
@@ -46,16 +51,22 @@ def run(arguments: list[str]) -> None:
     at_least(1, of="--", top=options.top)
     loaded = open_model(options.checkpoint, options, "ImageClassification", "TextClassification")
     classify = of_texts if loaded.task == "TextClassification" else of_pictures
-    with Results(options.format, options.out, options.inputs) as results:
+    places = PLACE if names_files(options.inputs) else ()
+    with Results(options.format, options.out, options.inputs, first=places) as results:
         for name, record, chances in classify(loaded, options):
-            shown = ""
+            shown, answer = "", nothing(loaded.labels or ())
             if chances is not None:
-                labels = loaded.labels or [str(i) for i in range(len(chances))]
+                answer = described(loaded.model, chances[None])[0]
                 best = chances.topk(min(options.top, len(chances)))
+                labels = list(answer["probabilities"])
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 shown = f"{name}\t" + ", ".join(f"{labels[i]} {chance:.3f}" for i, chance in pairs)
-                record |= described(loaded.model, chances[None])[0]
-            results.write(record, shown)
+            results.write(record | answer, shown)
+
+
+def nothing(labels: Sequence[str]) -> dict[str, Any]:
+    """What a record of an empty text holds in place of an answer: the same fields, without values."""
+    return {"label": None, "score": None, "probabilities": dict.fromkeys(distinct(labels))}
 
 
 def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
@@ -79,6 +90,5 @@ def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
         with user_errors():
             rows = iter(text_probabilities(loaded.model, some, options.batch_size))
         for one in batch:
-            where = {"file": one.file, "line": one.line} if one.file else {}
             chances = next(rows) if one.text.strip() else None
-            yield one.text, {**where, "text": one.text}, chances
+            yield one.text, one.record(), chances

@@ -11,7 +11,7 @@ from family.inference.batches import TEXTS, chunks
 from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import checked, texts_of
+from tasks.commands.sentences import PLACE, checked, names_files, texts_of
 from tasks.data.images import IMAGE_ENDINGS
 from tasks.errors import UserError, user_errors
 from tasks.runs.checkpoints import Loaded
@@ -36,7 +36,8 @@ def run(arguments: list[str]) -> None:
     model_options(parser, TEXTS)
     options = parser.parse_args(arguments)
     loaded = open_model(options.source, options, "SentenceEmbedding", "ImageText")
-    with Results(options.format, options.out, options.inputs, "jsonl") as results:
+    places = PLACE if names_files(options.inputs) else ()
+    with Results(options.format, options.out, options.inputs, "jsonl", places) as results:
         if seen(loaded, options.inputs):
             paths = find_pictures([Path(place) for place in options.inputs])
             for batch in read_pictures(paths, loaded, options):
@@ -52,8 +53,7 @@ def run(arguments: list[str]) -> None:
                 some = [one.text for one in texts]
                 rows = loaded.embed(some, batch_size=options.batch_size).tolist()
             for one, row in zip(texts, rows, strict=True):
-                where = {"file": one.file, "line": one.line} if one.file else {}
-                results.write({**where, "text": one.text, "embedding": digits(row)}, "")
+                results.write({**one.record(), "embedding": digits(row)}, "")
 
 
 def seen(loaded: Loaded, inputs: list[str]) -> bool:

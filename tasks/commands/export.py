@@ -12,7 +12,6 @@ import torch
 from family.inference.loaded import assets_of
 from family.models.member import facts_of
 from family.pretrained import from_pretrained, save_pretrained
-from family.pretrained.runs import is_run, open_run
 from family.pretrained.text import save_tokenizer, two_of_ours
 from tasks.commands.results import write_json
 from tasks.errors import UserError
@@ -48,7 +47,7 @@ def run(arguments: list[str]) -> None:
     try:
         again = export(model, options.format, options.layout, options.out)
         if options.format != "safetensors":
-            write_json(options.out / BESIDE, beside(model, options.source))
+            write_json(options.out / BESIDE, beside(model))
         worst, allowed = difference(model, again), TOLERANCE[options.format]
         if not worst <= allowed:
             raise UserError(
@@ -82,14 +81,12 @@ def export(model: Any, format: str, layout: str | None, folder: Path) -> Run:
     return quietly(to_onnx if format == "onnx" else to_program, model, folder)
 
 
-def beside(model: Any, source: str) -> dict[str, Any]:
+def beside(model: Any) -> dict[str, Any]:
     """What a program needs to know to use an exported model: ``task``, the names of ``inputs`` and
     ``outputs``, ``labels`` and their ids in the data, ``preprocess`` (size, mean, std ...), the longest
-    text; the tokenizer lies in its own files."""
+    text, the ``threshold`` of boxes; the tokenizer lies in its own files."""
     inputs, assets = inputs_of(model), assets_of(model)
     assets.pop("tokenizers", None)
-    if is_run(source) and "threshold" in (kept := open_run(source).assets):
-        assets["threshold"] = kept["threshold"]
     facts = facts_of(model)
     return {
         "class": type(model).__name__,

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
@@ -37,6 +37,7 @@ class Results:
         kind: "text", "jsonl" or "csv"; None is what the ending of ``file`` says, or else ``default``.
         file: None is standard output.
         inputs: files that are read, which ``file`` must not be.
+        first: columns of CSV that come before, as not all records have them.
 
     Raises:
         UserError: a file that cannot be written, or one of the inputs.
@@ -48,10 +49,12 @@ class Results:
         file: Path | None = None,
         inputs: Iterable[str | Path] = (),
         default: str = "text",
+        first: Sequence[str] = (),
     ) -> None:
         ending = "" if file is None else file.suffix.lower().removeprefix(".")
         self.kind = kind or (ending if ending in FORMATS else default)
         self.columns: list[str] | None = None
+        self.first = first
         self.stack = ExitStack()
         self.file: IO[str] = sys.stdout
         if file is not None:
@@ -86,7 +89,7 @@ class Results:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         if self.columns is None:
-            self.columns = list(values)
+            self.columns = list(dict.fromkeys([*self.first, *values]))
             writer.writerow(self.columns)
         writer.writerow([values.get(name, "") for name in self.columns])
         return lines.getvalue().removesuffix("\n")
@@ -110,7 +113,8 @@ def not_their_folder(folder: Path, paths: Iterable[Path]) -> None:
     """
     place = folder.resolve()
     for path in paths:
-        if path.resolve().parent == place:
+        # A link is written through: what it leads to would be replaced.
+        if place in (path.resolve().parent, path.parent.resolve()):
             raise UserError(
                 f"--out {folder} is the folder of {path.name}, which is read: what is written might "
                 "replace pictures there; choose another folder."

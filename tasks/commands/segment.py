@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from family.inference.classes import distinct
 from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, read_pictures
 from tasks.commands.results import Results, format_option, not_their_folder
 from tasks.commands.running import open_model
@@ -41,7 +42,7 @@ def run(arguments: list[str]) -> None:
                 shares = np.bincount(ids.flatten(), minlength=len(labels)) / ids.size
                 order = [i for i in shares.argsort()[::-1] if shares[i] > 0]
                 said = ", ".join(f"{labels[i]} {shares[i]:.1%}" for i in order)
-                share = dict(zip(labels, shares.tolist(), strict=True))
+                share = dict(zip(distinct(labels), shares.tolist(), strict=True))
                 record = {"file": str(path), "mask": str(file), "shares": share}
                 results.write(record, f"{path}\t{said}")
         results.say(f"Masks and overlays are in {options.out}.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.data.captions import CAPTION_COLUMNS, TABLES, table_rows
 from tasks.data.images import IMAGE_ENDINGS
@@ -15,6 +15,8 @@ from tasks.errors import UserError, closest
 
 LINES = ".txt"
 """The ending of a file that holds a text a line."""
+PLACE = ("file", "line")
+"""What says of a text where it stands."""
 
 
 class Text(NamedTuple):
@@ -23,6 +25,11 @@ class Text(NamedTuple):
     text: str
     file: str = ""
     line: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """As answers name it: ``file`` and ``line`` where it has them, and ``text``."""
+        where = {"file": self.file, "line": self.line} if self.file else {}
+        return {**where, "text": self.text}
 
 
 def given_or_read(given: list[str]) -> Iterator[str]:
@@ -85,6 +92,11 @@ def named_file(sentence: str) -> Path | None:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"{sentence} does not exist.{closest(path.name, siblings)}")
     return None
+
+
+def names_files(given: Iterable[str]) -> bool:
+    """Whether some of what is given are files of texts."""
+    return any(Path(one).suffix.lower() in (LINES, *TABLES) for one in given)
 
 
 def read_texts(file: Path, column: str | None = None) -> Iterator[Text]:

@@ -7,7 +7,7 @@ import argparse
 from family.inference.batches import TEXTS, chunks
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import texts_of
+from tasks.commands.sentences import PLACE, names_files, texts_of
 from tasks.errors import at_least, user_errors
 
 
@@ -21,18 +21,20 @@ def run(arguments: list[str]) -> None:
         help="or files of them: .txt, one a line, .csv, .tsv, .jsonl (none: lines from standard input)",
     )
     parser.add_argument("--column", help="of tables, that of the sentences")
-    parser.add_argument("--beams", type=int, default=4)
+    parser.add_argument("--beams", type=int, help="without, as the model says, or 4")
     format_option(parser)
     model_options(parser, TEXTS)
     options = parser.parse_args(arguments)
-    at_least(1, of="--", beams=options.beams)
+    if options.beams is not None:
+        at_least(1, of="--", beams=options.beams)
     loaded = open_model(options.checkpoint, options, "Translation")
     # Lines of standard input are answered as they come.
     size = options.batch_size if options.sentences else 1
-    with Results(options.format) as results:
+    places = PLACE if names_files(options.sentences) else ()
+    with Results(options.format, first=places) as results:
         for some in chunks(texts_of(options.sentences, options.column), size):
             with user_errors():
-                found = loaded.predict([one.text for one in some], beams=options.beams)
+                texts = [one.text for one in some]
+                found = loaded.predict(texts, beams=options.beams, batch_size=options.batch_size)
             for one, text in zip(some, found, strict=True):
-                where = {"file": one.file, "line": one.line} if one.file else {}
-                results.write({**where, "text": one.text, "translation": text}, text)
+                results.write({**one.record(), "translation": text}, text)

@@ -116,7 +116,9 @@ def test_a_model_that_searches_is_searched_unless_something_is_drawn(source, cap
     assert shown(capsys, folder, "--temperature=2", "--seed=3") not in (greedy, searched)
     loaded = family.load(folder)
     prompts = {"sampling": Sampling(top_k=5)}  # greedy, but of a kind that no search knows
-    assert loaded.predict(["there"], **prompts)[0] == greedy.removeprefix("there").removesuffix("\n")
+    assert loaded.predict(["there"], **prompts)[0] == greedy.removeprefix("there").removesuffix(
+        "\n"
+    )
 
 
 def test_a_model_that_never_ends_a_text_does_not(source):

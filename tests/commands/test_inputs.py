@@ -14,6 +14,7 @@ import family
 from family.inputs.preprocess import Preprocess
 from tasks.cli import main
 from tasks.commands import COMMANDS
+from tasks.commands.results import not_their_folder
 from tasks.commands.sentences import given_or_read, texts_of
 from tasks.data.text_classification import with_ends
 from tasks.data.tokenizers import train_tokenizer
@@ -209,3 +210,42 @@ def test_a_file_is_translated_as_its_lines_are(folder, translator, capsys):
     assert "--device abacus cannot be used" in refused(
         capsys, "translate", translator, "green", "--device=abacus"
     )
+
+
+def table_of(shown):
+    return list(csv.DictReader(io.StringIO(shown)))
+
+
+def test_tables_have_all_columns_whatever_comes_first(classifier, folder, capsys):
+    (folder / "a.txt").write_text("\n".join(["", *TEXTS]))
+    rows = table_of(said(capsys, "classify", classifier, "a.txt", "--format", "csv"))
+    assert rows[0]["label"] == rows[0]["probabilities.bad"] == ""
+    assert all(row["label"] and float(row["probabilities.bad"]) for row in rows[1:])
+    rows = table_of(said(capsys, "classify", classifier, "green", "a.txt", "--format", "csv"))
+    assert [(row["file"], row["line"], row["text"]) for row in rows] == [
+        ("", "", "green"),
+        *[("a.txt", str(n), text) for n, text in enumerate(["", *TEXTS], 1)],
+    ]
+    rows = said(capsys, "classify", classifier, "", "--format", "jsonl").splitlines()
+    assert json.loads(rows[0])["probabilities"] == {"good": None, "bad": None}
+
+
+def test_lines_and_records_call_classes_alike(classifier, folder, capsys):
+    model = family.from_pretrained(classifier)
+    model.labels = ["crane", "crane"]
+    family.save_pretrained(model, folder / "cranes")
+    line = said(capsys, "classify", "cranes", "green", "--top", "2")
+    record = json.loads(said(capsys, "classify", "cranes", "green", "--format", "jsonl"))
+    likely = sorted(record["probabilities"].items(), key=lambda pair: -pair[1])
+    assert line == "green\t" + ", ".join(f"{name} {chance:.3f}" for name, chance in likely) + "\n"
+
+
+def test_a_link_to_a_picture_is_not_written_through(folder):
+    for name in ("there", "out"):
+        (folder / name).mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "there/a.png")
+    (folder / "out/a.png").symlink_to(folder / "there/a.png")
+    not_their_folder(folder / "other", [folder / "out/a.png"])
+    for place in ("out", "there"):
+        with pytest.raises(UserError, match=r"is the folder of a\.png"):
+            not_their_folder(folder / place, [folder / "out/a.png"])

@@ -197,7 +197,9 @@ def test_numbers_that_make_no_sense_are_refused_when_they_are_read(fields, said)
 def test_a_length_without_room_is_said_and_no_text_of_one_token():
     model, ids = model_of()
     model.generation = Generation(max_length=5)
-    with pytest.raises(ValueError, match="5 tokens leaves no room for new ones in the max_length=5"):
+    with pytest.raises(
+        ValueError, match="5 tokens leaves no room for new ones in the max_length=5"
+    ):
         model.generate(ids)
     assert model.generate(ids, max_new_tokens=3, stop_ids=()).shape == (2, 3)
     with pytest.raises(ValueError, match="leaves no room"):
