@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,41 @@ def test_translation():
         loaded.predict(["a" * 39])
     with pytest.raises(ValueError, match="beams must be at least 1, not 0"):
         loaded.predict(["a"], beams=0)
+
+
+def test_how_a_model_translates_is_what_it_says(monkeypatch):
+    torch.manual_seed(0)
+    model = reads(randomised(family.transformer_tiny(30, **SMALL, max_tokens=32)))
+    loaded, seen, generate = family.load(model), [], model.generate
+
+    def watched(ids, **options):
+        seen.append((len(ids), options["beams"], set(options["stop_ids"])))
+        return generate(ids, **options)
+
+    monkeypatch.setattr(model, "generate", watched)
+    loaded.predict(["a"] * 5, batch_size=2)
+    eos = model.tokenizer.eos_id
+    assert seen == [(2, 4, {eos}), (2, 4, {eos}), (1, 4, {eos})]
+    model.generation = family.Generation(beams=3, stop_ids=(7,))
+    loaded.predict(["a"])
+    loaded.predict(["a"], beams=1)
+    assert seen[3:] == [(1, 3, {7, eos}), (1, 1, {7, eos})]
+
+
+def test_a_threshold_goes_where_the_weights_go(tmp_path, pictures):
+    run = Path(__file__).parents[1] / "fixtures/runs/detection/checkpoints/best.ckpt"
+    content = torch.load(run, weights_only=True)
+    content["family"]["assets"]["threshold"] = 0.01
+    torch.save(content, tmp_path / "best.ckpt")
+    model = family.from_pretrained(tmp_path / "best.ckpt")
+    family.save_pretrained(model, tmp_path / "saved")
+    wanted = family.load(tmp_path / "best.ckpt").predict(pictures)
+    assert any(wanted)
+    for source in (model, tmp_path / "saved"):
+        loaded = family.load(source)
+        assert loaded.assets["threshold"] == 0.01 and loaded.predict(pictures) == wanted
+    fresh = family.from_pretrained(tmp_path / "saved", num_classes=9)
+    assert getattr(fresh, "threshold", None) is None  # its classes are others
 
 
 def test_detection(pictures):
