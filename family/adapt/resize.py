@@ -10,15 +10,22 @@ from typing import Any
 from torch import nn
 
 from family.inputs.patches import PatchEmbedding, pair
-from family.models.member import facts_of
+from family.models.member import Facts, facts_of
 
 LOG = logging.getLogger(__name__)
 
 
-def class_arguments(member: type[nn.Module], num_classes: int) -> dict[str, Any]:
-    """The arguments of a model that tells so many classes apart."""
-    facts = facts_of(member)
-    return {"num_classes": num_classes, **(facts.class_arguments if facts else {})}
+def class_arguments(
+    member: type[nn.Module], num_classes: int, task: str | None = None
+) -> dict[str, Any]:
+    """The arguments of a model that tells so many classes apart.
+
+    Args:
+        task: what they are for; None is what the model's are for already.
+    """
+    facts = facts_of(member) or Facts()
+    head = {} if task is None else facts.heads.get(task, {})
+    return {"num_classes": num_classes, **facts.class_arguments, **head}
 
 
 def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[str, ...]:

@@ -262,7 +262,7 @@ def assets_of(model: Any) -> dict[str, Any]:
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is not None:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
-        if task in ("TextClassification", "ImageText"):
+        if task in ("TextClassification", "Tagging", "ImageText"):
             assets["max_tokens"] = most_tokens(model)
     if hasattr(
         model, "generate"

@@ -16,7 +16,10 @@ from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, token_positions
 from family.models.examples import TEXT
-from family.models.member import build, member
+from family.models.member import build, for_task, member
+
+TOKENS = "tokens"
+"""The pooling that pools nothing: classes of each token."""
 
 
 @member(
@@ -34,6 +37,7 @@ from family.models.member import build, member
     classes=("class_head.", "masked_head.", "replaced_head."),
     # The other heads would answer in place of the classes.
     class_arguments={"masked_head": False, "replaced_head": False},
+    heads={"Tagging": {"pooling": TOKENS}},
     # Two classes beside a masked head, without names, are of pre-training: does one sentence follow?
     complete=lambda model: (
         bool(model.num_classes) and (model.masked_head is None or model.labels is not None)
@@ -55,9 +59,10 @@ class BERT(nn.Module):
         masked_activation: of the masked head's dense layer; None is the config's.
         replaced_head: tell which tokens were replaced (ELECTRA's discriminator).
         pooling: what the classes are told from, the first token ("class"), the "mean" of all, or
-            each channel's largest ("max").
+            each channel's largest ("max"); "tokens" tells those of each token (named entities).
         pooler: the dense layer between that and the classes, by its activation: "tanh" (BERT,
-            RoBERTa), "relu" (DistilBERT), "gelu" (ELECTRA), or None for no such layer.
+            RoBERTa), "relu" (DistilBERT), "gelu" (ELECTRA), or None for no such layer, as most have it
+            that tell the classes of tokens.
         pooler_norm: a norm after it (ModernBERT).
         dense_bias: of the dense layers of masked head and pooler.
         head_dropout: before the classes' linear layer.
@@ -91,8 +96,8 @@ class BERT(nn.Module):
                 "BERT reads both ways, and one text alone: its config needs causal=False and "
                 "cross_attention=False."
             )
-        if pooling not in POOLINGS:
-            choices = ", ".join(POOLINGS)
+        if pooling not in (*POOLINGS, TOKENS):
+            choices = ", ".join((*POOLINGS, TOKENS))
             raise ValueError(f"pooling={pooling!r} is unknown; choose one of: {choices}.")
         check_value("embedding_dim", embedding_dim, (int, type(None)))
         self.config, self.vocab_size, self.num_classes = config, vocab_size, num_classes
@@ -119,6 +124,8 @@ class BERT(nn.Module):
             self.pooler = Pooler(config.dim, pooler, dense_bias, norm)
         self.head_dropout = nn.Dropout(head_dropout)
         self.class_head = class_head(config.dim, num_classes) if num_classes else None
+        if pooling == TOKENS:
+            self.facts = for_task(BERT, "Tagging")
 
     def encode(
         self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
@@ -150,16 +157,18 @@ class BERT(nn.Module):
         return self.replaced_head(tokens)
 
     def pooled(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All tokens as one, through the pooler, ``(batch, tokens, dim)`` -> ``(batch, dim)``.
+        """All tokens as one, through the pooler, ``(batch, tokens, dim)`` -> ``(batch, dim)``; where
+        each has its classes, each by itself, ``(batch, tokens, dim)``.
 
         Args:
             mask: ``(batch, tokens)``; of the first token alone, needed where padding stands left.
         """
-        one = POOLINGS[self.pooling](tokens, mask)
+        one = tokens if self.pooling == TOKENS else POOLINGS[self.pooling](tokens, mask)
         return one if self.pooler is None else self.pooler(one)
 
     def class_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(batch, tokens, dim)`` -> ``(batch, classes)``; ``mask`` as in :meth:`pooled`."""
+        """``(batch, tokens, dim)`` -> ``(batch, classes)``, or of each token ``(batch, tokens,
+        classes)``; ``mask`` as in :meth:`pooled`."""
         if self.class_head is None:
             raise ValueError("this BERT has no head for classes: build it with num_classes over 0.")
         return self.class_head(self.head_dropout(self.pooled(tokens, mask)))
@@ -168,8 +177,8 @@ class BERT(nn.Module):
         self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
     ) -> Tensor:
         """Logits of the first head there is: of masked tokens ``(batch, tokens, vocab)``, of replaced
-        ones ``(batch, tokens)``, of the classes ``(batch, classes)``; without any, :meth:`encode`'s
-        tokens. Arguments as there.
+        ones ``(batch, tokens)``, of the classes as :meth:`class_logits`; without any,
+        :meth:`encode`'s tokens. Arguments as there.
         """
         tokens = self.encode(input_ids, mask, token_types)
         if self.masked_head is not None:

@@ -36,6 +36,7 @@ class Facts:
         example: the arguments of a tiny one, for tests.
         classes: the beginnings of the names of weights that its number of classes decides.
         class_arguments: what else is to be set where it is to tell classes apart.
+        heads: further tasks that its head can be for -> the arguments that make it so.
         renamed: arguments that it had before -> where they stand now, ``pooling.kind``; or a function
             that makes of such a value all that it says, by such places.
         dropped: arguments that it had before -> the one value at which they said nothing.
@@ -49,6 +50,7 @@ class Facts:
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str | Callable[[Any], Mapping[str, Any]]] = dataclasses.field(
         default_factory=dict
     )
@@ -100,6 +102,13 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
 def facts_of(model: Any) -> Facts | None:
     """Those of a model or of a member's class; None where it is no member."""
     return getattr(model, "facts", None)
+
+
+def for_task(cls: type[nn.Module], task: str) -> Facts:
+    """The facts of those models of a member whose head is for another task than its usual one."""
+    facts = facts_of(cls)
+    assert facts is not None and task in facts.heads
+    return dataclasses.replace(facts, task=task)
 
 
 def is_member(cls: Any) -> bool:

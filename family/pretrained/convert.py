@@ -64,7 +64,7 @@ def fill(
     Raises:
         ValueError: a weight that is missing, has another shape, or has no place.
     """
-    table, theirs = layout.table(model), file_names(layout, weights)
+    table, theirs = layout.table(model), file_names(layout, weights, layout.left_out(model))
     parameters = stored(model)
     rows = {name: row_of(layout, table, name) for name in parameters}
     sources = {name: find(row, layout.prefix, theirs) for name, row in rows.items()}
@@ -181,9 +181,10 @@ def copy(ours: Tensor, value: Tensor, dtype: torch.dtype | None) -> None:
         ours.copy_(value)
 
 
-def file_names(layout: Format, weights: Weights) -> dict[str, str]:
-    """Current name -> the name that the file has."""
-    pattern = re.compile("|".join(layout.leftovers(set(weights.places))) or "$^")
+def file_names(layout: Format, weights: Weights, left_out: tuple[str, ...] = ()) -> dict[str, str]:
+    """Current name -> the name that the file has; of what the patterns ``left_out`` do not match."""
+    patterns = (*layout.leftovers(set(weights.places)), *left_out)
+    pattern = re.compile("|".join(patterns) or "$^")
     return {layout.renamed(n): n for n in weights.places if not pattern.search(n)}
 
 

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 
 from family.adapt.resize import class_arguments, fresh_head, resize
-from family.models.member import build, is_member
+from family.models.member import Facts, build, facts_of, is_member
 from family.pretrained import adapters, gguf, libraries, named, runs, saved, sentence
 from family.pretrained.configs import flat, put
 from family.pretrained.convert import build_unfilled, fill
@@ -52,6 +52,7 @@ def from_pretrained(
     dtype: torch.dtype | None = None,
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    task: str | None = None,
     format: str | Format | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -71,6 +72,9 @@ def from_pretrained(
         image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
             interpolated.
         num_classes: another number of classes: the head starts afresh.
+        task: what these classes are for, where a model's head can be for more than one task: the classes
+            of whole texts ("TextClassification") or of each token ("Tagging"). None leaves it what
+            it is.
         format: read a folder, a file or a state in memory by this format, whatever the config calls
             itself: a name, or a :class:`~family.pretrained.Format` of your own.
         config: the fields of that format, where they lie in no file, or in place of those of the file.
@@ -87,6 +91,8 @@ def from_pretrained(
             another shape, an architecture or option that we do not support.
     """
     check_arguments(dtype, num_classes)
+    if task is not None and num_classes is None:
+        raise ValueError(f"task={task!r} says what classes are for: give num_classes= too.")
     if format is None and config is not None:
         raise ValueError("config= holds the fields of a format: give that one too, format=.")
     place: AbstractContextManager[Published]
@@ -100,7 +106,7 @@ def from_pretrained(
     else:
         place = opened_as(source, as_format(format), config)
     with place as found:
-        model = load(found, dtype, num_classes)
+        model = load(found, dtype, num_classes, task)
     if image_size is not None:
         resize(model, image_size)
     return model
@@ -122,18 +128,29 @@ def of_another_class(run: runs.Run, dtype: torch.dtype | None, **wanted: Any) ->
     return model if dtype is None else model.to(dtype)
 
 
-def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -> Any:
+def load(
+    found: Published,
+    dtype: torch.dtype | None,
+    num_classes: int | None,
+    task: str | None = None,
+) -> Any:
     """Build and fill the model of what was found."""
     layout, arguments, weights = found.layout, found.arguments, found.weights
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
-    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes)
     usual = {p.name: p.default for p in inspect.signature(layout.member).parameters.values()}
     before = {**usual, **arguments}
-    if any(before.get(name) != value for name, value in wanted.items()):
+    facts = facts_of(layout.member) or Facts()
+    if num_classes is not None and task is None:  # what its classes are for already
+        task = next((name for name, head in facts.heads.items() if agrees(before, head)), None)
+    check_task(layout.member, task, weights.origin)
+    wanted = {} if num_classes is None else class_arguments(layout.member, num_classes, task)
+    if not agrees(before, wanted):
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
         arguments = copy.deepcopy(arguments)
-        for name, value in {**wanted, **layout.new_classes}.items():
+        further = task is not None and task in facts.heads
+        new = layout.new_heads.get(str(task), {}) if further else layout.new_classes
+        for name, value in {**wanted, **new}.items():
             put(arguments, name, value)
     if fresh:  # built with initial values, as the head keeps its own
         model: Any = build(layout.member, arguments).eval()
@@ -153,6 +170,23 @@ def load(found: Published, dtype: torch.dtype | None, num_classes: int | None) -
         adapters.read_adapters(model, layout, found.adapter)
         model.tokenizer = read_tokenizer(found.adapter) or model.tokenizer
     return model
+
+
+def agrees(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether arguments have these values among them."""
+    return all(arguments.get(name) == value for name, value in wanted.items())
+
+
+def check_task(member: type[nn.Module], task: str | None, origin: str) -> None:
+    """Refuse a task that no head of a member is for.
+
+    Raises:
+        ValueError: see above.
+    """
+    facts = facts_of(member) or Facts()
+    if task not in (None, facts.task, *facts.heads):
+        made = f", made for {facts.task}" if facts.task else ""
+        raise ValueError(f"{origin} is a {member.__name__}{made}, but this needs {task}.")
 
 
 def check_arguments(dtype: Any, num_classes: Any) -> None:

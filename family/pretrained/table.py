@@ -99,9 +99,13 @@ class Format:
         renamed: the current name of a weight that older files call otherwise.
         opened: their weights with those apart that some files pack together.
         new_classes: arguments that go with a fresh head of classes.
+        new_heads: the same where the classes are for one of the member's further tasks (``heads`` of its
+            :class:`~family.models.member.Facts`), by task.
         detect: further arguments, from their config and the names of their weights.
         finish: what a written config has beside the table: given our model and the config so far.
         unread: weights that their loader wants, and nothing reads.
+        left_out: patterns of names of weights that files may have, and that such a model of theirs does
+            without.
         modules: rows whose names in their model in memory, which adapters have, are not those of
             files.
         image_processor: transformers' class for the preprocessing of its pictures.
@@ -121,9 +125,11 @@ class Format:
     renamed: Callable[[str], str] = str
     opened: Callable[[Weights], Weights] = lambda weights: weights
     new_classes: Mapping[str, Any] = attribute(default_factory=dict)
+    new_heads: Mapping[str, Mapping[str, Any]] = attribute(default_factory=dict)
     detect: Callable[[dict[str, Any], set[str]], dict[str, Any]] = lambda config, names: {}
     finish: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, config: {}
     unread: Callable[[Any], dict[str, Tensor]] = lambda model: {}
+    left_out: Callable[[Any], tuple[str, ...]] = lambda model: ()
     modules: Callable[[Any], Names] = lambda model: {}
     image_processor: str = ""
     files: tuple[str, str] = ("config.json", "model.safetensors")

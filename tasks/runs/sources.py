@@ -43,7 +43,8 @@ def open_published(source: str, **arguments: Any) -> Any:
     good.
 
     Args:
-        arguments: ``num_classes`` and ``image_size``, where they are to differ.
+        arguments: ``num_classes``, the ``task`` that they are for, and ``image_size``, where they are
+            to differ.
 
     Raises:
         UserError: no such source, or one that cannot be read.

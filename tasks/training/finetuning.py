@@ -58,14 +58,16 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
         UserError: a source that cannot be read, is for another task, or does not fit the data.
     """
     ours = known(data) if training else {}
-    wanted = {"num_classes": len(ours["labels"])} if "labels" in ours else {}
+    wanted: dict[str, Any] = {"num_classes": len(ours["labels"])} if "labels" in ours else {}
     preprocess = getattr(data, "preprocess", None)
     # Members that take pictures of unequal sizes have none of their own.
     if training and preprocess is not None and preprocess.mode != "longest":
         wanted["image_size"] = preprocess.size
-    model = open_published(source, **wanted)
     bases = type(task).__mro__
     names = [base.__name__ for base in bases if re.fullmatch(r"tasks\.\w+", base.__module__)]
+    if names and "num_classes" in wanted:
+        wanted["task"] = names[0]
+    model = open_published(source, **wanted)
     if names:  # a task of the user's own knows what it takes
         check_suits(model, source, names)
     assets = published_assets(model, source)

@@ -61,6 +61,12 @@ CLASSES = {
     "RobertaForSequenceClassification": ("classifier.dense", "classifier.out_proj"),
     "DistilBertForSequenceClassification": ("pre_classifier", "classifier"),
 }
+TAGS = (
+    "BertForTokenClassification",
+    "RobertaForTokenClassification",
+    "DistilBertForTokenClassification",
+)
+TAGGER = {"num_classes": 5, "masked_head": False, "pooling": "tokens", "pooler": None}
 OURS = {
     "BertForMaskedLM": {},
     "BertForPreTraining": {"num_classes": 2},
@@ -70,6 +76,7 @@ OURS = {
     "RobertaForSequenceClassification": {"num_classes": 5, "masked_head": False},
     "DistilBertForMaskedLM": {},
     "DistilBertForSequenceClassification": {"num_classes": 5, "masked_head": False},
+    **dict.fromkeys(TAGS, TAGGER),
 }
 NAMES = list(OURS)
 
@@ -87,6 +94,8 @@ def table_of(name):
     if name in CLASSES:
         for ours, theirs in zip(("pooler.dense", "class_head"), CLASSES[name], strict=True):
             table[ours] = [theirs]
+    if name in TAGS:
+        table["class_head"] = ["classifier"]
     if not name.endswith("Classification"):
         places = ("masked_head.dense", "masked_head.norm", "masked_head.output")
         for ours, theirs in zip(places, MASKED[kind], strict=True):
@@ -167,9 +176,12 @@ def expectations(theirs, name, ids, mask, types, **labels):
 def labels_of(name, ids, mask):
     """Labels as transformers takes them; -100 is no label."""
     classes = torch.tensor([1, 0, 1])
+    generator = torch.Generator().manual_seed(2)
+    if name in TAGS:  # one token of two has no label, as the later pieces of a word
+        tags = torch.randint(0, 5, ids.shape, generator=generator)
+        return {"labels": tags.where(mask & (torch.arange(11) % 2 == 0), -100)}
     if name.endswith("Classification"):
         return {"labels": classes}
-    generator = torch.Generator().manual_seed(2)
     chosen = mask & (torch.rand(ids.shape, generator=generator) < 0.5)
     masked = {"labels": torch.randint(2, 97, ids.shape, generator=generator).where(chosen, -100)}
     if name == "BertForPreTraining":

@@ -205,7 +205,7 @@ def test_classes_start_afresh_behind_the_head_that_there_is(tmp_path, name):
         ),
         ({"hidden_size": REMOVED}, "no field 'hidden_size'"),
         ({"num_hidden_layers": 10**9, "layer_types": None}, "too few for config.depth=1000000000"),
-        ({"architectures": ["ModernBertForTokenClassification"]}, "'ModernBertForTokenClass"),
+        ({"architectures": ["ModernBertForMultipleChoice"]}, "'ModernBertForMultipleChoice"),
         ({"norm_bias": True}, "has no weight model.embeddings.norm.bias"),
     ],
 )

@@ -189,7 +189,8 @@ def test_an_interrupted_lora_run_ends_as_one_without_a_break():
 def test_pictures_with_other_classes_get_a_fresh_head(opened, source):
     fit = ["fit", *PICTURES, f"--model.pretrained={source}", "--model.lr=0"]
     main([*fit, "--run_folder=run", "--model.freeze=[embedding.*, '*.blocks.0.*']"])
-    assert opened[0][1] == {"image_size": (16, 16), "num_classes": 8}
+    task = "ImageClassification"
+    assert opened[0][1] == {"image_size": (16, 16), "num_classes": 8, "task": task}
     loaded = load_checkpoint("run", "ImageClassification")
     assert not loaded.model.head.weight.any()
     assert loaded.labels == LABELS

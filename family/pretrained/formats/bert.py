@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.models.bert import BERT
+from family.models.bert import BERT, TOKENS
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
 from family.pretrained.table import Field, Format, Names, Row, blocks
 
@@ -50,6 +50,46 @@ def names(model: BERT) -> Names:
     }
 
 
+TAGGING = {"Tagging": {"pooler": None}}
+"""What goes with a fresh head of each token."""
+
+
+def of_tokens(config: dict[str, Any]) -> bool:
+    """Whether the classes of a config are those of each token."""
+    named = config.get("architectures")
+    return isinstance(named, list) and str(named[:1]).endswith("ForTokenClassification']")
+
+
+def pooling(tagged: bool) -> dict[str, Any]:
+    """The arguments of classes of each token, as all but ModernBERT have them; none of others."""
+    return {"pooling": TOKENS, "pooler": None} if tagged else {}
+
+
+def is_tagger(model: BERT) -> bool:
+    """Whether a model has classes of each token."""
+    return bool(model.num_classes) and model.pooling == TOKENS
+
+
+def kind_of_head(model: BERT, name: str) -> str:
+    """What their class of a model with classes is called behind its own name.
+
+    Raises:
+        ValueError: a layer before the classes of tokens, or a masked head beside them.
+    """
+    if not is_tagger(model):
+        return "ForSequenceClassification"
+    if model.pooler is not None or model.masked_head is not None:
+        raise ValueError(
+            f"format={name!r} has classes of tokens without a pooler, and without a masked head."
+        )
+    return "ForTokenClassification"
+
+
+def no_pooler(model: BERT) -> tuple[str, ...]:
+    """Older files of classes of tokens have the bare stack's pooler too."""
+    return (r"^(\w+\.)?pooler\.",) if is_tagger(model) else ()
+
+
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of."""
     classes = count_labels(config) if "classifier.weight" in names else 0
@@ -59,6 +99,7 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "num_classes": 2 if "cls.seq_relationship.weight" in names else classes,
         "pooler": "tanh" if pooled else None,
         **head_dropout(config),
+        **pooling(bool(classes) and of_tokens(config)),
     }
 
 
@@ -80,14 +121,15 @@ def check_segments(config: dict[str, Any]) -> None:
 
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     check_segments(config)
-    if model.num_classes and model.pooler is None:
+    kind = kind_of_head(model, "bert")
+    if model.num_classes and model.pooler is None and not is_tagger(model):
         raise ValueError(
             "format='bert' cannot express classes without a pooler: build it with one."
         )
     if model.masked_head is not None:
         kind = "BertForPreTraining" if model.num_classes else "BertForMaskedLM"
     else:
-        kind = "BertForSequenceClassification" if model.num_classes else "BertModel"
+        kind = f"Bert{kind}" if model.num_classes else "BertModel"
     dropout = {"classifier_dropout": model.head_dropout.p}
     return {"architectures": [kind], **dropout, **label_fields(model, model.num_classes)}
 
@@ -101,6 +143,7 @@ FORMAT = Format(
         "BertForMaskedLM",
         "BertForPreTraining",
         "BertForSequenceClassification",
+        "BertForTokenClassification",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -129,6 +172,8 @@ FORMAT = Format(
     renamed=lambda name: name.replace(".gamma", ".weight").replace(".beta", ".bias"),
     names=names,
     new_classes={"pooler": "tanh"},
+    new_heads=TAGGING,
+    left_out=no_pooler,
     detect=heads,
     finish=fields,
 )

@@ -5,28 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from family.models.bert import BERT
+from family.pretrained.formats.bert import TAGGING, is_tagger, kind_of_head, pooling
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
 from family.pretrained.table import Field, Format, blocks
 
 
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of."""
+    classes, pooled = "classifier.weight" in names, "pre_classifier.weight" in names
     return {
         "masked_head": "vocab_transform.weight" in names,
-        "num_classes": count_labels(config) if "classifier.weight" in names else 0,
-        "pooler": "relu" if "pre_classifier.weight" in names else None,
+        "num_classes": count_labels(config) if classes else 0,
+        "pooler": "relu" if pooled else None,
+        **pooling(classes and not pooled),
     }
 
 
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     classes, masked = bool(model.num_classes), model.masked_head is not None
-    if classes != (model.pooler is not None) or (classes and masked):
+    kind_of_classes, alone = kind_of_head(model, "distilbert"), is_tagger(model)
+    if (classes and not alone) != (model.pooler is not None) or (classes and masked):
         raise ValueError(
             "format='distilbert' has classes with a pooler, or a masked head, or none."
         )
     kind = "DistilBertForMaskedLM" if masked else "DistilBertModel"
     return {
-        "architectures": ["DistilBertForSequenceClassification" if classes else kind],
+        "architectures": [f"DistilBert{kind_of_classes}" if classes else kind],
         **label_fields(model, model.num_classes),
     }
 
@@ -39,6 +43,7 @@ FORMAT = Format(
         "DistilBertModel",
         "DistilBertForMaskedLM",
         "DistilBertForSequenceClassification",
+        "DistilBertForTokenClassification",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -90,6 +95,7 @@ FORMAT = Format(
         ),
     },
     new_classes={"pooler": "relu"},
+    new_heads=TAGGING,
     detect=heads,
     finish=fields,
 )

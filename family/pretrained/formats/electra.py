@@ -6,20 +6,42 @@ from typing import Any
 
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
-from family.pretrained.formats.bert import check_segments, head_dropout, stack
+from family.pretrained.formats.bert import (
+    check_segments,
+    head_dropout,
+    is_tagger,
+    kind_of_head,
+    pooling,
+    stack,
+)
 from family.pretrained.shared_fields import count_labels, label_fields
-from family.pretrained.table import Field, Format
+from family.pretrained.table import Field, Format, Names
+
+
+def names(model: BERT) -> Names:
+    return {
+        **stack("electra"),
+        "embedding.projection": "electra.embeddings_project",
+        "masked_head.dense": "generator_predictions.dense",
+        "masked_head.norm": "generator_predictions.LayerNorm",
+        "masked_head.output": "generator_lm_head",
+        "replaced_head.dense": "discriminator_predictions.dense",
+        "replaced_head.output": "discriminator_predictions.dense_prediction",
+        "pooler.dense": "classifier.dense",
+        "class_head": "classifier" if is_tagger(model) else "classifier.out_proj",
+    }
 
 
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of."""
-    classes = "classifier.out_proj.weight" in names
+    classes, tagged = "classifier.out_proj.weight" in names, "classifier.weight" in names
     return {
         "masked_head": "generator_predictions.dense.weight" in names,
         "replaced_head": "discriminator_predictions.dense.weight" in names,
-        "num_classes": count_labels(config) if classes else 0,
+        "num_classes": count_labels(config) if classes or tagged else 0,
         "pooler": "gelu" if classes else None,
         **head_dropout(config),
+        **pooling(tagged),
     }
 
 
@@ -28,10 +50,11 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     heads = {
         "ForMaskedLM": model.masked_head is not None,
         "ForPreTraining": model.replaced_head is not None,
-        "ForSequenceClassification": bool(model.num_classes),
+        kind_of_head(model, "electra"): bool(model.num_classes),
     }
     found = [name for name, there in heads.items() if there] or ["Model"]
-    if len(found) > 1 or bool(model.num_classes) != (model.pooler is not None):
+    pooled = bool(model.num_classes) and not is_tagger(model)
+    if len(found) > 1 or pooled != (model.pooler is not None):
         raise ValueError(
             "format='electra' has masked tokens, replaced tokens, or classes with a pooler, not two "
             "of these."
@@ -53,6 +76,7 @@ FORMAT = Format(
         "ElectraForMaskedLM",
         "ElectraModel",
         "ElectraForSequenceClassification",
+        "ElectraForTokenClassification",
     ),
     fields=(
         *(field for field in BERT_FORMAT.fields if field.ours not in OTHER),
@@ -65,18 +89,9 @@ FORMAT = Format(
     prefix="electra.",
     ignored=(r"embeddings\.position_ids$",),
     renamed=BERT_FORMAT.renamed,
-    names={
-        **stack("electra"),
-        "embedding.projection": "electra.embeddings_project",
-        "masked_head.dense": "generator_predictions.dense",
-        "masked_head.norm": "generator_predictions.LayerNorm",
-        "masked_head.output": "generator_lm_head",
-        "replaced_head.dense": "discriminator_predictions.dense",
-        "replaced_head.output": "discriminator_predictions.dense_prediction",
-        "pooler.dense": "classifier.dense",
-        "class_head": "classifier.out_proj",
-    },
+    names=names,
     new_classes={"pooler": "gelu"},
+    new_heads=BERT_FORMAT.new_heads,
     detect=heads,
     finish=fields,
 )

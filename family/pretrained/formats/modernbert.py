@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.models.bert import BERT
+from family.models.bert import BERT, TOKENS
+from family.pretrained.formats.bert import is_tagger, of_tokens
 from family.pretrained.layers import to_layers
 from family.pretrained.rope import read_rope, write_rope
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields, token_ids
@@ -14,6 +15,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 BASES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 """What version 4 calls the base of rotary positions in each kind of layer, and its default."""
 EVERY, LOCAL = "global_attn_every_n_layers", "local_attention"
+POOLINGS = {"cls": "class", "mean": "mean", TOKENS: TOKENS}
+"""Theirs -> ours; the last stands in no file, where the architecture says it."""
 BLOCK: Names = {
     "self_attention.norm": "attn_norm",
     "self_attention.sublayer.qkv": "attn.Wqkv",
@@ -48,6 +51,7 @@ def detect(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "num_classes": count_labels(config) if classes else 0,
         "pooler": ACTIVATIONS[config.get("classifier_activation", "gelu")] if classes else None,
         "pooler_norm": classes,
+        **({"pooling": TOKENS} if classes and of_tokens(config) else {}),
     }
 
 
@@ -108,7 +112,8 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     classes, masked = bool(model.num_classes), model.masked_head is not None
     if classes and masked:
         raise ValueError("format='modernbert' has masked tokens or classes, not both.")
-    head = "ForSequenceClassification" if classes else "ForMaskedLM" if masked else "Model"
+    kind = "ForTokenClassification" if is_tagger(model) else "ForSequenceClassification"
+    head = kind if classes else "ForMaskedLM" if masked else "Model"
     depth = model.config.depth
     layers = [model.config.at(i) for i in range(depth)]
     kinds = [FULL if layer.window is None else SLIDING for layer in layers]
@@ -128,6 +133,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
         written["rope_parameters"][kind] = found["rope_parameters"]
     return {
         "architectures": [f"ModernBert{head}"],
+        **({"classifier_pooling": "cls"} if is_tagger(model) else {}),
         **written,
         **token_ids(model),
         **label_fields(model, model.num_classes),
@@ -142,6 +148,7 @@ FORMAT = Format(
         "ModernBertModel",
         "ModernBertForMaskedLM",
         "ModernBertForSequenceClassification",
+        "ModernBertForTokenClassification",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -161,7 +168,7 @@ FORMAT = Format(
         Field("config.ffn_dropout", "mlp_dropout", 0.0),
         Field("masked_activation", "classifier_activation", "gelu", ACTIVATIONS),
         Field("dense_bias", "classifier_bias", False),
-        Field("pooling", "classifier_pooling", "cls", {"cls": "class", "mean": "mean"}),
+        Field("pooling", "classifier_pooling", "cls", POOLINGS),
         Field("head_dropout", "classifier_dropout", 0.0),
     ),
     constants={
@@ -185,6 +192,7 @@ FORMAT = Format(
         "class_head": "classifier",
     },
     new_classes={"pooler": "gelu", "pooler_norm": True},
+    new_heads={"Tagging": {"pooler": "gelu", "pooler_norm": True}},
     detect=detect,
     finish=fields,
 )

@@ -32,7 +32,12 @@ FORMAT = replace(
     roberta.FORMAT,
     name="mpnet",
     model_types=("mpnet",),
-    architectures=("MPNetModel", "MPNetForMaskedLM", "MPNetForSequenceClassification"),
+    architectures=(
+        "MPNetModel",
+        "MPNetForMaskedLM",
+        "MPNetForSequenceClassification",
+        "MPNetForTokenClassification",
+    ),
     fields=[field for field in roberta.FORMAT.fields if field.ours != "token_types"],
     constants={
         "config.norm_order": "post",

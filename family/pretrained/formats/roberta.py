@@ -9,7 +9,15 @@ from typing import Any
 
 from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
-from family.pretrained.formats.bert import check_segments, head_dropout, stack
+from family.pretrained.formats.bert import (
+    check_segments,
+    head_dropout,
+    is_tagger,
+    kind_of_head,
+    no_pooler,
+    pooling,
+    stack,
+)
 from family.pretrained.shared_fields import count_labels, label_fields
 from family.pretrained.table import POSITIONS, UNUSED, Field, Format, Names, Row
 
@@ -25,7 +33,7 @@ def around(model: BERT, prefix: str) -> Names:
             (f"{prefix}.embeddings.position_embeddings.weight",), POSITIONS
         ),
         "pooler.dense": "classifier.dense" if model.num_classes else f"{prefix}.pooler.dense",
-        "class_head": "classifier.out_proj",
+        "class_head": "classifier" if is_tagger(model) else "classifier.out_proj",
         "masked_head.dense": "lm_head.dense",
         "masked_head.norm": "lm_head.layer_norm",
         "masked_head.output.weight": "lm_head.decoder.weight",
@@ -35,14 +43,16 @@ def around(model: BERT, prefix: str) -> Names:
 
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of, and positions without the rows that nothing reads."""
+    tagged = "classifier.weight" in names
     classes = "classifier.out_proj.weight" in names
     pooled = any(name.endswith("pooler.dense.weight") for name in names)
     return {
         "config.max_tokens": config.get("max_position_embeddings", 512) - UNUSED,
         "masked_head": "lm_head.dense.weight" in names,
-        "num_classes": count_labels(config) if classes else 0,
+        "num_classes": count_labels(config) if classes or tagged else 0,
         "pooler": "tanh" if classes or pooled else None,
         **head_dropout(config),
+        **pooling(tagged),
     }
 
 
@@ -59,11 +69,12 @@ def fields(kind: str) -> Callable[[BERT, dict[str, Any]], dict[str, Any]]:
         if "type_vocab_size" in config:
             check_segments(config)
         classes, masked = bool(model.num_classes), model.masked_head is not None
-        if classes and (model.pooler is None or masked):
+        kind_of_classes = kind_of_head(model, kind.lower())
+        if classes and not is_tagger(model) and (model.pooler is None or masked):
             raise ValueError(
                 f"the format of {kind} has classes after a pooler, and without a masked head."
             )
-        head = "ForSequenceClassification" if classes else "ForMaskedLM" if masked else "Model"
+        head = kind_of_classes if classes else "ForMaskedLM" if masked else "Model"
         return {
             "architectures": [kind + head],
             "max_position_embeddings": model.config.max_tokens + UNUSED,
@@ -79,7 +90,12 @@ FORMAT = Format(
     name="roberta",
     member=BERT,
     model_types=("roberta",),
-    architectures=("RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification"),
+    architectures=(
+        "RobertaModel",
+        "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForTokenClassification",
+    ),
     fields=(
         *(field for field in BERT_FORMAT.fields if field.ours not in OTHER),
         # Its masked head has this activation, whatever that of the blocks is.
@@ -93,6 +109,8 @@ FORMAT = Format(
     renamed=BERT_FORMAT.renamed,
     names=names,
     new_classes={"pooler": "tanh"},
+    new_heads=BERT_FORMAT.new_heads,
+    left_out=no_pooler,
     detect=heads,
     finish=fields("Roberta"),
 )
@@ -104,6 +122,7 @@ XLM = replace(
         "XLMRobertaModel",
         "XLMRobertaForMaskedLM",
         "XLMRobertaForSequenceClassification",
+        "XLMRobertaForTokenClassification",
     ),
     finish=fields("XLMRoberta"),
 )

@@ -42,7 +42,10 @@ def wrapped(layout: Format) -> Format:
         encoder = nested(layout.table(model.encoder), "encoder.")
         return {**encoder, "projection.weight": DENSE[0], "projection.bias": DENSE[1]}
 
-    return replace(layout, member=MEMBER, names=names)
+    def left_out(model: SentenceEncoder) -> tuple[str, ...]:
+        return layout.left_out(model.encoder)
+
+    return replace(layout, member=MEMBER, names=names, left_out=left_out)
 
 
 def format_of(encoder: Any) -> str:

@@ -59,6 +59,12 @@ def their_classes(model: Any, batch: Batch) -> Tensor:
     return model(**arguments(batch)).logits
 
 
+def tagged(model: Any, batch: Batch) -> Tensor:
+    """The classes of each token."""
+    assert model.facts.task == "Tagging"
+    return model(*inputs(batch))[batch["mask"]]
+
+
 def both(model: Any, batch: Batch) -> Tensor:
     """Masked tokens, and whether the second text follows the first."""
     tokens = model.encode(*inputs(batch))
@@ -111,15 +117,30 @@ CASES = [
     case("BERT, masked tokens", "BertForMaskedLM", masked, their_masked, **BERT),
     case("BERT, pre-training", "BertForPreTraining", both, their_both, **BERT),
     case("BERT, classes", "BertForSequenceClassification", classes, their_classes, **BERT),
+    case("BERT, classes of tokens", "BertForTokenClassification", tagged, their_masked, **BERT),
     case("RoBERTa", "RobertaModel", bare, their_bare, **ROBERTA),
     case("RoBERTa, masked tokens", "RobertaForMaskedLM", masked, their_masked, **ROBERTA),
     case("RoBERTa, classes", "RobertaForSequenceClassification", classes, their_classes, **ROBERTA),
+    case(
+        "RoBERTa, classes of tokens",
+        "RobertaForTokenClassification",
+        tagged,
+        their_masked,
+        **ROBERTA,
+    ),
     case("DistilBERT, masked tokens", "DistilBertForMaskedLM", masked, their_masked, **DISTILBERT),
     case(
         "DistilBERT, classes",
         "DistilBertForSequenceClassification",
         classes,
         their_classes,
+        **DISTILBERT,
+    ),
+    case(
+        "DistilBERT, classes of tokens",
+        "DistilBertForTokenClassification",
+        tagged,
+        their_masked,
         **DISTILBERT,
     ),
 ]

@@ -92,7 +92,7 @@ ROPE = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
     "full_attention": {"rope_type": "default", "rope_theta": 7000.0},
 }
-CLASSES = "ForSequenceClassification"
+CLASSES, TAGS = "ForSequenceClassification", "ForTokenClassification"
 CASES = [
     case("XLM-RoBERTa", "XLMRobertaModel", pooled, their_pooled),
     case("XLM-RoBERTa, masked tokens", "XLMRobertaForMaskedLM", masked, logits),
@@ -103,6 +103,15 @@ CASES = [
     case("ELECTRA, generator", "ElectraForMaskedLM", masked, logits, left=True),
     case("ELECTRA, discriminator", "ElectraForPreTraining", each, logits),
     case("ELECTRA, classes", f"Electra{CLASSES}", encoders.classes, logits),
+    *(
+        case(f"{member}, classes of tokens", f"{name}{TAGS}", encoders.tagged, logits)
+        for member, name in (
+            ("XLM-RoBERTa", "XLMRoberta"),
+            ("ELECTRA", "Electra"),
+            ("MPNet", "MPNet"),
+            ("ModernBERT", "ModernBert"),
+        )
+    ),
     case("MPNet", "MPNetModel", pooled, their_pooled),
     case("MPNet, masked tokens", "MPNetForMaskedLM", masked, logits),
     case("MPNet, masked tokens", "MPNetForMaskedLM", masked, logits, left=True),
