@@ -10,6 +10,7 @@ from .data.image_classification import ImageClassificationData as ImageClassific
 from .data.image_text import ImageTextData as ImageTextData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.segmentation import SegmentationData as SegmentationData
+from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
 from .data.translation import TranslationData as TranslationData
 from .detection import Detection as Detection
@@ -17,6 +18,7 @@ from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
 from .segmentation import Segmentation as Segmentation
+from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
 from .training.task import Task as Task
 from .translation import Translation as Translation

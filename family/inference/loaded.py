@@ -21,6 +21,7 @@ from family.inference.embeddings import (
     similarities,
 )
 from family.inference.segmentation import segment
+from family.inference.tagging import tag_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
 from family.models.member import Facts, facts_of
@@ -38,6 +39,7 @@ class Predictor(NamedTuple):
 PREDICTORS = {
     "ImageClassification": Predictor(classify_pictures, ("preprocess",)),
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
+    "Tagging": Predictor(tag_texts, ("tokenizer",)),
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
     "Translation": Predictor(translate, ("tokenizer",)),
     "Detection": Predictor(detect, ("preprocess",)),
@@ -91,6 +93,8 @@ class Loaded:
 
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
           ``score`` and ``probabilities`` by label;
+        - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
+          ``end`` in characters;
         - ``LanguageModeling``: prompts -> the texts that follow them; options ``max_new_tokens``,
           ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``, ``num`` (a list of so many
           texts of each), ``beams``, ``stop`` (strings before which a text ends), ``min_new_tokens``,

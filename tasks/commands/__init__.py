@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": Command("generate", "continue a text"),
     "chat": Command("chat", "talk with a language model that was trained to answer"),
     "classify": Command("classify", "the likeliest classes of pictures or texts"),
+    "tag": Command("tag", "names and other spans in texts"),
     "detect": Command("detect", "boxes in pictures, drawn and as JSON"),
     "segment": Command("segment", "the class of each pixel, as masks and overlays"),
     "search": Command("search", "rank pictures by a sentence"),
