@@ -70,6 +70,8 @@ class Tagging(WeightedTask):
         """The words of the split that is evaluated, of this process."""
         self.seen = 0
         """Rows of it that had no number."""
+        self.tags = 0
+        """What the model tells apart, once it was asked."""
         self.tables: dict[str, list[dict[str, Any]]] = {}
         """What a test found, by type and by tag, and the worst errors."""
 
@@ -107,7 +109,7 @@ class Tagging(WeightedTask):
     def evaluate(self, batch: dict[str, Any], split: str) -> list[list[Tagged]]:
         """Log loss and accuracy over words, and keep what was made of them; of each row its words."""
         logits, labels = self.logits(batch), batch["labels"]
-        own = labels != IGNORE
+        own, self.tags = labels != IGNORE, logits.shape[-1]
         count = int(own.sum())
         right = (logits.argmax(-1) == labels) & own
         loss = F.cross_entropy(logits[own], labels[own], reduction="sum")
@@ -187,17 +189,15 @@ class Tagging(WeightedTask):
         return list(texts.values())
 
     def _names(self) -> list[str]:
-        return self.label_names(self.num_classes or 0)
+        return self.label_names(self.num_classes or self.tags)
 
     def _score(self, split: str, texts: list[list[Tagged]], names: list[str]) -> SpanCounts:
         """Log what the spans are worth; the same in all processes."""
-        # Without names, or with some that mark nothing, each word is a span.
-        known = names or [str(i) for i in range(1 + most(texts))]
         pairs = (
-            ([known[word.true] for word in text], [known[word.made] for word in text])
+            ([names[word.true] for word in text], [names[word.made] for word in text])
             for text in texts
         )
-        spans = SpanCounts(pairs, mark_spans(known))
+        spans = SpanCounts(pairs, mark_spans(names))
         for name, value in spans.scores().items():
             self.log(f"{split}/{name}", value, prog_bar=name == "f1")
         return spans
@@ -212,11 +212,6 @@ class Tagging(WeightedTask):
             for row in rows
             for w in row
         ]
-
-
-def most(texts: list[list[Tagged]]) -> int:
-    """The largest id of a tag."""
-    return max((max(word.true, word.made) for text in texts for word in text), default=0)
 
 
 def described(word: Tagged, names: list[str]) -> dict[str, Any]:

@@ -217,8 +217,17 @@ def check_spans(texts: Sequence[TaggedText]) -> None:
 
 
 def tag_names(texts: Sequence[TaggedText]) -> list[str]:
-    """The names of the tags, sorted; ``O`` stands first."""
+    """The names of the tags, sorted; ``O`` stands first.
+
+    Raises:
+        UserError: one tag alone.
+    """
     names = sorted({tag for text in texts for tag in text.tags})
+    if len(names) < 2:
+        raise UserError(
+            f"every word has the tag {names[0]!r} (from {texts[0].where(0)} on): there must be two tags "
+            "at least."
+        )
     return sorted(names, key=lambda name: name != OUTSIDE)
 
 

@@ -157,6 +157,7 @@ class TaggingData(FamilyData):
         if whole:
             self._texts[split] = texts
             return
+        tag_names(texts)  # one tag alone is a clearer mistake than a split without texts
         shares = {name: self.shares[name] for name in parts if name != "train"}
         groups = [" ".join(text.words) for text in texts]
         found = divide([0] * len(texts), groups, shares, self.split_seed)
@@ -164,20 +165,9 @@ class TaggingData(FamilyData):
 
     @property
     def classes(self) -> list[str]:
-        """The tags, in the order of their ids: a checkpoint's, or those of the training split.
-
-        Raises:
-            UserError: one tag alone.
-        """
+        """The tags, in the order of their ids: a checkpoint's, or those of the training split."""
         if self.given is None:
-            texts = self.texts("train")
-            names = tag_names(texts)
-            if len(names) < 2:
-                raise UserError(
-                    f"every word has the tag {names[0]!r} (from {texts[0].where(0)} on): there must be "
-                    "two tags at least."
-                )
-            self.given = names
+            self.given = tag_names(self.texts("train"))
         return self.given
 
     def labels(self, split: str) -> list[list[int]]:

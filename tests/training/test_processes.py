@@ -53,6 +53,12 @@ KINDS = {
         [*tiny("config"), "--data.examples=200", "--data.vocab_size=300"],
         "--data.batch_size=30",
     ),
+    "tagging": (
+        "tagging/shapes",
+        # Most texts are read in several windows, which may be in different processes.
+        [*tiny("config"), "--data.examples=200", "--data.vocab_size=300", "--data.max_tokens=12"],
+        "--data.batch_size=30",
+    ),
     "image_classification": (
         "image_classification/shapes",
         [*tiny("config"), "--data.examples=200", "--data.image_size=16"],
