@@ -9,6 +9,7 @@ from .data.detection import DetectionData as DetectionData
 from .data.image_classification import ImageClassificationData as ImageClassificationData
 from .data.image_text import ImageTextData as ImageTextData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
+from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
@@ -17,6 +18,7 @@ from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
+from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
 from .segmentation import Segmentation as Segmentation
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from family.core.config import TransformerConfig
@@ -67,3 +69,19 @@ class ReplacedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` -> logits ``(...)``, over 0 where the token seems replaced."""
         return self.output(self.activation(self.dense(x))).squeeze(-1)
+
+
+def logits_at(
+    model: Any, where: Tensor, input_ids: Tensor, mask: Tensor | None = None, **more: Tensor
+) -> Tensor:
+    """What a masked language model says stood at some places, ``(places, vocab)``.
+
+    Where the model has ``encode`` and ``masked_logits``, the head is computed at these places alone.
+
+    Args:
+        where: ``(batch, tokens)``, True = one of the places.
+        input_ids, mask: ``(batch, tokens)``; ``more`` of what the model takes, by name.
+    """
+    if hasattr(model, "masked_logits"):
+        return model.masked_logits(model.encode(input_ids, mask, **more)[where])
+    return model(input_ids, mask, **more)[where]

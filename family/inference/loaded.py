@@ -20,11 +20,12 @@ from family.inference.embeddings import (
     embed_sentences,
     similarities,
 )
+from family.inference.masked import fill_masks
 from family.inference.segmentation import segment
 from family.inference.tagging import tag_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
-from family.models.member import Facts, facts_of
+from family.models.member import Facts, facts_of, tasks_of
 from family.pretrained import runs
 from family.pretrained.sources import check_arguments, from_pretrained
 
@@ -41,6 +42,7 @@ PREDICTORS = {
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
     "Tagging": Predictor(tag_texts, ("tokenizer",)),
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
+    "MaskedLanguageModeling": Predictor(fill_masks, ("tokenizer",)),
     "Translation": Predictor(translate, ("tokenizer",)),
     "Detection": Predictor(detect, ("preprocess",)),
     "Segmentation": Predictor(segment, ("preprocess",)),
@@ -99,6 +101,9 @@ class Loaded:
           ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``, ``num`` (a list of so many
           texts of each), ``beams``, ``stop`` (strings before which a text ends), ``min_new_tokens``,
           ``no_repeat_ngram``;
+        - ``MaskedLanguageModeling``: texts with the tokenizer's mask token, or ``[MASK]`` -> of each,
+          for each of its gaps in turn, the likeliest tokens: ``token``, ``id``, ``score``; option
+          ``top``, how many;
         - ``Translation``: sentences -> sentences; option ``beams``: else the model's own, or 4;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
@@ -217,9 +222,18 @@ def ready(model: Any, origin: str, task: str | None = None) -> Loaded:
     """
     facts = facts_of(model)
     if facts is not None:
-        check_complete(model, origin)
+        task = task or made_for(model)
+        if task not in tasks_of(model)[1:]:
+            check_complete(model, origin)
         check_tokenizer(model, origin)
-    return Loaded(model, task or (facts.task if facts else ""), assets_of(model), origin)
+    return Loaded(model, task or "", assets_of(model), origin)
+
+
+def made_for(model: Any) -> str:
+    """The task of a member; where it cannot answer that without training, the next that it is for."""
+    facts, tasks = facts_of(model), tasks_of(model)
+    assert facts is not None
+    return tasks[0] if facts.complete(model) else tasks[-1]
 
 
 def check_complete(model: Any, origin: str) -> None:

@@ -14,7 +14,7 @@ from family.core.transformer import Transformer
 from family.heads.classifier import Pooler, class_head
 from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
-from family.inputs.text import TextEmbedding, token_positions
+from family.inputs.text import TextEmbedding, document_positions, token_positions
 from family.models.examples import TEXT
 from family.models.member import build, for_task, member
 
@@ -24,6 +24,7 @@ TOKENS = "tokens"
 
 @member(
     task="TextClassification",
+    also={"MaskedLanguageModeling": lambda model: model.masked_head is not None},
     reads=("text",),
     inputs=TEXT,
     example={
@@ -128,17 +129,25 @@ class BERT(nn.Module):
             self.facts = for_task(BERT, "Tagging")
 
     def encode(
-        self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        token_types: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """All tokens, ``(batch, tokens)`` -> ``(batch, tokens, dim)``.
 
         Args:
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
             token_types: ``(batch, tokens)``, the segment of each token; None is 0 for all.
+            documents: ``(batch, tokens)``, a number for each of the texts that are packed into a row:
+                none sees another, and each counts its positions from 0.
         """
-        positions = token_positions(input_ids, mask)
+        positions = (
+            token_positions(input_ids, mask) if documents is None else document_positions(documents)
+        )
         x = self.embedding(input_ids, positions, token_types)
-        return self.transformer(x, mask=mask, positions=positions)
+        return self.transformer(x, mask=mask, documents=documents, positions=positions)
 
     def masked_logits(self, tokens: Tensor) -> Tensor:
         """What stood there: ``(..., dim)``, all tokens or only the masked ones -> ``(..., vocab)``."""
@@ -174,13 +183,17 @@ class BERT(nn.Module):
         return self.class_head(self.head_dropout(self.pooled(tokens, mask)))
 
     def forward(
-        self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        token_types: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Logits of the first head there is: of masked tokens ``(batch, tokens, vocab)``, of replaced
         ones ``(batch, tokens)``, of the classes as :meth:`class_logits`; without any,
         :meth:`encode`'s tokens. Arguments as there.
         """
-        tokens = self.encode(input_ids, mask, token_types)
+        tokens = self.encode(input_ids, mask, token_types, documents)
         if self.masked_head is not None:
             return self.masked_logits(tokens)
         if self.replaced_head is not None:

@@ -31,6 +31,7 @@ class Facts:
 
     Args:
         task: the class in :mod:`tasks` that trains it; what it is for, where there is none yet.
+        also: further tasks -> whether a model of it is made for them.
         reads: of "text", "pictures", "sound" and "video".
         inputs: what its ``forward`` takes and gives.
         example: the arguments of a tiny one, for tests.
@@ -45,6 +46,7 @@ class Facts:
     """
 
     task: str = ""
+    also: Mapping[str, Callable[[Any], bool]] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = ()
     inputs: Inputs | None = None
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -109,6 +111,14 @@ def for_task(cls: type[nn.Module], task: str) -> Facts:
     facts = facts_of(cls)
     assert facts is not None and task in facts.heads
     return dataclasses.replace(facts, task=task)
+
+
+def tasks_of(model: Any) -> list[str]:
+    """The tasks that a model is for, its member's own first; none where it is no member."""
+    facts = facts_of(model)
+    if facts is None:
+        return []
+    return [facts.task, *(task for task, made_for in facts.also.items() if made_for(model))]
 
 
 def is_member(cls: Any) -> bool:

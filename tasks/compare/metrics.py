@@ -166,9 +166,14 @@ def average_precision(true: Numbers, seen: Numbers, total: Numbers) -> Numbers:
     return np.where(total > 0, best[place - each * len(true), each].mean(1), 0.0)
 
 
+def accuracy(rows: Rows) -> Score | None:
+    """Of examples, or of tokens where an example has several to get right."""
+    return ratio(rows, "correct") or ratio(rows, "right", "tokens")
+
+
 mean_loss = partial(ratio, above="loss", below="tokens")
 METRICS: dict[str, Callable[[Rows], Score | None]] = {
-    "accuracy": partial(ratio, above="correct"),
+    "accuracy": accuracy,
     "bleu": bleu,
     "bleu_lowercase": partial(bleu, lowercase=True),
     "loss": mean_loss,

@@ -20,7 +20,7 @@ from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.splits import SPLITS, called, pattern
-from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
+from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, between, user_errors
 
 
@@ -52,7 +52,8 @@ class ImageTextData(FamilyData):
         split_ignore: a regular expression; what it matches does not count in that comparison.
         val_fraction: the share held out, chosen by a hash; also "test" where that has no file.
         images: the folder of the pictures relative to ``root``, where it is none of the usual.
-        tokenizer: "bpe", "unigram" or "char", trained on the training sentences.
+        tokenizer: "bpe", "unigram" or "char", trained on the training sentences; or one that exists, by
+            the path of a ``tokenizer.json``, a folder, a run or a published source.
         max_tokens: longer sentences lose their end; <bos> and <eos> count.
         crop: training sees a part of each picture, at least this share of its area; 1 is all.
         flip: mirror half the pictures; wrong where sentences say left and right.
@@ -81,7 +82,7 @@ class ImageTextData(FamilyData):
         val_fraction: float = 0.1,
         images: str | None = None,
         image_size: tuple[int, int] = (64, 64),
-        tokenizer: Kind = "bpe",
+        tokenizer: str = "bpe",
         vocab_size: int = 4000,
         lowercase: bool = True,
         max_tokens: int = 32,
@@ -194,7 +195,7 @@ class ImageTextData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = dict.fromkeys(self.pairs("train").texts)
-            self.tokenizer = train_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
+            self.tokenizer = make_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
         return self.tokenizer
 
     def setup(self, stage: str | None = None) -> None:

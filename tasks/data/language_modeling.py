@@ -18,7 +18,7 @@ from tasks.data.documents import END, held_out, read_pieces, split_at, split_off
 from tasks.data.sampling import ExampleBatches, as_it_is, batch_loader
 from tasks.data.splits import SPLITS, called
 from tasks.data.text_files import read_text
-from tasks.data.tokenizers import TRAINED, Kind, Tokenizer, pieces, train_tokenizer
+from tasks.data.tokenizers import TRAINED, Tokenizer, make_tokenizer, pieces
 from tasks.data.windows import Blocks, RandomWindows, Windows
 from tasks.errors import UserError, at_least
 
@@ -47,7 +47,8 @@ class LanguageModelingData(FamilyData):
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
             they are called ``train.txt``, ``val.txt`` (or valid, validation, dev) and ``test.txt``,
             they are the splits. None is the built-in world of shapes, as English captions.
-        tokenizer: "char", "bpe" or "unigram", trained on the training split alone.
+        tokenizer: "char", "bpe" or "unigram", trained on the training split alone; or one that exists, by
+            the path of a ``tokenizer.json``, a folder, a run or a published source.
         vocab_size: for bpe and unigram.
         context: tokens of a window.
         batch_size: windows of a batch.
@@ -60,11 +61,13 @@ class LanguageModelingData(FamilyData):
 
     task = "LanguageModeling"
     decided = ("tokenizer", "vocab_size")
+    layout = b"2"  # files of before the number may hold special tokens where a text spells them
+    """What else than the texts' own tokens the files of tokens hold; it is in their names."""
 
     def __init__(
         self,
         root: str | None = None,
-        tokenizer: Kind = "char",
+        tokenizer: str = "char",
         vocab_size: int = 8000,
         context: int = 256,
         batch_size: int = 64,
@@ -207,7 +210,7 @@ class LanguageModelingData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             lines = (line for text in self.texts("train") for line in pieces(text))
-            self.tokenizer = train_tokenizer(
+            self.tokenizer = make_tokenizer(
                 self.kind, lines, self.vocab_size, specials=self._specials()
             )
         return self.tokenizer
@@ -273,7 +276,7 @@ class LanguageModelingData(FamilyData):
         if known is not None and known[0].exists():
             return known
         tokenizer = self._tokenizer()
-        end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        end = self._behind(tokenizer)
         if self.joined and self.separator is None and self._many_files():
             LOG.warning(
                 "the checkpoint is of before files were documents: those of %s follow each other as one "
@@ -282,12 +285,11 @@ class LanguageModelingData(FamilyData):
             )
         elif not end and self.several():
             LOG.warning(
-                "the checkpoint's tokenizer has no end-of-text token, so the documents of %s follow each "
+                "the tokenizer has no end-of-text token, so the documents of %s follow each "
                 "other without one.",
                 self.root,
             )
-        # Files of before the number may hold special tokens where a text spells them.
-        digest = hashlib.sha256(b"2" + tokenizer.to_json().encode())
+        digest = hashlib.sha256(self.layout + tokenizer.to_json().encode())
         size = 0
         for text in self.texts(split):
             digest.update(text.encode() or b"\xff")  # which is in no UTF-8
@@ -308,6 +310,10 @@ class LanguageModelingData(FamilyData):
             partial.replace(path)
         self._files[split] = path, size
         return self._files[split]
+
+    def _behind(self, tokenizer: Tokenizer) -> list[int]:
+        """What stands behind each document."""
+        return [] if tokenizer.eos_id is None else [tokenizer.eos_id]
 
     @property
     def model_arguments(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tasks.data.labelled_texts import (
     shared_table,
 )
 from tasks.data.splits import divide, nothing_held_out
-from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
+from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, between, closest
 
 Batch = dict[str, Any]
@@ -60,7 +60,8 @@ class TextClassificationData(FamilyData):
         split_seed: other numbers divide otherwise.
         quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them (and as they may in
             a ``.csv``); without it a quote is a character like any other.
-        tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
+        tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists, by
+            the path of a ``tokenizer.json``, a folder, a run or a published source.
         vocab_size: for bpe and unigram.
         lowercase: see lower-cased text alone.
         max_tokens: longer texts lose their end; the tokens that mark begin and end count.
@@ -85,7 +86,7 @@ class TextClassificationData(FamilyData):
         group_column: str | None = None,
         split_seed: int = 0,
         quotes: bool = False,
-        tokenizer: Kind = "bpe",
+        tokenizer: str = "bpe",
         vocab_size: int = 8000,
         lowercase: bool = False,
         max_tokens: int = 128,
@@ -179,7 +180,7 @@ class TextClassificationData(FamilyData):
         """A checkpoint's, that of the first process, or trained now."""
         if self.tokenizer is None:
             texts = (row.text for row in self.rows("train"))
-            self.tokenizer = train_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
+            self.tokenizer = make_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
             with_ends(self.tokenizer)
         return self.tokenizer
 

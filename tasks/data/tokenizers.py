@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from family.inputs.tokenizer import TRAINED, Tokenizer
-from tasks.errors import UserError
+from family.pretrained.tokenizers import find_tokenizer
+from tasks.errors import UserError, closest
 
 Kind = Literal["bpe", "unigram", "char"]
 SPECIALS = tuple(TRAINED.values())
 NAMES: dict[str, Any] = dict(TRAINED)
+MASK = "<mask>"
+"""What stands for a token that is to be guessed, in tokenizers that are trained for that."""
+
+
+def make_tokenizer(
+    source: str,
+    texts: Iterable[str],
+    vocab_size: int = 8000,
+    lowercase: bool = False,
+    specials: bool | Sequence[str] = True,
+) -> Tokenizer:
+    """A tokenizer that is learnt from texts, or one that exists.
+
+    Args:
+        source: "bpe", "unigram" or "char": see :func:`train_tokenizer`, whose the other arguments are;
+            or the path of a ``tokenizer.json``, a folder, a run of ours, or a published source (a
+            repository of the hub), whose tokenizer is taken as it is: ``texts`` are not read, and its
+            size is its own.
+
+    Raises:
+        UserError: no such kind or source, or ``lowercase`` for a tokenizer that exists.
+    """
+    kinds = get_args(Kind)
+    if source in kinds:
+        return train_tokenizer(source, texts, vocab_size, lowercase, specials)  # type: ignore[arg-type]
+    hint = "" if {"/", "\\"} & set(source) else closest(source, kinds)
+    if hint:
+        raise UserError(
+            f"data.tokenizer={source!r} is unknown; choose one of: {', '.join(kinds)}, or give a "
+            f"tokenizer.json, a folder or a published source.{hint}"
+        )
+    try:
+        tokenizer = find_tokenizer(source)
+    except ValueError as error:
+        raise UserError(f"data.tokenizer={source!r}: {error}") from None
+    if lowercase:
+        raise UserError(
+            f"data.lowercase=true is for a tokenizer that is trained here: that of {source} treats "
+            "letters as its own file says."
+        )
+    return tokenizer
 
 
 def train_tokenizer(
@@ -30,17 +72,19 @@ def train_tokenizer(
             (Kudo 2018); "char", one token a character.
         texts: sentences, or pieces of a text.
         vocab_size: at most, for bpe and unigram.
-        specials: padding, begin, end, unknown as ids 0 to 3; none; or, of "char", some of them.
+        specials: padding, begin, end, unknown as ids 0 to 3; none; or some of them by their names, of
+            "char" any, of the others all, and :data:`MASK` behind them.
 
     Raises:
         UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
             the texts (unigram).
     """
     some = SPECIALS if specials is True else specials or ()
-    special = [token for token in SPECIALS if token in some]
+    special = [token for token in (*SPECIALS, MASK) if token in some]
+    names = {**NAMES, "mask": MASK} if MASK in special else NAMES
     if kind == "char":
         inner = _characters(texts, special, lowercase)
-        return Tokenizer(inner, **NAMES)
+        return Tokenizer(inner, **names)
     least = 256 + len(special)
     if kind == "bpe" and vocab_size < least:
         raise UserError(
@@ -58,14 +102,15 @@ def train_tokenizer(
             show_progress=False,
         )
     elif kind == "unigram":
-        if vocab_size <= len(SPECIALS):
+        special = [*SPECIALS, *special[len(SPECIALS) :]]
+        if vocab_size <= len(special):
             raise too_small(vocab_size)
         inner = tokenizers.Tokenizer(models.Unigram())
         inner.pre_tokenizer = pre_tokenizers.Metaspace()
         inner.decoder = decoders.Metaspace()
         trainer = trainers.UnigramTrainer(
             vocab_size=vocab_size,
-            special_tokens=list(SPECIALS),
+            special_tokens=special,
             unk_token="<unk>",
             show_progress=False,
         )
@@ -79,7 +124,7 @@ def train_tokenizer(
         if "vocabulary is not large enough" in str(error):
             raise too_small(vocab_size) from None
         raise
-    return Tokenizer(inner, **NAMES)
+    return Tokenizer(inner, **names)
 
 
 def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:

@@ -36,9 +36,9 @@ def load_checkpoint(path: str, *tasks: str) -> Loaded:
     """
     if is_published(path):
         model = open_published(path)
-        check_suits(model, path, tasks)
+        task = check_suits(model, path, tasks)
         with user_errors():
-            loaded = ready(model, path)
+            loaded = ready(model, path, task if tasks else None)
     else:
         with user_errors():
             run = runs.open_run(path)

@@ -13,7 +13,7 @@ from torch import nn
 from family import pretrained
 from family.adapt.lora import adapted, merge_lora
 from family.inference import loaded
-from family.models.member import facts_of
+from family.models.member import tasks_of
 from family.pretrained import runs
 from family.pretrained.saved_adapter import unadapted
 from tasks.errors import UserError, user_errors
@@ -74,9 +74,10 @@ def check_suits(model: nn.Module, source: str, tasks: Sequence[str] = ()) -> str
     Raises:
         UserError: it is for none of them.
     """
-    facts, name = facts_of(model), type(model).__name__
-    task = "" if facts is None else facts.task
-    if tasks and task not in tasks:
-        made = f", made for {task}" if task else ""
+    found = [task for task in tasks_of(model) if task]
+    wanted = [task for task in found if not tasks or task in tasks]
+    if tasks and not wanted:
+        made = f", made for {' or '.join(found)}" if found else ""
+        name = type(model).__name__
         raise UserError(f"{source} is a {name}{made}, but this needs {' or '.join(tasks)}.")
-    return task
+    return wanted[0] if wanted else ""

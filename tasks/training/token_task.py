@@ -45,8 +45,12 @@ class TokenTask(Task):
         """``(batch, tokens, vocab)``, by the contract of the task's members."""
         raise NotImplementedError
 
+    def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
+        """The mean over the tokens that count, smoothed."""
+        return language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
+
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        loss = language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
+        loss = self.cross_entropy(batch)
         found = balance_loss(self.model)
         if found is None:
             return {"loss": loss}

@@ -57,6 +57,7 @@ def test_a_range_is_said_with_the_value():
 LEAST = {
     tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
     tasks.LanguageModelingData: {"batch_size": 0, "context": 0},
+    tasks.MaskedLanguageModelingData: {"batch_size": 0, "context": 0},
     tasks.TextClassificationData: {"batch_size": 0, "examples": 0, "max_tokens": 2},
     tasks.ImageClassificationData: {
         "batch_size": 0,
@@ -99,7 +100,7 @@ LEAST = {
 @pytest.mark.parametrize("data", LEAST)
 def test_values_out_of_range_are_refused_by_name(data):
     wrong = {**LEAST[data], "seed": -1}
-    if data is not tasks.LanguageModelingData:
+    if not issubclass(data, tasks.LanguageModelingData):
         wrong["num_workers"] = -1
     for name, value in wrong.items():
         with pytest.raises(UserError, match=rf"data\.{name}\b"):

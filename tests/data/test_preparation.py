@@ -24,6 +24,7 @@ SMALL = {
     "ImageClassificationData": {"examples": 20, "image_size": 16},
     "ImageTextData": {"examples": 20, "image_size": (16, 16), "vocab_size": 300},
     "LanguageModelingData": {"context": 8, "batch_size": 3},
+    "MaskedLanguageModelingData": {"context": 8, "batch_size": 3, "tokenizer": "char"},
     "SegmentationData": {"examples": 20, "image_size": 16, "batch_size": 2},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
@@ -31,6 +32,7 @@ SMALL = {
 READ = {
     "ImageTextData": "pairs",
     "LanguageModelingData": "texts",
+    "MaskedLanguageModelingData": "texts",
     "TextClassificationData": "rows",
     "TranslationData": "pairs",
 }
@@ -40,7 +42,7 @@ READ = {
 def made(name, text="train, val: a red circle\n", **options):
     """Data of a kind, small; ``text`` is what a language model learns."""
     data = getattr(tasks, name)(**{**SMALL[name], **options})
-    if name == "LanguageModelingData":
+    if name.endswith("LanguageModelingData"):
         data.texts = lambda split: iter([text * 9 if split == "train" else f"{split}: red\n" * 9])
     return data
 

@@ -20,6 +20,7 @@ from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
 from tasks.data.language_modeling import LanguageModelingData
+from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.translation import TranslationData
@@ -49,6 +50,7 @@ CASES = [
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     *((LanguageModelingData, given) for given in TOKENS),
+    *((MaskedLanguageModelingData, given) for given in TOKENS),
 ]
 
 
@@ -129,6 +131,7 @@ def small(kind):
         ImageTextData: ("family.clip_small", {**layers, "embed_dim": 8, "max_tokens": 64}),
         TextClassificationData: ("family.BERT", {"config": learned, "masked_head": False}),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
+        MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
     }[kind]
 
@@ -203,7 +206,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     root = tmp_path / "data"
     paths = files_of(root, kind)
     where: dict[str, Any] = {}
-    if kind is LanguageModelingData:
+    if issubclass(kind, LanguageModelingData):
         where = {"cache": str(tmp_path / "cache"), "context": 8}
     data = kind(str(root), **where, **options)
     data.setup()
@@ -222,6 +225,14 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         prompt = encode_prompt(loaded.tokenizer, WORDS[0])
         tokens = data.tokens("val").tolist()
         assert any(tokens[i : i + len(prompt)] == prompt for i in range(len(tokens)))
+    elif kind is MaskedLanguageModelingData:
+        shown = watch(model, "encode")
+        loaded.predict([f"{WORDS[2]} [MASK]"])
+        around = data.loader("val").dataset.ends
+        ids = shown.seen[0].tolist()
+        assert ids[:1] == around[0] and ids[-1:] == around[1]
+        inner = data.tokenizer.encode(f"{WORDS[2]} ")
+        assert ids[1 : 1 + len(inner)] == inner and ids[-2] == data.tokenizer.mask_id
     elif kind is TranslationData:
         shown = watch(model, "generate")
         loaded.predict(WORDS, beams=1)
@@ -236,7 +247,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     again = kind(str(root), **where)
     again.use_assets(loaded.assets)
     again.setup("predict")
-    if kind is LanguageModelingData:
+    if issubclass(kind, LanguageModelingData):
         assert np.array_equal(again.tokens("val"), data.tokens("val"))
         return
     name = "source" if kind is TranslationData else "input_ids"

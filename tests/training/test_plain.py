@@ -158,6 +158,13 @@ def text_task():
     return tasks.LanguageModeling(model), {"input_ids": ids[:, :-1], "labels": ids[:, 1:]}
 
 
+def gap_task():
+    torch.manual_seed(0)
+    model = family.BERT(**{**family.BERT.facts.example, "num_classes": 0, "masked_head": True})
+    batch = batch_of(model)
+    return tasks.MaskedLanguageModeling(model), {**batch, "labels": batch["input_ids"]}
+
+
 def pair_task():
     model = example(family.Seq2Seq)
     batch = batch_of(model)
@@ -192,7 +199,7 @@ def contrast_task():
     return tasks.ImageText(model), {n: v[:2] for n, v in batch.items()}
 
 
-TASKS = [text_task, pair_task, class_task, pixel_task, box_task, contrast_task]
+TASKS = [text_task, gap_task, pair_task, class_task, pixel_task, box_task, contrast_task]
 
 
 @pytest.mark.parametrize("make", TASKS)
