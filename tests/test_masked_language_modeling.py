@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -15,9 +17,13 @@ from torch import nn
 import family
 import tasks
 from family.core.config import TransformerConfig
+from family.inputs.encode import with_ends
 from family.losses.language_model import IGNORE
+from tasks.cli import main
 from tasks.compare.metrics import METRICS
+from tasks.data.tokenizers import MASK, SPECIALS, train_tokenizer
 from tasks.errors import UserError
+from tasks.training.finetuning import load_source
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 
@@ -41,7 +47,7 @@ def data_of(folder, **options):
 def bert(vocab_size=40, **options):
     torch.manual_seed(0)
     config = TransformerConfig(**{**STACK, **options.pop("config", {})})
-    return family.BERT(vocab_size, config, token_types=0, pooler=None, **options)
+    return family.BERT(vocab_size, config, **{"token_types": 0, "pooler": None, **options})
 
 
 def trainer(**options):
@@ -215,6 +221,83 @@ def test_any_model_of_the_contract_learns(folder):
     runner = trainer(max_steps=20)
     runner.fit(task, data)
     assert torch.isfinite(runner.callback_metrics["val/loss"])
+
+
+# --- From pre-training to classes ---
+
+
+CONFIG = {"dim": 16, "depth": 2, "heads": 2, "max_tokens": 64, "position": "learned"}
+RUN = [
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.limit_val_batches=1",
+]
+PRETRAIN = [
+    "fit",
+    "--model=tasks.MaskedLanguageModeling",
+    "--model.model=family.BERT",
+    f"--model.model.config={json.dumps(CONFIG)}",
+    "--model.model.token_types=0",
+    "--data=tasks.MaskedLanguageModelingData",
+    "--data.separator=\n",
+    "--data.vocab_size=300",
+    "--data.context=32",
+    "--trainer.max_steps=3",
+    *RUN,
+]
+
+
+def test_fine_tuning_from_a_run_by_one_line(folder, caplog, capsys):
+    main([*PRETRAIN, "--run_folder=before"])
+    main(["fill", "before", "a picture of a red [MASK]", "--top=2"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("a picture of a red [MASK]\t")
+    with caplog.at_level(logging.WARNING):
+        main([
+            "fit", "--model=tasks.TextClassification", "--data=tasks.TextClassificationData",
+            "--model.pretrained=before", "--model.lr=0", "--data.examples=40", "--trainer.max_steps=1",
+            "--run_folder=after", *RUN,
+        ])  # fmt: skip
+    count = len(tasks.TextClassificationData(examples=40).classes)
+    said = f"best.ckpt: the head for {count} classes starts afresh, masked_head left out."
+    assert [said in message for message in caplog.messages].count(True) == 1
+    before, after = (family.from_pretrained(run) for run in ("before", "after"))
+    assert after.masked_head is None and after.num_classes == count
+    assert after.tokenizer.to_json() != "" and after.tokenizer.specials == before.tokenizer.specials
+    kept = before.state_dict()
+    assert {n for n in after.state_dict() if n not in kept} == {
+        "class_head.weight", "class_head.bias"
+    }  # fmt: skip
+    for name, value in after.state_dict().items():
+        assert name not in kept or torch.equal(value, kept[name])
+    assert {n.partition(".")[0] for n in kept if n not in after.state_dict()} == {"masked_head"}
+
+
+def test_a_published_model_is_trained_on(folder):
+    tokenizer = with_ends(train_tokenizer("bpe", LINES, 300, specials=(*SPECIALS, MASK)))
+    model = bert(tokenizer.vocab_size, config={"norm_order": "post"}, token_types=2)
+    model.tokenizer = tokenizer
+    family.save_pretrained(model, folder / "source", format="bert")
+    task, data = tasks.MaskedLanguageModeling(pretrained="source"), data_of(folder)
+    load_source(task, data, "source", training=True)
+    trainer(max_steps=2).fit(task, data)
+    assert data.tokenizer.specials == tokenizer.specials
+    # And a model of the other kind is none for it.
+    classes = bert(tokenizer.vocab_size, masked_head=False, num_classes=2)
+    classes.tokenizer = tokenizer
+    family.save_pretrained(classes, folder / "classes")
+    with pytest.raises(UserError, match="for TextClassification, but this needs MaskedLanguage"):
+        load_source(task, data_of(folder), "classes", training=True)
+
+
+def test_a_source_without_a_mask_token(folder):
+    model = bert(300)
+    model.tokenizer = train_tokenizer("bpe", LINES, 300)
+    family.save_pretrained(model, folder / "source")
+    with pytest.raises(UserError, match="has no mask token"):
+        load_source(
+            tasks.MaskedLanguageModeling(pretrained="source"), data_of(folder), "source", True
+        )
 
 
 # --- What is refused before training ---

@@ -28,8 +28,13 @@ def class_arguments(
     return {"num_classes": num_classes, **facts.class_arguments, **head}
 
 
-def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[str, ...]:
+def fresh_head(
+    member: type[nn.Module], num_classes: int, origin: str, left_out: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The weights that another number of classes makes anew.
+
+    Args:
+        left_out: the heads of the source that would answer in place of the classes.
 
     Raises:
         ValueError: a member without classes.
@@ -39,7 +44,8 @@ def fresh_head(member: type[nn.Module], num_classes: int, origin: str) -> tuple[
         has = "num_classes" in inspect.signature(member).parameters
         what = "whose head cannot be made anew" if has else "which has no classes"
         raise ValueError(f"num_classes={num_classes}: {origin} is a {member.__name__}, {what}.")
-    LOG.warning("%s: the head for %d classes starts afresh.", origin, num_classes)
+    said = f"{origin}: the head for {num_classes} classes starts afresh"
+    LOG.warning("%s.", f"{said}, {', '.join(left_out)} left out" if left_out else said)
     return facts.classes
 
 

@@ -146,7 +146,8 @@ def load(
     check_task(layout.member, task, weights.origin)
     wanted = {} if num_classes is None else class_arguments(layout.member, num_classes, task)
     if not agrees(before, wanted):
-        fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin)
+        left_out = [name for name, value in wanted.items() if value is False and before.get(name)]
+        fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin, left_out)
         arguments = copy.deepcopy(arguments)
         further = task is not None and task in facts.heads
         new = layout.new_heads.get(str(task), {}) if further else layout.new_classes
