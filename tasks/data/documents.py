@@ -16,24 +16,22 @@ END = ""
 
 def split_at(texts: Iterable[str], separator: str) -> Iterator[str]:
     """The pieces of a text without the separators in it, :data:`END` in their place, and behind the last
-    one where text follows it. Of nothing between two separators there is no document."""
+    one where text follows it. Of nothing but white space between two separators there is no document."""
     held, begun = "", False
     for text in texts:
         *whole, held = (held + text).split(separator)
         for part in whole:
-            if part:
-                yield part
-            if part or begun:
+            if part.strip() or begun:
+                yield from filter(None, (part,))
                 yield END
             begun = False
         # What may be the begin of a separator waits for the next piece.
         sure = len(held) - len(separator) + 1
-        if sure > 0:
+        if sure > 0 and (begun or held[:sure].strip()):
             yield held[:sure]
             held, begun = held[sure:], True
-    if held:
-        yield held
-    if held or begun:
+    if held.strip() or begun:
+        yield from filter(None, (held,))
         yield END
 
 

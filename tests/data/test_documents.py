@@ -100,6 +100,15 @@ def test_a_separator_is_found_wherever_pieces_are_cut(size, tmp_path, monkeypatc
     assert cut(data, "val") == [TEXTS[9], TEXTS[19]]
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("separator", ["|", "<end>"])
+def test_white_space_alone_is_no_document(size, separator):
+    text = "\n".join(("one", separator, "two", separator, " ", separator, ""))
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    found = "".join(piece or "*" for piece in split_at(pieces, separator))
+    assert found == "one\n*\ntwo\n*"
+
+
 def test_held_out_documents_and_the_others_are_all():
     texts = [part for i in range(7) for part in (f"{i}", f"{i}", END)]
     for fraction in (0.15, 0.3, 0.5, 0.9):
