@@ -26,6 +26,7 @@ SMALL = {
     "LanguageModelingData": {"context": 8, "batch_size": 3},
     "MaskedLanguageModelingData": {"context": 8, "batch_size": 3, "tokenizer": "char"},
     "SegmentationData": {"examples": 20, "image_size": 16, "batch_size": 2},
+    "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
@@ -33,6 +34,7 @@ READ = {
     "ImageTextData": "pairs",
     "LanguageModelingData": "texts",
     "MaskedLanguageModelingData": "texts",
+    "TaggingData": "texts",
     "TextClassificationData": "rows",
     "TranslationData": "pairs",
 }

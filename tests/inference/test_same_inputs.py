@@ -22,6 +22,7 @@ from tasks.data.image_text import ImageTextData
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.segmentation import SegmentationData
+from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.translation import TranslationData
 
@@ -47,6 +48,8 @@ CASES = [
     *((TextClassificationData, given) for given in TOKENS),
     (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
+    *((TaggingData, given) for given in TOKENS),
+    (TaggingData, {"tokenizer": "char", "lowercase": True, "max_tokens": 12}),  # in windows
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     *((LanguageModelingData, given) for given in TOKENS),
@@ -108,6 +111,12 @@ def files_of(root, kind):
         elif kind is TextClassificationData:
             rows = [f"{text}\t{i % 2}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["text\tlabel", *rows])
+        elif kind is TaggingData:
+            words = [word for text in WORDS for word in (*text.split(), "")]
+            lines(
+                root / f"{split}.conll",
+                [f"{word}\tB-{word[:1].lower()}" * bool(word) for word in words],
+            )
         elif kind is TranslationData:
             lines(root / f"{split}.fr", WORDS)
             lines(root / f"{split}.en", WORDS)
@@ -130,6 +139,10 @@ def small(kind):
         ),
         ImageTextData: ("family.clip_small", {**layers, "embed_dim": 8, "max_tokens": 64}),
         TextClassificationData: ("family.BERT", {"config": learned, "masked_head": False}),
+        TaggingData: (
+            "family.BERT",
+            {"config": learned, "masked_head": False, "pooling": "tokens"},
+        ),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
