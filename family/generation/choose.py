@@ -93,6 +93,8 @@ def chosen(
         raise ValueError(f"num={num} is more than beams={beams} find.")
     if max_new_tokens is None:
         max_new_tokens = int(max(1, min(own.most_new_tokens(begun, NEW_TOKENS), room)))
+    elif max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 0.")
     if min_new_tokens is None:
         least = own.min_new_tokens or (own.min_length or 0) - begun
         min_new_tokens = max(0, min(least, max_new_tokens))

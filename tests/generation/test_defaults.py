@@ -94,6 +94,7 @@ def test_several_texts_of_a_row_are_drawn(kind):
         ({"num": 0}, "num=0 must be at least 1"),
         ({"num": 3, "beams": 2}, "num=3 is more than beams=2 find"),
         ({"beams": 2, "sampling": WARM}, "beams=2 search and draw nothing"),
+        ({"max_new_tokens": -1, "beams": 2}, "max_new_tokens=-1 must be at least 0"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram=-1 must be at least 0"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, "from 0 to max_new_tokens=4"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -158,3 +159,15 @@ def test_an_older_folder_has_it_in_its_config(tmp_path):
     theirs.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink()
     assert family.from_pretrained(tmp_path).generation.stop_ids == (EOS,)
+
+
+def test_a_length_that_was_nobodys_choice_is_none(tmp_path):
+    """Transformers once wrote its own default into every model's config."""
+    theirs = drawn(lambda **o: causal.llama(**o)())
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    for length, read in ((20, None), (30, 30)):
+        file.write_text(json.dumps({**config, "eos_token_id": EOS, "max_length": length}))
+        assert family.from_pretrained(tmp_path).generation.max_length == read
