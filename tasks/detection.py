@@ -86,6 +86,7 @@ class Detection(Task):
         return {**super().assets(), **known}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.threshold = checkpoint.get("family", {}).get("assets", {}).get("threshold")
 
     @property

@@ -116,10 +116,14 @@ class LoaderProgress:
     def trained(self) -> int:
         """Batches of this epoch that this process has trained on, and that made a step."""
         assert self.trainer is not None
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
+        if epochs.started == epochs.completed:
+            return 0  # what Lightning has counted is of the epoch before
         loop: Any = self.trainer.fit_loop.epoch_loop
         done = int(loop.batch_progress.current.processed)
         several = self.trainer.accumulate_grad_batches
-        at_end = loop.batch_progress.is_last_batch or done == self.trainer.num_training_batches
+        at_end = loop.batch_progress.is_last_batch and loop.batch_progress.current.ready == done
+        at_end |= done == self.trainer.num_training_batches
         return done if at_end else max(self.first_of_epoch, done - done % several)
 
     @property

@@ -14,17 +14,31 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 class LastValidation(pl.Callback):
     """Let a run that ends be validated where it ends, wherever its intervals fall."""
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Of a run that was cut in its last validation there is that to be made, and no batch.
+        if trainer.fit_loop.restarted_mid_epoch and ends(trainer):
+            trainer.val_check_batch = 1
+            validate_in_every_epoch(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
-        loop: Any = trainer.fit_loop
-        epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
-        last_epoch = 0 < epochs <= trainer.current_epoch + 1
-        ends = 0 < trainer.max_steps <= trainer.global_step
-        ends |= last_epoch and loop.epoch_loop.batch_progress.is_last_batch
-        if ends or trainer.should_stop:
+        if trainer.should_stop or ends(trainer):
             # Lightning validates before it stops, in epochs that are validated at all.
             trainer.should_stop = True
-            if trainer.check_val_every_n_epoch is not None:
-                trainer.check_val_every_n_epoch = 1
+            validate_in_every_epoch(trainer)
+
+
+def ends(trainer: Any) -> bool:
+    """Whether no batch is left of a run, by its limits of steps and epochs."""
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+    last_epoch = 0 < epochs <= trainer.current_epoch + 1
+    return bool(last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+
+
+def validate_in_every_epoch(trainer: pl.Trainer) -> None:
+    if trainer.check_val_every_n_epoch is not None:
+        trainer.check_val_every_n_epoch = 1
 
 
 @contextmanager

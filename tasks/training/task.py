@@ -21,6 +21,7 @@ from tasks.training.building import Given, build_for
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.optim import build_optimizer, build_schedule, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
+from tasks.training.resuming import settle
 from tasks.training.transplant import Report, Transplant, carry_out
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -133,6 +134,9 @@ class Task(pl.LightningModule):
         self.decided: dict[str, Any] = {}
         """What the data of that checkpoint decided of the model."""
         self._adapted = self._prepared = False
+        self.given: dict[str, Any] | None = None
+        """An optimizer and a schedule by class path, which take the place of the task's own; the command
+        line fills it in."""
         self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])
         """The step, and the numbers of its parts."""
 
@@ -250,7 +254,12 @@ class Task(pl.LightningModule):
         self.log_training(terms)
         return terms["loss"]
 
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        # Lightning loses count when a run is resumed; it is the step that loggers write.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
     def setup(self, stage: str) -> None:
+        self._terms = -1, []  # those of a fit before are of no step of this one
         shares = getattr(self.trainer, "_accelerator_connector", None)
         twice = hasattr(self.data, "assets") and getattr(shares, "use_distributed_sampler", False)
         if twice and self.trainer.world_size > 1:
@@ -339,6 +348,10 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["family"] = record_of(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get(type(self.data).__qualname__, {})
+        settle(checkpoint, state.get("batches"))
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches
 from tasks.data.sampling import ExampleBatches, batch_loader
+from tasks.runs.ending import LastValidation
 from tasks.runs.folder import LastCheckpoint
 from tasks.training.task import Task
 
@@ -76,7 +77,12 @@ class Follow(Task):
         return loss
 
     def validation_step(self, batch, index):
-        self.log("val/loss", self.loss(batch)["loss"])
+        loss = self.loss(batch)["loss"]
+        self.log("val/loss", loss)
+        self.seen_in_validation()
+
+    def seen_in_validation(self):
+        pass
 
 
 class Breaks(pl.Callback):
@@ -106,6 +112,106 @@ def fit(folder, data, steps=14, resume=None, callbacks=(), **options):
     )
     trainer.fit(task, data, ckpt_path=resume)
     return task
+
+
+class Validations(pl.Callback):
+    """By steps: the loss of the whole of the validation, and what loggers would write as the step."""
+
+    def __init__(self):
+        self.made, self.logged = {}, []
+
+    def on_before_zero_grad(self, trainer, *_):
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.logged.append(step == trainer.global_step)
+
+    def on_validation_end(self, trainer, module):
+        self.made[trainer.global_step] = float(trainer.callback_metrics["val/loss"])
+
+
+class Validated(Numbers):
+    def val_dataloader(self):
+        return self.loader("val")
+
+
+CUTS = [
+    *(("on_train_batch_start", n) for n in (2, 3, 6, 12)),
+    *(("on_after_backward", n) for n in (3, 5, 12)),
+    *(("on_train_batch_end", n) for n in (2, 4, 6, 7)),
+    ("on_validation_start", 1),
+    ("on_validation_start", 2),
+    *(("seen_in_validation", n) for n in (3, 6, 8)),
+    ("on_validation_batch_end", 6),
+    ("on_train_epoch_start", 2),
+]
+INTERVALS = [
+    {"steps": 13, "val_check_interval": 2, "check_val_every_n_epoch": None},
+    {"steps": -1, "max_epochs": 3, "val_check_interval": 4},
+]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("limits", INTERVALS)
+def test_cut_anywhere_it_trains_and_is_validated_as_if_unbroken(tmp_path, limits, accumulate):
+    def go(folder, *callbacks, **more):
+        found = Validations()
+        callbacks = [found, LastValidation(), *callbacks]
+        options = {**limits, "accumulate_grad_batches": accumulate, **more}
+        return found, partial(fit, folder, Validated(), callbacks=callbacks, **options)
+
+    validated, run = go(tmp_path / "whole")
+    whole = run()
+    for hook, number in CUTS:
+        folder, place = tmp_path / f"{hook}-{number}", (hook, number)
+        before, run = go(folder, Cut(hook, number))
+        with pytest.MonkeyPatch.context() as patch:
+            if hook == "seen_in_validation":
+                patch.setattr(Follow, hook, Cut(hook, number).counts)
+            with pytest.raises(RuntimeError, match="the power went"):
+                run()
+        if not (folder / "last.ckpt").exists():
+            assert number <= accumulate  # before the first step
+            continue
+        after, run = go(tmp_path / "rest", resume=folder / "last.ckpt")
+        rest = run()
+        first = rest.seen[0][0]
+        assert rest.seen == [seen for seen in whole.seen if seen[0] >= first], place
+        assert same(rest, whole), place
+        made = {step: loss for step, loss in before.made.items() if step <= first} | after.made
+        assert made == validated.made, place
+        assert all(after.logged), place
+
+
+class Cut(pl.Callback):
+    """Fails where a hook is called for the n-th time."""
+
+    def __init__(self, hook, number):
+        self.left = number
+        setattr(self, hook, self.counts)
+
+    def counts(self, *_):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("the power went")
+
+
+def test_a_checkpoint_of_after_the_last_epoch_begins_with_the_next(tmp_path):
+    limits = {"steps": -1, "max_epochs": 3}
+    whole = fit(tmp_path, Numbers(), **limits)
+    task = fit(tmp_path, Numbers(), steps=-1, max_epochs=1)
+    task.trainer.save_checkpoint(tmp_path / "after.ckpt")
+    rest = fit(tmp_path / "rest", Numbers(), resume=tmp_path / "after.ckpt", **limits)
+    assert rest.seen == whole.seen[6:] and same(rest, whole)
+
+
+def test_the_last_epochs_last_validation_is_made_up_for(tmp_path):
+    found = Validations()
+    run = partial(fit, tmp_path, steps=-1, max_epochs=2, val_check_interval=5)
+    with pytest.raises(RuntimeError, match="the power went"):
+        cut = Cut("on_validation_start", 3)
+        run(Validated(), callbacks=[found, LastValidation(), cut])
+    assert list(found.made) == [5, 11]
+    run(Validated(), callbacks=[found, LastValidation()], resume=tmp_path / "last.ckpt")
+    assert list(found.made) == [5, 11, 12]
 
 
 def same(a, b):
