@@ -36,6 +36,7 @@ from tasks.cli.resuming import (
     of_a_run,
     of_the_run,
     seed_of,
+    source_alone,
     use_options,
 )
 from tasks.data.base import FamilyData
@@ -117,9 +118,8 @@ class FamilyCLI(LightningCLI):
                 if name not in config and name not in self.subcommands():
                     raise UserError(unknown(name, "", vars(config)))
         given = config.model.get("init_args") or {}
-        called = any(word.startswith("--model.model") for word in self.given)
-        if given.get("pretrained") is not None and given.get("model") is not None and not called:
-            given["model"] = None  # of the config: a source brings its own architecture
+        if given.get("pretrained") is not None and source_alone(self.given):
+            given["model"] = None  # of a config before: a source brings its own architecture
         trainer = config.trainer
         if not re.fullmatch(r"auto|-?\d+(, *\d+)*", str(trainer.devices).strip("[]")):
             raise UserError(

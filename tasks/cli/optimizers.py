@@ -7,12 +7,19 @@ from types import MethodType
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningCLI, instantiate_class
 
+from family.models.member import plain
 from tasks.errors import UserError
 from tasks.training.task import Task
 
 log = logging.getLogger(__name__)
+
+
+def plain_values(given: Any) -> Any:
+    """A class path and its arguments as a checkpoint can hold them."""
+    return plain(given.as_dict() if isinstance(given, Namespace) else given)
 
 
 def use_given(
@@ -61,6 +68,10 @@ def use_given(
         )
         # A checkpoint says by what it was trained; to go on by another is refused.
         module.options = {**module.options, "optimizer": path}
+        module.given = {
+            "optimizer": plain_values(optimizer),
+            "lr_scheduler": plain_values(schedule),
+        }
 
     def configure_optimizers(module: pl.LightningModule) -> Any:
         learn = [parameter for parameter in module.parameters() if parameter.requires_grad]

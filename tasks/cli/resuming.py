@@ -11,10 +11,11 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Timer
 
 from family.models.member import plain
-from tasks.cli.options import read_file
+from tasks.cli.options import flat, read, read_file
 from tasks.data.base import FamilyData
 from tasks.errors import UserError
 from tasks.training.record import is_plain
+from tasks.training.resuming import validation_cut, validation_left
 
 KEPT = ("optimizer", "freeze", "layer_decay", "transplant")
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
@@ -78,6 +79,26 @@ def of_a_run(command: str, arguments: Sequence[str]) -> list[str]:
     return [subcommand, "--config", str(found), "--ckpt_path", run, *more]
 
 
+def source_alone(arguments: Sequence[str]) -> bool:
+    """Whether the part of a call that names a source of weights, its options or one of its configs, names no
+    model."""
+    parts: list[dict[str, Any]] = [{}]
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            continue
+        found = read([word] if "=" in word else [word, next(words, "")])
+        if word.partition("=")[0] == "--config":
+            parts.append(found)
+        else:
+            parts[0] |= found
+    named = [{name for name, value in part.items() if value is not None} for part in parts]
+    return not any(
+        "model.pretrained" in names and any(name.startswith("model.model") for name in names)
+        for names in named
+    )
+
+
 def check_ancestor(config: Namespace, arguments: Sequence[str]) -> None:
     """Refuse to evaluate by a run's config of before, which names the checkpoint that it began from.
 
@@ -114,6 +135,13 @@ def check_options(file: Path, record: dict[str, Any], task: Any) -> None:
                 f"{file} was trained with model.{name}={before[name]!r}, which a resumed run keeps, "
                 f"but the call says {now.get(name)!r}: give the same, or begin a new run from its "
                 f"weights by --model.pretrained={file}."
+            )
+    given, call = (dict(flat(each or {})) for each in (record.get("given"), task.given))
+    for name in sorted({*given, *call} if given else ()):
+        if given.get(name) != call.get(name):
+            raise UserError(
+                f"{file} was trained with --{name}={given.get(name)!r}, which a resumed run keeps, but "
+                f"the call says {call.get(name)!r}: give the same."
             )
 
 
@@ -157,16 +185,19 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
     step, loop = content.get("global_step", 0), content.get("loops", {}).get("fit_loop", {})
     progress = loop.get("epoch_progress", {}).get("current", {})
     epochs = progress.get("processed", 0)
-    if loop.get("epoch_loop.batch_progress", {}).get("is_last_batch"):
+    if loop.get("epoch_loop.batch_progress", {}).get("is_last_batch") and not validation_left(
+        content
+    ):
         # By the validation after an epoch's last batch: of that epoch there is no more to do.
         epochs = max(epochs, progress.get("ready", 0))
     # Lightning's own limit where there is none.
     most = 1000 if trainer.max_epochs is None and trainer.max_steps == -1 else trainer.max_epochs
     for name, done, limit in (("max_steps", step, trainer.max_steps), ("max_epochs", epochs, most)):
         if limit is not None and limit != -1 and done >= limit:
+            cut = f" Its last validation was cut: family validate {file} makes it."
             raise UserError(
                 f"{file} is at its end, with {done} of trainer.{name}={limit}: give a larger "
-                f"trainer.{name} to go on."
+                f"trainer.{name} to go on.{cut * validation_cut(content)}"
             )
     spent = content.get("callbacks", {}).get("Timer")
     if spent is not None and trainer.max_time is not None:

@@ -42,6 +42,7 @@ def record_of(task: Any) -> dict[str, Any]:
         "assets": task.assets(),
         "pretrained": task.pretrained,
         "lora": None if task.lora is None else asdict(task.lora),
+        **({} if task.given is None else {"given": task.given}),
     }
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from torch.optim import Optimizer
 
 from family import load, save_pretrained, vit_tiny
 from tasks.cli import main
 from tasks.cli.optimizers import use_given
 from tasks.errors import UserError
+from tasks.image_classification import ImageClassification
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
 FEW = [
@@ -64,6 +66,21 @@ def test_sgd_of_torch_trains_and_goes_on(capsys):
     assert "was trained with model.optimizer='torch.optim." in said
     said = refused(capsys, *other, "--optimizer=Adagrad")
     assert "Adagrad" in said and "SGD" in said
+
+
+def test_what_a_resumed_run_keeps_of_them_is_not_passed_over(capsys):
+    sgd = ["--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5"]
+    step = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=1", "--lr_scheduler.gamma=0.5"]
+    fit(*sgd, *step)
+    more = ["--ckpt_path=run", "--trainer.max_steps=3"]
+    said = refused(capsys, *more, *sgd, *step, "--optimizer.lr=0.01")
+    assert "was trained with --optimizer.lr=0.1" in said and "says 0.01" in said
+    said = refused(capsys, *more, *sgd, *step, "--lr_scheduler.gamma=0.9")
+    assert "--lr_scheduler.gamma=0.5" in said
+    assert "--lr_scheduler" in refused(capsys, *more, *sgd)
+    main([*FIT, "--run_folder=more", *more, *sgd, *step])
+    task = ImageClassification.load_from_checkpoint("more")
+    assert task.options["optimizer"].endswith("SGD")
 
 
 def test_a_schedule_goes_with_it(capsys):
@@ -153,6 +170,17 @@ def test_a_source_takes_the_place_of_the_configs_model(folder, capsys):
     assert content["family"]["pretrained"] == "source"
     said = refused(capsys, "--model.pretrained=source")  # who names both does not say which
     assert "leave model.model out" in said
+
+
+def test_a_config_that_names_both_a_source_and_a_model_does_not_say_which(folder, capsys):
+    save_pretrained(vit_tiny(9, patch_size=4, image_size=16, **TINY), folder / "source")
+    main([*FIT, "--run_folder=run"])
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    config["model"]["init_args"]["pretrained"] = "source"
+    Path("both.yaml").write_text(yaml.safe_dump(config))
+    assert "leave model.model out" in refused(capsys, call=["fit", "--config=both.yaml"])
+    # A run's own config names all options, those that nobody gave as null.
+    fit("--model.pretrained=source", call=["fit", "--config=run/config.yaml"], name="more")
 
 
 def test_a_freeze_pattern_that_matches_nothing_names_some_that_do(capsys):
