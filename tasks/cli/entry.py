@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import select
 import signal
 import sys
 
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
         dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
+        if stdout_is_open():
+            raise  # another pipe, such as a worker's
         # Who read it has seen enough, as `head`; nothing is left to be said at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -33,6 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
         print(f"family: {said}", file=sys.stderr)
         sys.exit(2)
+
+
+def stdout_is_open() -> bool:
+    """Whether somebody reads what is printed."""
+    place = select.poll()
+    place.register(sys.stdout.fileno(), 0)
+    return not any(events & (select.POLLERR | select.POLLHUP) for _, events in place.poll(0))
 
 
 def dispatch(arguments: list[str]) -> None:

@@ -99,3 +99,16 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(buffered):
     assert run.stderr.read() == ""
     assert run.wait() == 141
     run.stderr.close()
+
+
+def test_another_broken_pipe_is_said():
+    """A worker's end is no reader's."""
+    code = """
+import tasks.cli.entry as entry
+def breaks(arguments):
+    raise BrokenPipeError("a worker has gone")
+entry.dispatch = breaks
+entry.main(["list"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 1 and "a worker has gone" in run.stderr
