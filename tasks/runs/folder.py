@@ -172,8 +172,10 @@ class RunRecord(pl.Callback):
         path = Path(name) if inside else Path(Path(name).name)
         place = f"{kind}s" / path.with_suffix(".png")
         (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
-        if (self.folder / place).exists():  # a.jpg beside a.png
-            place = place.with_name(f"{path.name}.png")
+        number = 1
+        while (self.folder / place).exists():  # a.jpg beside a.png, or of other folders
+            place = place.with_name(f"{path.name}{f'-{number}' * (number > 1)}.png")
+            number += 1
         picture.save(self.folder / place)
         return place.as_posix()
 

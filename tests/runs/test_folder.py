@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tasks.cli import main
 from tasks.errors import UserError
 from tasks.image_classification import ImageClassification
 from tasks.runs.checkpoints import load_checkpoint
+from tasks.runs.folder import RunRecord
 
 FIT = [
     "fit",
@@ -160,3 +162,11 @@ def test_compiled_training_leaves_no_trace_in_the_names():
     main([*FIT, "--model.compile=true", "--trainer.max_steps=2"])
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert not [name for name in content["state_dict"] if "_orig_mod" in name]
+
+
+def test_pictures_of_one_name_do_not_write_over_each_other():
+    record = RunRecord(Path("made"))
+    names = ["a.png", "a.jpg", "/x/a.jpg", "/y/a.jpg", "../a.jpg"]
+    picture = Image.new("L", (2, 2))
+    places = [record._picture(picture, "mask", {"file": name}, 0) for name in names]
+    assert len(set(places)) == len(names) == len(list(Path("made/masks").iterdir()))

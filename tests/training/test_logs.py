@@ -75,3 +75,13 @@ def test_the_loss_of_a_step_is_logged_as_its_own(tmp_path, rows, accumulate):
     for step, bar, metric in whole:
         assert metric == pytest.approx(mean[step]), step
         assert bar == pytest.approx(mean[step]), step
+
+
+def test_a_second_fit_begins_its_own_means(tmp_path):
+    task = Follow()
+    for value in (1.0, 3.0):
+        trainer = pl.Trainer(
+            max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False
+        )
+        trainer.fit(task, DataLoader(torch.full((4,), value), batch_size=4))
+        assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(task.found[0][-1])
