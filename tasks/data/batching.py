@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from tasks.errors import UserError
 
@@ -294,3 +294,19 @@ def check_enough(examples: int, processes: int) -> None:
             f"evaluation has {examples} example{'s' * (examples != 1)}, too few for {processes} "
             "processes: give fewer trainer.devices."
         )
+
+
+def token_loader(
+    examples: Sequence[Any],
+    batches: TokenBatches,
+    collate: Callable[[list[Any]], Any],
+    num_workers: int,
+) -> DataLoader[Any]:
+    """A loader of examples in batches of like length, each made by ``collate``."""
+    return DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )

@@ -14,8 +14,8 @@ from family.inputs.encode import pad_rows, with_ends
 from family.inputs.words import encode_words, ends_of, windows
 from family.losses.language_model import IGNORE
 from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches
-from tasks.data.splits import divide
+from tasks.data.batching import TokenBatches, token_loader
+from tasks.data.splits import divide, nothing_held_out
 from tasks.data.tagged_texts import (
     Column,
     TaggedText,
@@ -26,7 +26,7 @@ from tasks.data.tagged_texts import (
     tag_names,
     tagged_shapes,
 )
-from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
+from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, between, closest
 
 Batch = dict[str, Any]
@@ -75,7 +75,8 @@ class TaggingData(FamilyData):
         val_fraction, test_fraction: the shares of one file; "val" comes from "train" where only that
             has no file. The same text twice is held out together.
         split_seed: other numbers divide otherwise.
-        tokenizer: "bpe", "unigram" or "char", trained on the training split alone.
+        tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists, by
+            the path of a ``tokenizer.json``, a folder, a run or a published source.
         vocab_size: for bpe and unigram.
         lowercase: see lower-cased words alone.
         max_tokens: of a window, the tokens that mark begin and end among them. A checkpoint brings
@@ -100,7 +101,7 @@ class TaggingData(FamilyData):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
-        tokenizer: Kind = "bpe",
+        tokenizer: str = "bpe",
         vocab_size: int = 8000,
         lowercase: bool = False,
         max_tokens: int = 128,
@@ -195,7 +196,7 @@ class TaggingData(FamilyData):
             # Bytes know the space before a word, which the first one gets too when it is cut.
             space = " " if self.kind == "bpe" else ""
             texts = (space + " ".join(text.words) for text in self.texts("train"))
-            self.tokenizer = train_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
+            self.tokenizer = make_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
             with_ends(self.tokenizer)
         return self.tokenizer
 
@@ -250,6 +251,8 @@ class TaggingData(FamilyData):
 
     def loader(self, split: str) -> DataLoader[Any]:
         pieces = self.pieces(split)
+        if not pieces:
+            raise nothing_held_out(split)
         sampler = TokenBatches(
             [len(piece.ids) for piece in pieces],
             self.batch_size * self.max_tokens,
@@ -258,13 +261,8 @@ class TaggingData(FamilyData):
             self.progress,
             max_rows=self.batch_size,
         )
-        return DataLoader(
-            pieces,  # type: ignore[arg-type]
-            batch_sampler=sampler,
-            collate_fn=partial(collate, self._tokenizer().pad_id or 0, self.texts(split)),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        batch = partial(collate, self._tokenizer().pad_id or 0, self.texts(split))
+        return token_loader(pieces, sampler, batch, self.num_workers)
 
 
 def collate(pad_id: int, texts: list[TaggedText], pieces: list[Piece]) -> Batch:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from family.inputs.encode import with_ends
 from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches
+from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.labelled_texts import (
     LabelledText,
     class_names,
@@ -245,13 +245,9 @@ class TextClassificationData(FamilyData):
             self.progress,
             max_rows=self.batch_size,
         )
-        return DataLoader(
-            list(zip(texts, known, lines, strict=True)),  # type: ignore[arg-type]
-            batch_sampler=sampler,
-            collate_fn=partial(collate, tokenizer, self.max_tokens),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        examples = list(zip(texts, known, lines, strict=True))
+        batch = partial(collate, tokenizer, self.max_tokens)
+        return token_loader(examples, sampler, batch, self.num_workers)
 
 
 def collate(

@@ -15,7 +15,7 @@ from family.inputs.encode import pad_rows
 from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches
+from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.splits import called, divide, nothing_held_out
 from tasks.data.text_files import Pairs, has_split, read_file, read_parallel
 from tasks.data.tokenizers import Kind, Tokenizer, train_tokenizer
@@ -235,13 +235,8 @@ class TranslationData(FamilyData):
             self.order_seed,
             self.progress,
         )
-        return DataLoader(
-            examples,  # type: ignore[arg-type]
-            batch_sampler=sampler,
-            collate_fn=partial(collate, *tokenizers, start_id=self.start_id),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        batch = partial(collate, *tokenizers, start_id=self.start_id)
+        return token_loader(examples, sampler, batch, self.num_workers)
 
 
 def length(example: Example) -> int:
