@@ -147,6 +147,7 @@ COCO = {
 )
 def test_annotations_that_cannot_be_learnt_from(change, said):
     Image.new("RGB", (16, 16)).save("0.png")
+    Path("val.json").write_text(json.dumps(COCO))
     Path("train.json").write_text(json.dumps({**COCO, **change}))
     with pytest.raises(UserError, match=re.escape(said)):
         tasks.DetectionData(".").setup("fit")

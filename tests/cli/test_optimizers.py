@@ -68,6 +68,7 @@ def test_sgd_of_torch_trains_and_goes_on(capsys):
     assert "Adagrad" in said and "SGD" in said
 
 
+@pytest.mark.slow
 def test_what_a_resumed_run_keeps_of_them_is_not_passed_over(capsys):
     sgd = ["--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5"]
     step = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=1", "--lr_scheduler.gamma=0.5"]

@@ -241,8 +241,10 @@ def test_root_comes_first_and_the_fields_of_a_batch_are_described(name):
 def test_how_far_a_run_is_keeps_its_names():
     """Checkpoints of before hold these."""
     data = made("TranslationData")
-    progress = SimpleNamespace(current=SimpleNamespace(processed=3), is_last_batch=False)
-    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    progress = SimpleNamespace(current=SimpleNamespace(processed=3, ready=3), is_last_batch=False)
+    epochs = SimpleNamespace(current=SimpleNamespace(started=3, completed=2))
+    steps = SimpleNamespace(batch_progress=progress)
+    loop = SimpleNamespace(epoch_loop=steps, epoch_progress=epochs)
     process = {"global_rank": 0, "world_size": 1}
     counts = {"accumulate_grad_batches": 1, "num_training_batches": 9}
     data.trainer = SimpleNamespace(current_epoch=2, fit_loop=loop, **process, **counts)

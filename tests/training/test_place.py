@@ -149,7 +149,7 @@ INTERVALS = [
 ]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("limits", INTERVALS)
 def test_cut_anywhere_it_trains_and_is_validated_as_if_unbroken(tmp_path, limits, accumulate):
     def go(folder, *callbacks, **more):

@@ -75,7 +75,7 @@ KINDS = {
         "--data.batch_size=30",
     ),
 }
-QUICK = ("language_modeling", "detection")
+QUICK = ("language_modeling",)
 
 
 @pytest.mark.parametrize(
