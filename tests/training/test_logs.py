@@ -7,6 +7,7 @@ import csv
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -43,13 +44,15 @@ class Watch(pl.Callback):
     """What the bar and other callbacks see after each step."""
 
     def on_train_batch_end(self, trainer, module, *_):
-        seen = trainer.progress_bar_metrics["train/loss"], trainer.callback_metrics["train/loss"]
-        module.shown.append((trainer.global_step - 1, *map(float, seen)))
+        seen = trainer.progress_bar_metrics, trainer.callback_metrics
+        values = (float(metrics.get("train/loss", -1)) for metrics in seen)
+        module.shown.append((trainer.global_step - 1, *values))
 
 
+@pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("rows", [12, 100])
-def test_the_loss_of_a_step_is_logged_as_its_own(tmp_path, rows, accumulate):
+def test_the_loss_of_a_step_is_logged_as_its_own(tmp_path, rows, accumulate, watched):
     task = Follow()
     trainer = pl.Trainer(
         max_steps=14,
@@ -57,7 +60,7 @@ def test_the_loss_of_a_step_is_logged_as_its_own(tmp_path, rows, accumulate):
         accumulate_grad_batches=accumulate,
         accelerator="cpu",
         logger=CSVLogger(tmp_path, name="", version="logs"),
-        callbacks=[Watch()],
+        callbacks=[Watch(), *[EarlyStopping("train/loss", patience=99)] * watched],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -71,7 +74,10 @@ def test_the_loss_of_a_step_is_logged_as_its_own(tmp_path, rows, accumulate):
         assert float(row["train/loss"]) == pytest.approx(mean[int(row["step"])])
         assert float(row["train/double"]) == pytest.approx(2 * mean[int(row["step"])])
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(mean[13])
-    whole = [shown for shown in task.shown[accumulate - 1 :: accumulate]]
+    ends = range(rows // 2 // accumulate - 1, 14, rows // 2 // accumulate)
+    seen = range(14) if watched else {6, 13, *ends}
+    whole = [shown for shown in task.shown[accumulate - 1 :: accumulate] if shown[0] in seen]
+    assert len(whole) == len(seen)
     for step, bar, metric in whole:
         assert metric == pytest.approx(mean[step]), step
         assert bar == pytest.approx(mean[step]), step
