@@ -100,7 +100,7 @@ class Measure(pl.Callback):
             self._pause(module)
             self.warm = self._spent(trainer)
             self.started = time.perf_counter()
-        logged = (step - 1) % int(trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        logged = step % int(trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         if logged and "train/loss" in trainer.callback_metrics:
             loss = float(trainer.callback_metrics["train/loss"])
             self.curve.append({**self._spent(trainer), "train/loss": loss})

@@ -67,7 +67,7 @@ def test_what_was_spent_stands_at_each_point_of_the_curve():
     assert found["tokens"] > 80
     points = [p for p in found["curve"] if "val/accuracy" in p]
     assert [p["step"] for p in points] == [4, 8, 10]  # the last state too
-    assert [p["step"] for p in found["curve"] if "train/loss" in p] == [1, 3, 5, 7, 9]
+    assert [p["step"] for p in found["curve"] if "train/loss" in p] == [2, 4, 6, 8, 10]
     assert points[-1]["flops"] == pytest.approx(10 * found["flops_per_step"])
     assert found["flops_per_step"] > 6 * found["tokens"] / 10 * 16 * 16  # a layer's work, at least
     assert found["code"].startswith(("commit ", "packages "))
