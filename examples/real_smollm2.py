@@ -100,7 +100,7 @@ def compare_answers(ours: Any, theirs: Any) -> None:
         greedy = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
         mask = torch.ones_like(ids)
         expected = theirs.generate(ids, attention_mask=mask, pad_token_id=2, **greedy)
-        tokens = ours.generate(ids, max_new_tokens=NEW_TOKENS)
+        tokens = ours.generate(ids, max_new_tokens=NEW_TOKENS, stop_ids=())  # as theirs goes on
         equal += int(torch.equal(tokens, expected[:, ids.shape[1] :]))
         answer = ours.tokenizer.decode(tokens[0].tolist())
         print(f"  {question} -> {' '.join(answer.split())[:70]}")
