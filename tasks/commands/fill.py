@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from family.inference.batches import TEXTS, chunks
 from family.inference.masked import fill_masks
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import texts_of
+from tasks.commands.sentences import PLACE, names_files, texts_of
 from tasks.errors import at_least, user_errors
 
 
@@ -39,15 +38,15 @@ def run(arguments: list[str]) -> None:
     at_least(1, of="--", top=options.top)
     loaded = open_model(options.checkpoint, options, "MaskedLanguageModeling")
     size = 1 if not options.texts and sys.stdin.isatty() else options.batch_size
-    with Results(options.format, options.out, options.texts) as results:
+    places = PLACE if names_files(options.texts) else ()
+    with Results(options.format, options.out, options.texts, first=places) as results:
         for batch in chunks(texts_of(options.texts, options.column), size):
             some = [one for one in batch if one.text.strip()]
             with user_errors():
                 texts = [one.text for one in some]
                 found = fill_masks(loaded.model, texts, options.top, options.batch_size)
             for one, gaps in zip(some, found, strict=True):
-                where: dict[str, Any] = {"file": one.file, "line": one.line} if one.file else {}
                 for number, tokens in enumerate(gaps, 1):
-                    record = {**where, "text": one.text, "gap": number, "tokens": tokens}
+                    record = {**one.record(), "gap": number, "tokens": tokens}
                     shown = ", ".join(f"{t['token'].strip()} {t['score']:.3f}" for t in tokens)
                     results.write(record, f"{one.text}\t{shown}")

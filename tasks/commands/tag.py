@@ -9,7 +9,7 @@ from pathlib import Path
 from family.inference.batches import TEXTS, chunks
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import texts_of
+from tasks.commands.sentences import PLACE, names_files, texts_of
 from tasks.errors import UserError, user_errors
 
 
@@ -35,16 +35,16 @@ def run(arguments: list[str]) -> None:
     if loaded.labels is None:
         raise UserError(f"{options.source} has no names of tags.")
     size = 1 if not options.inputs and sys.stdin.isatty() else options.batch_size
-    with Results(options.format, options.out, options.inputs) as results:
+    places = PLACE if names_files(options.inputs) else ()
+    with Results(options.format, options.out, options.inputs, first=places) as results:
         for batch in chunks(texts_of(options.inputs, options.column), size):
             with user_errors():
                 texts = [one.text for one in batch]
                 answers = loaded.predict(texts, batch_size=options.batch_size)
             for one, spans in zip(batch, answers, strict=True):
-                where = {"file": one.file, "line": one.line} if one.file else {}
                 if results.kind == "csv":
                     for span in spans:
-                        results.write({**where, "text": one.text, **span}, "")
+                        results.write({**one.record(), **span}, "")
                     continue
                 said = ", ".join(f"{s['word']} [{s['label']} {s['score']:.3f}]" for s in spans)
-                results.write({**where, "text": one.text, "spans": spans}, f"{one.text}\t{said}")
+                results.write({**one.record(), "spans": spans}, f"{one.text}\t{said}")
