@@ -87,6 +87,10 @@ def test_a_published_source_by_the_command(source, capsys):
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith("file,line,text,gap,tokens.0.token,tokens.0.id,tokens.0.score")
     assert [line.split(",")[1] for line in lines] == ["1", "3"]
+    main(["fill", str(source), "a [MASK]", "texts.txt", "--format=csv"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("file,line,text,gap")
+    assert [line.split(",")[:2] for line in lines] == [["", ""], *[["texts.txt", n] for n in "13"]]
 
 
 @pytest.mark.parametrize(
