@@ -58,7 +58,7 @@ class Segmentation(WeightedTask):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         logits, labels = self.model(batch["pixel_values"]), batch["labels"]
         weights = self.loss_weights(logits)
-        loss, count = pixel_loss(logits, labels, weights)
+        loss, count = pixel_loss(logits, labels, weights, self.label_smoothing)
         return {"loss": loss / (count + (count == 0))}  # a batch of void alone teaches nothing
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
@@ -160,16 +160,16 @@ def confusion_matrix(classes: int) -> MulticlassConfusionMatrix:
 
 
 def pixel_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over the pixels that count, and their number, or that of their weights.
 
     Args:
         logits: ``(batch, classes, height, width)``; labels: ``(batch, height, width)``; weights: of the
-            classes.
+            classes; label_smoothing: mass spread evenly over them.
     """
-    how: dict[str, Any] = {"ignore_index": IGNORE_MASK, "reduction": "sum"}
-    loss = F.cross_entropy(logits.float(), labels, weights, **how)
+    how: dict[str, Any] = {"ignore_index": IGNORE_MASK, "label_smoothing": label_smoothing}
+    loss = F.cross_entropy(logits.float(), labels, weights, reduction="sum", **how)
     there = labels != IGNORE_MASK
     if weights is None:
         return loss, there.sum()

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from family.inference.spans import mark_spans, spans_of
 from family.losses.language_model import IGNORE
 from family.models.member import longest_text
-from tasks.errors import UserError, between
+from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST, confusion_table, counted, unlike
 from tasks.training.span_scores import SpanCounts
-from tasks.training.weighting import ClassWeights, WeightedTask
+from tasks.training.weighting import WeightedTask
 
 SHOWN = 8
 """Texts among the samples."""
@@ -48,24 +48,14 @@ class Tagging(WeightedTask):
 
     Args:
         model: the model, or what builds it from the number of tags: ``(batch, tokens, tags)``.
-        label_smoothing: mass spread evenly over the tags, in training.
-        class_weights: of the tags, see :class:`~tasks.training.weighting.WeightedTask`.
-        options: of :class:`~tasks.training.task.Task`.
+        options: of :class:`~tasks.training.weighting.WeightedTask`, whose classes are the tags.
     """
 
     fields = ("input_ids", "labels", "mask")
     monitor = ("val/f1", "max")
 
-    def __init__(
-        self,
-        model: Callable[[int], nn.Module] | None = None,
-        label_smoothing: float = 0.0,
-        class_weights: ClassWeights = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, class_weights, **options)
-        between(0, 1, of="model.", label_smoothing=label_smoothing)
-        self.label_smoothing = label_smoothing
+    def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
+        super().__init__(model, **options)
         self.found: list[Tagged] = []
         """The words of the split that is evaluated, of this process."""
         self.seen = 0

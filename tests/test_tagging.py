@@ -115,7 +115,7 @@ def expected(data):
     for text, true in zip(data.texts("test"), data.labels("test"), strict=True):
         alone = TaggingData(data.root, max_tokens=512, batch_size=1)
         alone.use_assets({**data.assets(), "max_tokens": 512})
-        alone._texts["test"] = [text]
+        alone._rows["test"] = [text]
         batch = next(iter(alone.test_dataloader()))
         logits = model(batch["input_ids"], batch["mask"])[batch["labels"] != IGNORE]
         ids = torch.tensor(true)

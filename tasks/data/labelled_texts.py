@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data import shapes
-from tasks.data.captions import TABLES, choose, table_rows
-from tasks.data.splits import names_of, usual
+from tasks.data.captions import choose, table_rows
 from tasks.data.text_files import tab_rows
 from tasks.errors import UserError
 
@@ -24,57 +23,6 @@ class LabelledText(NamedTuple):
     label: str
     where: str
     group: str = ""
-
-
-def find_table(root: Path, option: str, name: str) -> Path:
-    """The file of a split: ``NAME.tsv``, ``.csv`` or ``.jsonl``.
-
-    Args:
-        option: of the data module, which gave the name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not root.is_dir():
-        what = f"is neither a folder nor a table ({', '.join(TABLES)})"
-        raise UserError(f"data.root {root} {what if root.exists() else 'does not exist'}.")
-    found = own_table(root, name)
-    if found is not None:
-        return found
-    tables = sorted(path.name for path in root.iterdir() if path.suffix in TABLES)
-    have = ", ".join(tables) or "no table at all"
-    raise UserError(
-        f"{root} has no {name}.tsv, .csv or .jsonl for data.{option}={name!r}, but {have}."
-    )
-
-
-def own_table(root: Path, name: str) -> Path | None:
-    """The file of a split; None where it has none."""
-    files = (root / f"{stem}{end}" for stem in names_of(name) for end in TABLES)
-    return next((file for file in files if file.is_file()), None)
-
-
-def shared_table(root: Path, splits: Mapping[str, str]) -> tuple[Path | None, list[str]]:
-    """The table that several splits are parts of, and which those are: that of all, or, where "val" has
-    none of its own, that of "train". None where each has its own, as where there is a table of "test" or
-    "val" alone.
-
-    Args:
-        splits: of "train", "val" and "test" the name that the options give it; only a split of the usual
-            name is a part of another's table.
-    """
-    whole = [split for split, name in splits.items() if split == name]
-    if root.is_file() and root.suffix in TABLES:
-        return root, whole
-    if not root.is_dir():
-        return None, []
-    tables = [path for path in root.iterdir() if path.suffix in TABLES]
-    if len(tables) == 1 and len(whole) == len(splits):
-        alone = usual(tables[0].stem) in ("val", "test")
-        return (None, []) if alone else (tables[0], whole)
-    if own_table(root, splits["val"]) is None and "val" in whole:
-        return own_table(root, splits["train"]), ["train", "val"]
-    return None, []
 
 
 def read_labelled(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from family.inference.spans import OUTSIDE, PREFIXES, split_tag
 from tasks.data import shapes
-from tasks.data.splits import names_of
 from tasks.data.text_files import read_text
 from tasks.errors import UserError
 
@@ -34,51 +33,6 @@ class TaggedText(NamedTuple):
     def where(self, word: int) -> str:
         """The place of a word, for messages."""
         return f"{self.file} line {self.lines[word]}"
-
-
-def own_file(root: Path, name: str) -> Path | None:
-    """The file of a split, ``NAME.conll`` ..., or one that is called ``name``; None where it has none."""
-    stems = names_of(name)
-    files = [root / name, *(root / f"{stem}{end}" for stem in stems for end in ENDINGS)]
-    return next((file for file in files if file.is_file()), None)
-
-
-def find_file(root: Path, option: str, name: str) -> Path:
-    """As :func:`own_file`.
-
-    Args:
-        option: of the data module, which gave the name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not root.is_dir():
-        what = f"is neither a folder nor a file of {', '.join(ENDINGS)}"
-        raise UserError(f"data.root {root} {what if root.exists() else 'does not exist'}.")
-    found = own_file(root, name)
-    if found is not None:
-        return found
-    files = sorted(path.name for path in root.iterdir() if path.suffix in ENDINGS)
-    have = ", ".join(files) or "no such file at all"
-    raise UserError(
-        f"{root} has no {name}.conll (or {', '.join(ENDINGS[1:])}) for data.{option}={name!r}, but "
-        f"{have}."
-    )
-
-
-def shared_file(root: Path, splits: Mapping[str, str]) -> tuple[Path | None, list[str]]:
-    """The file that several splits are parts of, and which those are: that of all, or, where "val" has
-    none of its own, that of "train". None where each has its own.
-
-    Args:
-        splits: of "train", "val" and "test" the name that the options give it; only a split of the
-            usual name is a part of another's file.
-    """
-    if root.is_file() and root.suffix in ENDINGS:
-        return root, [split for split, name in splits.items() if split == name]
-    if root.is_dir() and splits["val"] == "val" and own_file(root, "val") is None:
-        return own_file(root, splits["train"]), ["train", "val"]
-    return None, []
 
 
 def read_tagged(file: Path, word: Column = None, tag: Column = None) -> list[TaggedText]:

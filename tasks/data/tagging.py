@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,24 +11,20 @@ import torch
 from torch.utils.data import DataLoader
 
 from family.inference.tagging import row_of
-from family.inputs.encode import pad_rows, with_ends
+from family.inputs.encode import pad_rows
 from family.inputs.words import encode_words, ends_of, windows
 from family.losses.language_model import IGNORE
-from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches, token_loader
-from tasks.data.splits import divide, nothing_held_out
 from tasks.data.tagged_texts import (
+    ENDINGS,
     Column,
     TaggedText,
     check_spans,
-    find_file,
     read_tagged,
-    shared_file,
     tag_names,
     tagged_shapes,
 )
-from tasks.data.tokenizers import Tokenizer, make_tokenizer
-from tasks.errors import UserError, at_least, between, closest
+from tasks.data.text_data import TextData
+from tasks.errors import UserError, between, closest
 
 Batch = dict[str, Any]
 
@@ -42,7 +39,7 @@ class Piece(NamedTuple):
     first: int
 
 
-class TaggingData(FamilyData):
+class TaggingData(TextData[TaggedText]):
     """Words and their tags, in subwords, in batches of like length.
 
     The first subword of a word carries its tag; the others have none. A text that is too long is read
@@ -65,70 +62,33 @@ class TaggingData(FamilyData):
             spaces between columns, ``-DOCSTART-`` left out) or JSON lines (``.jsonl``:
             ``{"tokens": [...], "tags": [...]}``); or one such file of everything, which is divided.
             None is the built-in world of shapes: numbers, colours, shapes and places in captions.
-        train, val, test: the splits' names, or their files' ("eng.testa"); "val" is also found as valid,
-            validation or dev.
         word_column, tag_column: of CoNLL the columns by their numbers (from 0 on, -1 is the last), of
             JSON lines the fields by their names; without them the first and the last, or the usual
             names.
         spans: the tags mark spans, by IOB1, IOB2 or IOBES; without it they are taken as they are, such
             as parts of speech.
-        val_fraction, test_fraction: the shares of one file; "val" comes from "train" where only that
-            has no file. The same text twice is held out together.
-        split_seed: other numbers divide otherwise.
-        tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists, by
-            the path of a ``tokenizer.json``, a folder, a run or a published source.
-        vocab_size: for bpe and unigram.
-        lowercase: see lower-cased words alone.
-        max_tokens: of a window, the tokens that mark begin and end among them. A checkpoint brings
-            its own, with which it is evaluated too.
-        stride: tokens from the begin of a window to that of the next; None is half a window.
-        batch_size: texts, or windows, of a batch.
-        examples: training sentences of the built-in world.
+        stride: tokens from the begin of a window of ``max_tokens`` to that of the next; None is half a
+            window.
+        options: of :class:`~tasks.data.text_data.TextData`; ``batch_size`` counts windows.
     """
 
     task = "Tagging"
-    decided = ("tokenizer", "vocab_size", "lowercase", "max_tokens")
+    endings, kind_of_file = ENDINGS, "file of tags"
 
     def __init__(
         self,
         root: str | None = None,
-        train: str = "train",
-        val: str = "val",
-        test: str = "test",
         word_column: Column = None,
         tag_column: Column = None,
         spans: bool = True,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        tokenizer: str = "bpe",
-        vocab_size: int = 8000,
-        lowercase: bool = False,
-        max_tokens: int = 128,
         stride: int | None = None,
-        batch_size: int = 32,
-        examples: int = 8000,
-        seed: int = 0,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        at_least(1, batch_size=batch_size, examples=examples)
-        at_least(0, num_workers=num_workers, seed=seed)
-        at_least(3, max_tokens=max_tokens)
-        between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
+        super().__init__(root, **options)
         if stride is not None:
-            between(1, max_tokens, stride=stride)
-        self.root = None if root is None else Path(root)
-        self.splits = {"train": train, "val": val, "test": test}
-        self.columns, self.spans, self.split_seed = (word_column, tag_column), spans, split_seed
-        self.shares = {"val": val_fraction, "test": test_fraction}
-        self.kind, self.vocab_size, self.lowercase = tokenizer, vocab_size, lowercase
-        self.max_tokens, self.stride = max_tokens, stride
-        self.batch_size, self.examples = batch_size, examples
-        self.seed, self.num_workers = seed, num_workers
-        self.tokenizer: Tokenizer | None = None
+            between(1, self.max_tokens, stride=stride)
+        self.columns, self.spans, self.stride = (word_column, tag_column), spans, stride
         self.given: list[str] | None = None
-        self._texts: dict[str, list[TaggedText]] = {}
 
     # --- What there is ---
 
@@ -138,31 +98,20 @@ class TaggingData(FamilyData):
         Raises:
             UserError: see :func:`~tasks.data.tagged_texts.read_tagged`; tags that mark no spans.
         """
-        if split not in self._texts:
-            if self.root is None:
-                count = self.examples if split == "train" else max(100, self.examples // 10)
-                self._texts[split] = tagged_shapes(count, self.seed, split)
-            else:
-                self._read(self.root, split)
-        return self._texts[split]
+        return self.rows(split)
 
-    def _read(self, root: Path, split: str) -> None:
-        """Read a split's own file, or divide the one that it is a part of."""
-        file, parts = shared_file(root, self.splits)
-        whole = file is None or split not in parts
-        if file is None or whole:
-            file = find_file(root, split, self.splits[split])
+    def generated(self, count: int, split: str) -> list[TaggedText]:
+        return tagged_shapes(count, self.seed, split)
+
+    def read(self, file: Path) -> list[TaggedText]:
         texts = read_tagged(file, *self.columns)
         if self.spans:
             check_spans(texts)
-        if whole:
-            self._texts[split] = texts
-            return
-        tag_names(texts)  # one tag alone is a clearer mistake than a split without texts
-        shares = {name: self.shares[name] for name in parts if name != "train"}
-        groups = [" ".join(text.words) for text in texts]
-        found = divide([0] * len(texts), groups, shares, self.split_seed)
-        self._texts |= {name: [texts[i] for i in indices] for name, indices in found.items()}
+        return texts
+
+    def kinds(self, rows: list[TaggedText]) -> tuple[Sequence[Hashable], Sequence[str]]:
+        tag_names(rows)  # one tag alone is a clearer mistake than a split without texts
+        return [0] * len(rows), [" ".join(text.words) for text in rows]
 
     @property
     def classes(self) -> list[str]:
@@ -190,36 +139,21 @@ class TaggingData(FamilyData):
 
     # --- What Lightning and tasks ask for ---
 
-    def _tokenizer(self) -> Tokenizer:
-        """A checkpoint's, that of the first process, or trained now."""
-        if self.tokenizer is None:
-            # Bytes know the space before a word, which the first one gets too when it is cut.
-            space = " " if self.kind == "bpe" else ""
-            texts = (space + " ".join(text.words) for text in self.texts("train"))
-            self.tokenizer = make_tokenizer(self.kind, texts, self.vocab_size, self.lowercase)
-            with_ends(self.tokenizer)
-        return self.tokenizer
+    def written(self) -> Iterator[str]:
+        # Bytes know the space before a word, which the first one gets too when it is cut.
+        space = " " if self.kind == "bpe" else ""
+        return (space + " ".join(text.words) for text in self.texts("train"))
 
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        self._tokenizer()
-        # Read now, so that a mistake in the files ends the run before it began.
-        if stage in (None, "fit"):
-            self.labels("train")
-        if stage in (None, "fit", "validate"):
-            self.labels("val")
+    def check(self, split: str) -> None:
+        self.labels(split)
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """``vocab_size`` and ``num_classes``."""
-        return {"vocab_size": self._tokenizer().vocab_size, "num_classes": len(self.classes)}
+        return {**super().model_arguments, "num_classes": len(self.classes)}
 
     def assets(self) -> dict[str, Any]:
-        return {
-            "tokenizers": {"text": self._tokenizer().to_json()},
-            "labels": list(self.classes),
-            "max_tokens": self.max_tokens,
-        }
+        return {**super().assets(), "labels": list(self.classes)}
 
     def class_counts(self) -> list[int]:
         """The training words of each tag."""
@@ -228,13 +162,12 @@ class TaggingData(FamilyData):
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         """As of a checkpoint; without ``labels`` the tags are those of the training split."""
-        self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
+        super().use_assets(assets)
         self.given = assets.get("labels")
-        self.max_tokens = assets.get("max_tokens") or self.max_tokens
 
     def pieces(self, split: str) -> list[Piece]:
         """The windows of all texts; most texts are one."""
-        tokenizer = with_ends(self._tokenizer())
+        tokenizer = self._tokenizer()
         before, behind = ends_of(tokenizer)
         most = max(1, self.max_tokens - len(before) - len(behind))
         found = []
@@ -251,18 +184,8 @@ class TaggingData(FamilyData):
 
     def loader(self, split: str) -> DataLoader[Any]:
         pieces = self.pieces(split)
-        if not pieces:
-            raise nothing_held_out(split)
-        sampler = TokenBatches(
-            [len(piece.ids) for piece in pieces],
-            self.batch_size * self.max_tokens,
-            split == "train",
-            self.order_seed,
-            self.progress,
-            max_rows=self.batch_size,
-        )
         batch = partial(collate, self._tokenizer().pad_id or 0, self.texts(split))
-        return token_loader(pieces, sampler, batch, self.num_workers)
+        return self.batches(split, pieces, [len(piece.ids) for piece in pieces], batch)
 
 
 def collate(pad_id: int, texts: list[TaggedText], pieces: list[Piece]) -> Batch:

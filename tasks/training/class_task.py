@@ -8,10 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.errors import between
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST, class_table, confusion_table, counted, unlike
-from tasks.training.weighting import ClassWeights, WeightedTask
+from tasks.training.weighting import WeightedTask
 
 
 class ClassTask(WeightedTask):
@@ -19,24 +18,13 @@ class ClassTask(WeightedTask):
 
     Args:
         model: the model, or what builds it from the number of classes.
-        label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
-        class_weights: None, "balanced", or a number for each class, see
-            :class:`~tasks.training.weighting.WeightedTask`; in training alone.
-        options: of :class:`~tasks.training.task.Task`.
+        options: of :class:`~tasks.training.weighting.WeightedTask`.
     """
 
     monitor = ("val/accuracy", "max")
 
-    def __init__(
-        self,
-        model: Callable[[int], nn.Module] | None = None,
-        label_smoothing: float = 0.0,
-        class_weights: ClassWeights = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, class_weights, **options)
-        between(0, 1, of="model.", label_smoothing=label_smoothing)
-        self.label_smoothing = label_smoothing
+    def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
+        super().__init__(model, **options)
         self.tested: list[tuple[int, int, dict[str, Any]]] = []
         """Of each example of a test the true class, the one that was made, and what to list of it."""
         self.tables: dict[str, list[dict[str, Any]]] = {}

@@ -9,17 +9,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, between, closest
 from tasks.training.task import Task
 
 ClassWeights = list[float] | dict[str, float] | Literal["balanced"] | None
 
 
 class WeightedTask(Task):
-    """A task whose loss can give rare classes more weight.
+    """A task whose loss is over classes, and can give rare ones more weight.
 
     Args:
         model: see :class:`~tasks.training.task.Task`.
+        label_smoothing: mass spread evenly over the classes, in training (Szegedy et al. 2016).
         class_weights: of each class the weight of its examples (of its pixels) in the training loss,
             as ``weight`` of ``torch.nn.functional.cross_entropy``: a list in the order of the
             classes; by their names, where those that are not named weigh 1; or "balanced", which
@@ -38,11 +39,14 @@ class WeightedTask(Task):
     def __init__(
         self,
         model: Callable[[int], nn.Module] | None = None,
+        label_smoothing: float = 0.0,
         class_weights: ClassWeights = None,
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        between(0, 1, of="model.", label_smoothing=label_smoothing)
         check(class_weights)
+        self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self._weights: Tensor | None = None
         """``(classes)`` float32, once they are known; no buffer, so that no precision rounds them."""

@@ -132,6 +132,7 @@ def test_one_file_is_divided_and_val_comes_from_train(tmp_path):
     parts = [{text.words for text in made.texts(split)} for split in ("train", "val", "test")]
     assert [len(made.texts(split)) for split in ("train", "val", "test")] == [42, 12, 6]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    assert data(tmp_path, val_fraction=0.2).texts("test") == made.texts("test")  # the only one
     write(tmp_path, train_conll=columns(texts), test_conll=columns(texts))
     made = data(tmp_path)
     assert [len(made.texts(split)) for split in ("train", "val", "test")] == [54, 6, 60]
@@ -180,7 +181,7 @@ def test_shapes_are_no_table_of_words():
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "has no train.conll .* for data.train='train', but no such file at all"),
+        ({}, "has no train.conll, .* or .jsonl for data.train='train', but no file of tags at all"),
         ({"train_conll": ""}, "train.conll is empty"),
         ({"train_conll": "-DOCSTART- O\n\n"}, "train.conll holds no text"),
         (
@@ -235,7 +236,7 @@ def test_bad_places_and_options(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
         data(tmp_path / "nowhere").setup()
     write(tmp_path, a_xml="x", train_conll=columns())
-    with pytest.raises(UserError, match="a.xml is neither a folder nor a file of .conll"):
+    with pytest.raises(UserError, match="a.xml is neither a folder nor a file of tags [(].conll"):
         data(tmp_path / "a.xml").setup()
     with pytest.raises(UserError, match="data.tag_column=2: .* line 1 has 2 columns"):
         data(tmp_path, tag_column=2).setup()

@@ -140,8 +140,12 @@ def test_pixels_that_do_not_count_weigh_nothing():
     labels[0] = 255
     weights = torch.tensor([0.1, 0.2, 0.3])
     loss, total = pixel_loss(logits, labels, weights)
-    assert torch.allclose(loss / total, F.cross_entropy(logits, labels, weights, ignore_index=255))
-    task = tasks.Segmentation(Net(pixels=True), class_weights=[0.1, 0.2, 0.3])
+    how = {"ignore_index": 255}
+    assert torch.allclose(loss / total, F.cross_entropy(logits, labels, weights, **how))
+    smooth, total = pixel_loss(logits, labels, weights, 0.2)
+    expected = F.cross_entropy(logits, labels, weights, **how, label_smoothing=0.2)
+    assert torch.allclose(smooth / total, expected) and not torch.allclose(smooth, loss)
+    task = tasks.Segmentation(Net(pixels=True), class_weights=[0.1, 0.2, 0.3], label_smoothing=0.2)
     task.adapt_model()
     batch = {"pixel_values": torch.randn(2, 3, 4, 4), "labels": torch.full((2, 4, 4), 255)}
     assert task.loss(batch)["loss"] == 0
