@@ -24,7 +24,7 @@ def class_arguments(
         task: what they are for; None is what the model's are for already.
     """
     facts = facts_of(member) or Facts()
-    head = {} if task is None else facts.heads.get(task, {})
+    head = facts.class_heads.get(task or "", {})
     return {"num_classes": num_classes, **facts.class_arguments, **head}
 
 

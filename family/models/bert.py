@@ -16,7 +16,7 @@ from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, document_positions, token_positions
 from family.models.examples import TEXT
-from family.models.member import build, for_task, member
+from family.models.member import build, member
 
 TOKENS = "tokens"
 """The pooling that pools nothing: classes of each token."""
@@ -24,7 +24,6 @@ TOKENS = "tokens"
 
 @member(
     task="TextClassification",
-    also={"MaskedLanguageModeling": lambda model: model.masked_head is not None},
     reads=("text",),
     inputs=TEXT,
     example={
@@ -38,7 +37,7 @@ TOKENS = "tokens"
     classes=("class_head.", "masked_head.", "replaced_head."),
     # The other heads would answer in place of the classes.
     class_arguments={"masked_head": False, "replaced_head": False},
-    heads={"Tagging": {"pooling": TOKENS}},
+    heads={"MaskedLanguageModeling": {"masked_head": True}, "Tagging": {"pooling": TOKENS}},
     # Two classes beside a masked head, without names, are of pre-training: does one sentence follow?
     complete=lambda model: (
         bool(model.num_classes) and (model.masked_head is None or model.labels is not None)
@@ -125,8 +124,6 @@ class BERT(nn.Module):
             self.pooler = Pooler(config.dim, pooler, dense_bias, norm)
         self.head_dropout = nn.Dropout(head_dropout)
         self.class_head = class_head(config.dim, num_classes) if num_classes else None
-        if pooling == TOKENS:
-            self.facts = for_task(BERT, "Tagging")
 
     def encode(
         self,

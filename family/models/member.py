@@ -31,13 +31,14 @@ class Facts:
 
     Args:
         task: the class in :mod:`tasks` that trains it; what it is for, where there is none yet.
-        also: further tasks -> whether a model of it is made for them.
         reads: of "text", "pictures", "sound" and "video".
         inputs: what its ``forward`` takes and gives.
         example: the arguments of a tiny one, for tests.
         classes: the beginnings of the names of weights that its number of classes decides.
         class_arguments: what else is to be set where it is to tell classes apart.
-        heads: further tasks that its head can be for -> the arguments that make it so.
+        heads: further tasks -> the arguments that make a model of it one for them. A head that goes with
+            ``class_arguments`` tells classes apart, for another task in place of the usual one; any
+            other stands beside.
         renamed: arguments that it had before -> where they stand now, ``pooling.kind``; or a function
             that makes of such a value all that it says, by such places.
         dropped: arguments that it had before -> the one value at which they said nothing.
@@ -46,7 +47,6 @@ class Facts:
     """
 
     task: str = ""
-    also: Mapping[str, Callable[[Any], bool]] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = ()
     inputs: Inputs | None = None
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -59,6 +59,31 @@ class Facts:
     dropped: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     any_size: bool = False
     complete: Callable[[Any], bool] = always
+
+    @property
+    def class_heads(self) -> dict[str, Mapping[str, Any]]:
+        """Those of ``heads`` that tell classes apart."""
+        usual = self.class_arguments
+        return {
+            task: head
+            for task, head in self.heads.items()
+            if all(usual.get(name, value) == value for name, value in head.items())
+        }
+
+    def of(self, arguments: Mapping[str, Any]) -> Facts:
+        """Those of a model with these arguments: its classes may be for another task than usual."""
+        found = (task for task, head in self.class_heads.items() if agrees(arguments, head))
+        return dataclasses.replace(self, task=next(found, self.task))
+
+
+class Known:
+    """Facts as an attribute: of a member's class its own, of a model what its arguments make of them."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    def __get__(self, model: Any, cls: Any = None) -> Facts:
+        return self.facts if model is None else self.facts.of(getattr(model, "arguments", {}))
 
 
 def member(cls: Any = None, /, **facts: Any) -> Any:
@@ -93,7 +118,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
             self.arguments = arguments
 
         cls.__init__ = remembering  # type: ignore[method-assign]
-        cls.facts = known  # type: ignore[attr-defined]
+        cls.facts = Known(known)  # type: ignore[attr-defined]
         for name in ("tokenizer", "preprocess", "labels"):
             setattr(cls, name, None)
         return cls
@@ -106,19 +131,19 @@ def facts_of(model: Any) -> Facts | None:
     return getattr(model, "facts", None)
 
 
-def for_task(cls: type[nn.Module], task: str) -> Facts:
-    """The facts of those models of a member whose head is for another task than its usual one."""
-    facts = facts_of(cls)
-    assert facts is not None and task in facts.heads
-    return dataclasses.replace(facts, task=task)
-
-
 def tasks_of(model: Any) -> list[str]:
     """The tasks that a model is for, its member's own first; none where it is no member."""
     facts = facts_of(model)
     if facts is None:
         return []
-    return [facts.task, *(task for task, made_for in facts.also.items() if made_for(model))]
+    classes, own = facts.class_heads, getattr(model, "arguments", {})
+    beside = {task: head for task, head in facts.heads.items() if task not in classes}
+    return [facts.task, *(task for task, head in beside.items() if agrees(own, head))]
+
+
+def agrees(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether arguments have these values among them."""
+    return all(arguments.get(name) == value for name, value in wanted.items())
 
 
 def is_member(cls: Any) -> bool:

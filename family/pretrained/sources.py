@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 
 from family.adapt.resize import class_arguments, fresh_head, resize
-from family.models.member import Facts, build, facts_of, is_member
+from family.models.member import Facts, agrees, build, facts_of, is_member
 from family.pretrained import adapters, gguf, libraries, named, runs, saved, sentence
 from family.pretrained.configs import flat, put
 from family.pretrained.convert import build_unfilled, fill
@@ -142,14 +142,14 @@ def load(
     before = {**usual, **arguments}
     facts = facts_of(layout.member) or Facts()
     if num_classes is not None and task is None:  # what its classes are for already
-        task = next((name for name, head in facts.heads.items() if agrees(before, head)), None)
+        task = facts.of(before).task
     check_task(layout.member, task, weights.origin)
     wanted = {} if num_classes is None else class_arguments(layout.member, num_classes, task)
     if not agrees(before, wanted):
         left_out = [name for name, value in wanted.items() if value is False and before.get(name)]
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin, left_out)
         arguments = copy.deepcopy(arguments)
-        further = task is not None and task in facts.heads
+        further = task in facts.class_heads
         new = layout.new_heads.get(str(task), {}) if further else layout.new_classes
         for name, value in {**wanted, **new}.items():
             put(arguments, name, value)
@@ -173,11 +173,6 @@ def load(
     return model
 
 
-def agrees(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether arguments have these values among them."""
-    return all(arguments.get(name) == value for name, value in wanted.items())
-
-
 def check_task(member: type[nn.Module], task: str | None, origin: str) -> None:
     """Refuse a task that no head of a member is for.
 
@@ -185,7 +180,7 @@ def check_task(member: type[nn.Module], task: str | None, origin: str) -> None:
         ValueError: see above.
     """
     facts = facts_of(member) or Facts()
-    if task not in (None, facts.task, *facts.heads):
+    if task not in (None, facts.task, *facts.class_heads):
         made = f", made for {facts.task}" if facts.task else ""
         raise ValueError(f"{origin} is a {member.__name__}{made}, but this needs {task}.")
 

@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 import family
+from family.adapt.resize import class_arguments
 from family.core.config import TransformerConfig
-from family.models.member import build, complete, describe, is_member, placed, ready
+from family.models.member import (
+    build,
+    complete,
+    describe,
+    is_member,
+    placed,
+    ready,
+    tasks_of,
+)
 from tasks.runs.checkpoints import build_model, completed
 
 STACK = {"dim": 24, "depth": 1, "heads": 2, "position": "learned"}
@@ -233,3 +242,18 @@ def test_the_weights_of_classes_are_there(name):
         models.append(cls(**{**cls.facts.example, "decoder": "linear"}))
     names = [n for model in models for n, _ in model.named_parameters()]
     assert all(any(n.startswith(start) for n in names) for start in cls.facts.classes)
+
+
+def test_what_a_head_is_for():
+    """One table: arguments that make a model of a head, and by which it is known again."""
+    tiny = {**family.BERT.facts.example, "masked_head": False}
+    usual = family.BERT(**tiny)
+    assert tasks_of(usual) == ["TextClassification"]
+    both = family.BERT(**{**tiny, "masked_head": True})
+    assert tasks_of(both) == ["TextClassification", "MaskedLanguageModeling"]
+    tagger = family.BERT(**tiny, pooling="tokens")
+    assert tasks_of(tagger) == ["Tagging"] and tagger.facts.task == "Tagging"
+    assert tasks_of(family.BERT) == ["TextClassification"]
+    assert class_arguments(family.BERT, 3, "Tagging")["pooling"] == "tokens"
+    masked = class_arguments(family.BERT, 3, "MaskedLanguageModeling")
+    assert masked == class_arguments(family.BERT, 3)  # it tells no classes apart
