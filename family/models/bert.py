@@ -18,8 +18,9 @@ from family.inputs.text import TextEmbedding, document_positions, token_position
 from family.models.examples import TEXT
 from family.models.member import build, member
 
-TOKENS = "tokens"
-"""The pooling that pools nothing: classes of each token."""
+TOKENS, SPANS = "tokens", "spans"
+"""The poolings that pool nothing: classes of each token; how likely a span begins there, and ends."""
+PER_TOKEN = (TOKENS, SPANS)
 
 
 @member(
@@ -37,7 +38,11 @@ TOKENS = "tokens"
     classes=("class_head.", "masked_head.", "replaced_head."),
     # The other heads would answer in place of the classes.
     class_arguments={"masked_head": False, "replaced_head": False},
-    heads={"MaskedLanguageModeling": {"masked_head": True}, "Tagging": {"pooling": TOKENS}},
+    heads={
+        "MaskedLanguageModeling": {"masked_head": True},
+        "Tagging": {"pooling": TOKENS},
+        "QuestionAnswering": {"pooling": SPANS},
+    },
     # Two classes beside a masked head, without names, are of pre-training: does one sentence follow?
     complete=lambda model: (
         bool(model.num_classes) and (model.masked_head is None or model.labels is not None)
@@ -59,7 +64,9 @@ class BERT(nn.Module):
         masked_activation: of the masked head's dense layer; None is the config's.
         replaced_head: tell which tokens were replaced (ELECTRA's discriminator).
         pooling: what the classes are told from, the first token ("class"), the "mean" of all, or
-            each channel's largest ("max"); "tokens" tells those of each token (named entities).
+            each channel's largest ("max"); "tokens" tells those of each token (named entities), and
+            "spans" two numbers of each, whether the answer begins there and whether it ends. A word of
+            its own, as two tags without names look just like it.
         pooler: the dense layer between that and the classes, by its activation: "tanh" (BERT,
             RoBERTa), "relu" (DistilBERT), "gelu" (ELECTRA), or None for no such layer, as most have it
             that tell the classes of tokens.
@@ -69,7 +76,7 @@ class BERT(nn.Module):
 
     Raises:
         ValueError: a causal config, or one with cross-attention; an unknown ``pooling``, ``pooler``,
-            ``embedding_position`` or ``masked_activation``.
+            ``embedding_position`` or ``masked_activation``; spans of more or fewer than two classes.
     """
 
     def __init__(
@@ -96,9 +103,13 @@ class BERT(nn.Module):
                 "BERT reads both ways, and one text alone: its config needs causal=False and "
                 "cross_attention=False."
             )
-        if pooling not in (*POOLINGS, TOKENS):
-            choices = ", ".join((*POOLINGS, TOKENS))
+        if pooling not in (*POOLINGS, *PER_TOKEN):
+            choices = ", ".join((*POOLINGS, *PER_TOKEN))
             raise ValueError(f"pooling={pooling!r} is unknown; choose one of: {choices}.")
+        if pooling == SPANS and num_classes not in (0, 2):
+            raise ValueError(
+                f"pooling='spans' has a begin and an end: num_classes must be 2, not {num_classes}."
+            )
         check_value("embedding_dim", embedding_dim, (int, type(None)))
         self.config, self.vocab_size, self.num_classes = config, vocab_size, num_classes
         self.embedding_dim, self.pooling = embedding_dim or config.dim, pooling
@@ -169,7 +180,7 @@ class BERT(nn.Module):
         Args:
             mask: ``(batch, tokens)``; of the first token alone, needed where padding stands left.
         """
-        one = tokens if self.pooling == TOKENS else POOLINGS[self.pooling](tokens, mask)
+        one = tokens if self.pooling in PER_TOKEN else POOLINGS[self.pooling](tokens, mask)
         return one if self.pooler is None else self.pooler(one)
 
     def class_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.models.bert import BERT, TOKENS
+from family.models.bert import BERT, PER_TOKEN, SPANS, TOKENS
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
 from family.pretrained.table import Field, Format, Names, Row, blocks
 
@@ -40,7 +40,7 @@ def names(model: BERT) -> Names:
     return {
         **stack("bert"),
         "pooler.dense": "bert.pooler.dense",
-        "class_head": pairs if paired else Row(("classifier",), copies=(pairs,)),
+        "class_head": pairs if paired else head_name(model, Row(("classifier",), copies=(pairs,))),
         "masked_head.dense": "cls.predictions.transform.dense",
         "masked_head.norm": "cls.predictions.transform.LayerNorm",
         "masked_head.output.weight": "cls.predictions.decoder.weight",
@@ -50,24 +50,45 @@ def names(model: BERT) -> Names:
     }
 
 
-TAGGING = {"Tagging": {"pooler": None}}
+NEW_HEADS: dict[str, dict[str, Any]] = {
+    "Tagging": {"pooler": None},
+    "QuestionAnswering": {"pooler": None, "head_dropout": 0.0},
+}
 """What goes with a fresh head of each token."""
+KINDS = {TOKENS: "ForTokenClassification", SPANS: "ForQuestionAnswering"}
+"""What their class of a model with such a pooling is called behind its own name."""
+SPAN_HEAD = "qa_outputs"
 
 
-def of_tokens(config: dict[str, Any]) -> bool:
-    """Whether the classes of a config are those of each token."""
+def pooling_of(config: dict[str, Any]) -> str | None:
+    """The pooling that the name of their class says, where it is one of each token."""
     named = config.get("architectures")
-    return isinstance(named, list) and str(named[:1]).endswith("ForTokenClassification']")
+    first = str(named[0]) if isinstance(named, list) and named else ""
+    return next((kind for kind, ending in KINDS.items() if first.endswith(ending)), None)
 
 
-def pooling(tagged: bool) -> dict[str, Any]:
-    """The arguments of classes of each token, as all but ModernBERT have them; none of others."""
+def has_spans(names: set[str]) -> bool:
+    """Whether weights are of answers to questions, whose head goes by a name of its own."""
+    return f"{SPAN_HEAD}.weight" in names
+
+
+def pooling(tagged: bool, names: set[str]) -> dict[str, Any]:
+    """The arguments of a head of each token, as all but ModernBERT have them; none of others."""
+    if has_spans(names):
+        return {"pooling": SPANS, "pooler": None, "head_dropout": 0.0}
     return {"pooling": TOKENS, "pooler": None} if tagged else {}
 
 
-def is_tagger(model: BERT) -> bool:
-    """Whether a model has classes of each token."""
-    return bool(model.num_classes) and model.pooling == TOKENS
+def of_tokens(model: BERT) -> bool:
+    """Whether a model has classes of each token, or spans."""
+    return bool(model.num_classes) and model.pooling in PER_TOKEN
+
+
+def head_name(model: BERT, whole: str | Row) -> str | Row:
+    """The name of the linear layer of classes; ``whole``, where these are of whole texts."""
+    if not of_tokens(model):
+        return whole
+    return SPAN_HEAD if model.pooling == SPANS else "classifier"
 
 
 def kind_of_head(model: BERT, name: str) -> str:
@@ -76,30 +97,30 @@ def kind_of_head(model: BERT, name: str) -> str:
     Raises:
         ValueError: a layer before the classes of tokens, or a masked head beside them.
     """
-    if not is_tagger(model):
+    if not of_tokens(model):
         return "ForSequenceClassification"
     if model.pooler is not None or model.masked_head is not None:
         raise ValueError(
             f"format={name!r} has classes of tokens without a pooler, and without a masked head."
         )
-    return "ForTokenClassification"
+    return KINDS[model.pooling]
 
 
 def no_pooler(model: BERT) -> tuple[str, ...]:
     """Older files of classes of tokens have the bare stack's pooler too."""
-    return (r"^(\w+\.)?pooler\.",) if is_tagger(model) else ()
+    return (r"^(\w+\.)?pooler\.",) if of_tokens(model) else ()
 
 
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of."""
-    classes = count_labels(config) if "classifier.weight" in names else 0
+    classes = count_labels(config) if "classifier.weight" in names or has_spans(names) else 0
     pooled = names & {"bert.pooler.dense.weight", "pooler.dense.weight"}
     return {
         "masked_head": "cls.predictions.transform.dense.weight" in names,
         "num_classes": 2 if "cls.seq_relationship.weight" in names else classes,
         "pooler": "tanh" if pooled else None,
         **head_dropout(config),
-        **pooling(bool(classes) and of_tokens(config)),
+        **pooling(bool(classes) and pooling_of(config) == TOKENS, names),
     }
 
 
@@ -122,7 +143,7 @@ def check_segments(config: dict[str, Any]) -> None:
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     check_segments(config)
     kind = kind_of_head(model, "bert")
-    if model.num_classes and model.pooler is None and not is_tagger(model):
+    if model.num_classes and model.pooler is None and not of_tokens(model):
         raise ValueError(
             "format='bert' cannot express classes without a pooler: build it with one."
         )
@@ -144,6 +165,7 @@ FORMAT = Format(
         "BertForPreTraining",
         "BertForSequenceClassification",
         "BertForTokenClassification",
+        "BertForQuestionAnswering",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -172,7 +194,7 @@ FORMAT = Format(
     renamed=lambda name: name.replace(".gamma", ".weight").replace(".beta", ".bias"),
     names=names,
     new_classes={"pooler": "tanh"},
-    new_heads=TAGGING,
+    new_heads=NEW_HEADS,
     left_out=no_pooler,
     detect=heads,
     finish=fields,

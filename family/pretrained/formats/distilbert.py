@@ -4,26 +4,64 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.models.bert import BERT
-from family.pretrained.formats.bert import TAGGING, is_tagger, kind_of_head, pooling
+from family.models.bert import BERT, SPANS
+from family.pretrained.formats.bert import (
+    NEW_HEADS,
+    has_spans,
+    head_name,
+    kind_of_head,
+    of_tokens,
+    pooling,
+)
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields
-from family.pretrained.table import Field, Format, blocks
+from family.pretrained.table import Field, Format, Names, blocks
+
+
+def names(model: BERT) -> Names:
+    return {
+        "embedding.tokens": "distilbert.embeddings.word_embeddings",
+        "embedding.position": "distilbert.embeddings.position_embeddings",
+        "embedding.norm": "distilbert.embeddings.LayerNorm",
+        "pooler.dense": "pre_classifier",
+        "class_head": head_name(model, "classifier"),
+        "masked_head.dense": "vocab_transform",
+        "masked_head.norm": "vocab_layer_norm",
+        "masked_head.output": "vocab_projector",
+        **blocks(
+            "transformer",
+            "distilbert.transformer.layer.{}",
+            {
+                "self_attention.sublayer.qkv": (
+                    "attention.q_lin",
+                    "attention.k_lin",
+                    "attention.v_lin",
+                ),
+                "self_attention.sublayer.out": "attention.out_lin",
+                "self_attention.norm": "sa_layer_norm",
+                "feedforward.sublayer.up": "ffn.lin1",
+                "feedforward.sublayer.down": "ffn.lin2",
+                "feedforward.norm": "output_layer_norm",
+            },
+        ),
+    }
 
 
 def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of."""
     classes, pooled = "classifier.weight" in names, "pre_classifier.weight" in names
+    spans = has_spans(names)
     return {
         "masked_head": "vocab_transform.weight" in names,
-        "num_classes": count_labels(config) if classes else 0,
+        "num_classes": count_labels(config) if classes or spans else 0,
         "pooler": "relu" if pooled else None,
-        **pooling(classes and not pooled),
+        **pooling(classes and not pooled, names),
+        **({"head_dropout": config.get("qa_dropout", 0.1)} if spans else {}),
     }
 
 
 def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     classes, masked = bool(model.num_classes), model.masked_head is not None
-    kind_of_classes, alone = kind_of_head(model, "distilbert"), is_tagger(model)
+    kind_of_classes, alone = kind_of_head(model, "distilbert"), of_tokens(model)
     if (classes and not alone) != (model.pooler is not None) or (classes and masked):
         raise ValueError(
             "format='distilbert' has classes with a pooler, or a masked head, or none."
@@ -31,6 +69,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     kind = "DistilBertForMaskedLM" if masked else "DistilBertModel"
     return {
         "architectures": [f"DistilBert{kind_of_classes}" if classes else kind],
+        **({"qa_dropout": model.head_dropout.p} if model.pooling == SPANS else {}),
         **label_fields(model, model.num_classes),
     }
 
@@ -44,6 +83,7 @@ FORMAT = Format(
         "DistilBertForMaskedLM",
         "DistilBertForSequenceClassification",
         "DistilBertForTokenClassification",
+        "DistilBertForQuestionAnswering",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -68,34 +108,9 @@ FORMAT = Format(
     fixed={"tie_word_embeddings": True},
     prefix="distilbert.",
     ignored=(r"embeddings\.position_ids$",),
-    names={
-        "embedding.tokens": "distilbert.embeddings.word_embeddings",
-        "embedding.position": "distilbert.embeddings.position_embeddings",
-        "embedding.norm": "distilbert.embeddings.LayerNorm",
-        "pooler.dense": "pre_classifier",
-        "class_head": "classifier",
-        "masked_head.dense": "vocab_transform",
-        "masked_head.norm": "vocab_layer_norm",
-        "masked_head.output": "vocab_projector",
-        **blocks(
-            "transformer",
-            "distilbert.transformer.layer.{}",
-            {
-                "self_attention.sublayer.qkv": (
-                    "attention.q_lin",
-                    "attention.k_lin",
-                    "attention.v_lin",
-                ),
-                "self_attention.sublayer.out": "attention.out_lin",
-                "self_attention.norm": "sa_layer_norm",
-                "feedforward.sublayer.up": "ffn.lin1",
-                "feedforward.sublayer.down": "ffn.lin2",
-                "feedforward.norm": "output_layer_norm",
-            },
-        ),
-    },
+    names=names,
     new_classes={"pooler": "relu"},
-    new_heads=TAGGING,
+    new_heads=NEW_HEADS,
     detect=heads,
     finish=fields,
 )

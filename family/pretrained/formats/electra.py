@@ -8,9 +8,11 @@ from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
 from family.pretrained.formats.bert import (
     check_segments,
+    has_spans,
     head_dropout,
-    is_tagger,
+    head_name,
     kind_of_head,
+    of_tokens,
     pooling,
     stack,
 )
@@ -28,7 +30,7 @@ def names(model: BERT) -> Names:
         "replaced_head.dense": "discriminator_predictions.dense",
         "replaced_head.output": "discriminator_predictions.dense_prediction",
         "pooler.dense": "classifier.dense",
-        "class_head": "classifier" if is_tagger(model) else "classifier.out_proj",
+        "class_head": head_name(model, "classifier.out_proj"),
     }
 
 
@@ -38,10 +40,10 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {
         "masked_head": "generator_predictions.dense.weight" in names,
         "replaced_head": "discriminator_predictions.dense.weight" in names,
-        "num_classes": count_labels(config) if classes or tagged else 0,
+        "num_classes": count_labels(config) if classes or tagged or has_spans(names) else 0,
         "pooler": "gelu" if classes else None,
         **head_dropout(config),
-        **pooling(tagged),
+        **pooling(tagged, names),
     }
 
 
@@ -53,7 +55,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
         kind_of_head(model, "electra"): bool(model.num_classes),
     }
     found = [name for name, there in heads.items() if there] or ["Model"]
-    pooled = bool(model.num_classes) and not is_tagger(model)
+    pooled = bool(model.num_classes) and not of_tokens(model)
     if len(found) > 1 or pooled != (model.pooler is not None):
         raise ValueError(
             "format='electra' has masked tokens, replaced tokens, or classes with a pooler, not two "
@@ -77,6 +79,7 @@ FORMAT = Format(
         "ElectraModel",
         "ElectraForSequenceClassification",
         "ElectraForTokenClassification",
+        "ElectraForQuestionAnswering",
     ),
     fields=(
         *(field for field in BERT_FORMAT.fields if field.ours not in OTHER),

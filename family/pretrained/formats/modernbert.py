@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from family.models.bert import BERT, TOKENS
-from family.pretrained.formats.bert import is_tagger, of_tokens
+from family.models.bert import BERT, SPANS, TOKENS
+from family.pretrained.formats.bert import KINDS, of_tokens, pooling_of
 from family.pretrained.layers import to_layers
 from family.pretrained.rope import read_rope, write_rope
 from family.pretrained.shared_fields import ACTIVATIONS, count_labels, label_fields, token_ids
@@ -15,8 +15,10 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 BASES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 """What version 4 calls the base of rotary positions in each kind of layer, and its default."""
 EVERY, LOCAL = "global_attn_every_n_layers", "local_attention"
-POOLINGS = {"cls": "class", "mean": "mean", TOKENS: TOKENS}
-"""Theirs -> ours; the last stands in no file, where the architecture says it."""
+POOLINGS = {"cls": "class", "mean": "mean", TOKENS: TOKENS, SPANS: SPANS}
+"""Theirs -> ours; the last two stand in no file, where the architecture says it."""
+NEW_HEAD = {"pooler": "gelu", "pooler_norm": True}
+"""What goes with a fresh head, of whatever kind."""
 BLOCK: Names = {
     "self_attention.norm": "attn_norm",
     "self_attention.sublayer.qkv": "attn.Wqkv",
@@ -44,6 +46,7 @@ def detect(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     overrides = [dict(near) if kind == SLIDING else {} for kind in kinds]
     for first in overrides[:1]:
         first["mixer_norm"] = False
+    kind = pooling_of(config)
     return {
         **{f"config.{name}": value for name, value in full.items()},
         "config.layers": to_layers(overrides),
@@ -51,7 +54,7 @@ def detect(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
         "num_classes": count_labels(config) if classes else 0,
         "pooler": ACTIVATIONS[config.get("classifier_activation", "gelu")] if classes else None,
         "pooler_norm": classes,
-        **({"pooling": TOKENS} if classes and of_tokens(config) else {}),
+        **({"pooling": kind} if classes and kind else {}),
     }
 
 
@@ -112,7 +115,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
     classes, masked = bool(model.num_classes), model.masked_head is not None
     if classes and masked:
         raise ValueError("format='modernbert' has masked tokens or classes, not both.")
-    kind = "ForTokenClassification" if is_tagger(model) else "ForSequenceClassification"
+    kind = KINDS.get(model.pooling, "ForSequenceClassification")
     head = kind if classes else "ForMaskedLM" if masked else "Model"
     depth = model.config.depth
     layers = [model.config.at(i) for i in range(depth)]
@@ -133,7 +136,7 @@ def fields(model: BERT, config: dict[str, Any]) -> dict[str, Any]:
         written["rope_parameters"][kind] = found["rope_parameters"]
     return {
         "architectures": [f"ModernBert{head}"],
-        **({"classifier_pooling": "cls"} if is_tagger(model) else {}),
+        **({"classifier_pooling": "cls"} if of_tokens(model) else {}),
         **written,
         **token_ids(model),
         **label_fields(model, model.num_classes),
@@ -149,6 +152,7 @@ FORMAT = Format(
         "ModernBertForMaskedLM",
         "ModernBertForSequenceClassification",
         "ModernBertForTokenClassification",
+        "ModernBertForQuestionAnswering",
     ),
     fields=(
         Field("vocab_size", "vocab_size"),
@@ -191,8 +195,8 @@ FORMAT = Format(
         "pooler.norm": "head.norm",
         "class_head": "classifier",
     },
-    new_classes={"pooler": "gelu", "pooler_norm": True},
-    new_heads={"Tagging": {"pooler": "gelu", "pooler_norm": True}},
+    new_classes=NEW_HEAD,
+    new_heads={"Tagging": NEW_HEAD, "QuestionAnswering": NEW_HEAD},
     detect=detect,
     finish=fields,
 )

@@ -37,6 +37,7 @@ FORMAT = replace(
         "MPNetForMaskedLM",
         "MPNetForSequenceClassification",
         "MPNetForTokenClassification",
+        "MPNetForQuestionAnswering",
     ),
     fields=[field for field in roberta.FORMAT.fields if field.ours != "token_types"],
     constants={

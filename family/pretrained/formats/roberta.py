@@ -11,10 +11,12 @@ from family.models.bert import BERT
 from family.pretrained.formats.bert import FORMAT as BERT_FORMAT
 from family.pretrained.formats.bert import (
     check_segments,
+    has_spans,
     head_dropout,
-    is_tagger,
+    head_name,
     kind_of_head,
     no_pooler,
+    of_tokens,
     pooling,
     stack,
 )
@@ -33,7 +35,7 @@ def around(model: BERT, prefix: str) -> Names:
             (f"{prefix}.embeddings.position_embeddings.weight",), POSITIONS
         ),
         "pooler.dense": "classifier.dense" if model.num_classes else f"{prefix}.pooler.dense",
-        "class_head": "classifier" if is_tagger(model) else "classifier.out_proj",
+        "class_head": head_name(model, "classifier.out_proj"),
         "masked_head.dense": "lm_head.dense",
         "masked_head.norm": "lm_head.layer_norm",
         "masked_head.output.weight": "lm_head.decoder.weight",
@@ -45,14 +47,15 @@ def heads(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The heads that the weights are of, and positions without the rows that nothing reads."""
     tagged = "classifier.weight" in names
     classes = "classifier.out_proj.weight" in names
+    spans = has_spans(names)
     pooled = any(name.endswith("pooler.dense.weight") for name in names)
     return {
         "config.max_tokens": config.get("max_position_embeddings", 512) - UNUSED,
         "masked_head": "lm_head.dense.weight" in names,
-        "num_classes": count_labels(config) if classes or tagged else 0,
+        "num_classes": count_labels(config) if classes or tagged or spans else 0,
         "pooler": "tanh" if classes or pooled else None,
         **head_dropout(config),
-        **pooling(tagged),
+        **pooling(tagged, names),
     }
 
 
@@ -70,7 +73,7 @@ def fields(kind: str) -> Callable[[BERT, dict[str, Any]], dict[str, Any]]:
             check_segments(config)
         classes, masked = bool(model.num_classes), model.masked_head is not None
         kind_of_classes = kind_of_head(model, kind.lower())
-        if classes and not is_tagger(model) and (model.pooler is None or masked):
+        if classes and not of_tokens(model) and (model.pooler is None or masked):
             raise ValueError(
                 f"the format of {kind} has classes after a pooler, and without a masked head."
             )
@@ -95,6 +98,7 @@ FORMAT = Format(
         "RobertaForMaskedLM",
         "RobertaForSequenceClassification",
         "RobertaForTokenClassification",
+        "RobertaForQuestionAnswering",
     ),
     fields=(
         *(field for field in BERT_FORMAT.fields if field.ours not in OTHER),
@@ -123,6 +127,7 @@ XLM = replace(
         "XLMRobertaForMaskedLM",
         "XLMRobertaForSequenceClassification",
         "XLMRobertaForTokenClassification",
+        "XLMRobertaForQuestionAnswering",
     ),
     finish=fields("XLMRoberta"),
 )

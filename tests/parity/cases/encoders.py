@@ -65,6 +65,17 @@ def tagged(model: Any, batch: Batch) -> Tensor:
     return model(*inputs(batch))[batch["mask"]]
 
 
+def spans(model: Any, batch: Batch) -> Tensor:
+    """How likely the answer begins at each token, and ends."""
+    assert model.facts.task == "QuestionAnswering"
+    return model(*inputs(batch))[batch["mask"]]
+
+
+def their_spans(model: Any, batch: Batch) -> Tensor:
+    found = model(**arguments(batch))
+    return torch.stack([found.start_logits, found.end_logits], -1)[batch["mask"]]
+
+
 def both(model: Any, batch: Batch) -> Tensor:
     """Masked tokens, and whether the second text follows the first."""
     tokens = model.encode(*inputs(batch))
@@ -142,5 +153,20 @@ CASES = [
         tagged,
         their_masked,
         **DISTILBERT,
+    ),
+    *(
+        case(
+            f"{member}, answers",
+            f"{name}ForQuestionAnswering",
+            spans,
+            their_spans,
+            num_labels=2,
+            **sizes,
+        )
+        for member, name, sizes in (
+            ("BERT", "Bert", BERT),
+            ("RoBERTa", "Roberta", ROBERTA),
+            ("DistilBERT", "DistilBert", DISTILBERT),
+        )
     ),
 ]

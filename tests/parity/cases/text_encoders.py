@@ -93,6 +93,7 @@ ROPE = {
     "full_attention": {"rope_type": "default", "rope_theta": 7000.0},
 }
 CLASSES, TAGS = "ForSequenceClassification", "ForTokenClassification"
+SPANS = "ForQuestionAnswering"
 CASES = [
     case("XLM-RoBERTa", "XLMRobertaModel", pooled, their_pooled),
     case("XLM-RoBERTa, masked tokens", "XLMRobertaForMaskedLM", masked, logits),
@@ -105,6 +106,21 @@ CASES = [
     case("ELECTRA, classes", f"Electra{CLASSES}", encoders.classes, logits),
     *(
         case(f"{member}, classes of tokens", f"{name}{TAGS}", encoders.tagged, logits)
+        for member, name in (
+            ("XLM-RoBERTa", "XLMRoberta"),
+            ("ELECTRA", "Electra"),
+            ("MPNet", "MPNet"),
+            ("ModernBERT", "ModernBert"),
+        )
+    ),
+    *(
+        case(
+            f"{member}, answers",
+            f"{name}{SPANS}",
+            encoders.spans,
+            encoders.their_spans,
+            num_labels=2,
+        )
         for member, name in (
             ("XLM-RoBERTa", "XLMRoberta"),
             ("ELECTRA", "Electra"),
