@@ -63,8 +63,15 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, parse_special: bool = False
     Args:
         parse_special: see :meth:`~family.inputs.tokenizer.Tokenizer.encode`.
     """
-    ids = tokenizer.encode(prompt, special_tokens=True, parse_special=parse_special)
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id and len(ids) > 1 else ids
+    return encode_prompts(tokenizer, [prompt], parse_special)[0]
+
+
+def encode_prompts(
+    tokenizer: Tokenizer, prompts: Sequence[str], parse_special: bool = False
+) -> list[list[int]]:
+    """As :func:`encode_prompt`, for many in parallel."""
+    rows = tokenizer.encode_batch(prompts, special_tokens=True, parse_special=parse_special)
+    return [row[:-1] if row[-1:] == [tokenizer.eos_id] and len(row) > 1 else row for row in rows]
 
 
 def pad_rows(rows: list[list[int]], value: int) -> Tensor:
