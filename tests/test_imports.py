@@ -33,12 +33,13 @@ MAY_IMPORT = {
     "tasks": {
         "errors": set(),
         "data": {"errors"},
+        "evaluation": {"errors", "data"},
         "runs": {"errors", "data"},
         "training": {"errors", "data", "runs"},
         "": {"errors", "data", "runs", "training"},  # the tasks themselves
         "cli": {"errors", "data", "runs", "training", "", "commands.__init__"},
         "compare": {"errors", "data", "runs", "training", "", "cli"},
-        "commands": {"errors", "data", "runs", "training", "", "cli", "compare"},
+        "commands": {"errors", "data", "evaluation", "runs", "training", "", "cli", "compare"},
     },
 }
 """What each room may import beside itself: whole rooms, or one module of a room."""

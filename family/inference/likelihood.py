@@ -34,11 +34,11 @@ class Likelihood(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Tokens that are read at once: the last ``count`` are judged."""
+    """Tokens that are read at once: the last ``new`` are judged."""
 
     row: int
     ids: list[int]
-    count: int
+    new: int
 
 
 def log_likelihoods(
@@ -80,7 +80,7 @@ def encode_pairs(
     wholes = iter(begun_once(tokenizer, [whole for _, whole in behind], parse_special))
     alone = [text for context, text in split if not context]
     texts = iter(tokenizer.encode_batch(alone, parse_special=parse_special))
-    begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    begin = begin_of(tokenizer)
     rows: list[Row] = []
     for context, text in split:
         if context:
@@ -88,14 +88,20 @@ def encode_pairs(
             row = before, next(wholes)[len(before) :]
         else:
             ids = next(texts)
-            known = begin is None or ids[:1] == [begin]
-            row = (ids[:1], ids[1:]) if known else ([begin], ids)
+            if begin is not None and ids[:1] != [begin]:
+                ids = [begin, *ids]
+            row = ids[:1], ids[1:]
         if not all(row):
             raise ValueError(
                 f"the continuation {text!r} has no token of its own behind {context[-20:]!r}."
             )
         rows.append(row)
     return rows
+
+
+def begin_of(tokenizer: Any) -> int | None:
+    """What stands before a text that has no context: the token that begins one, or else ends one."""
+    return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
 
 
 def begun_once(tokenizer: Any, prompts: Sequence[str], parse_special: bool) -> list[list[int]]:
@@ -116,7 +122,7 @@ def score(model: Any, rows: Sequence[Row], batch_size: int = TEXTS) -> list[Like
     pieces.sort(key=lambda piece: -len(piece.ids))  # the batch that needs most memory comes first
     totals, greedy = [0.0] * len(rows), [True] * len(rows)
     for some in chunks(pieces, batch_size):
-        judged = judge(model, [piece.ids for piece in some], [piece.count for piece in some])
+        judged = judge(model, [piece.ids for piece in some], [piece.new for piece in some])
         for piece, (total, likeliest) in zip(some, judged, strict=True):
             totals[piece.row] += total
             greedy[piece.row] &= likeliest

@@ -30,6 +30,7 @@ COMMANDS = {
     "segment": Command("segment", "the class of each pixel, as masks and overlays"),
     "search": Command("search", "rank pictures by a sentence"),
     "embed": Command("embed", "texts as vectors"),
+    "evaluate": Command("evaluate", "a language model on questions, or on the harness's tasks"),
     "export": Command("export", "a model in files that other programs read"),
     "compare": Command("compare", "variants of a task on equal budgets, with a report"),
     "profile": Command("profile", "time and memory of training and decoding by length"),

@@ -252,13 +252,23 @@ def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
 
 
 def json_row(file: Path, number: int, line: str) -> dict[str, str]:
+    row = json_object(file, number, line)
+    return {name: "" if value is None else str(value) for name, value in row.items()}
+
+
+def json_object(file: Path, number: int, line: str) -> dict[str, Any]:
+    """A line of a ``.jsonl``, with its values as they are.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
     if not isinstance(row, dict):
         raise UserError(f"{file} line {number} is no JSON object.")
-    return {name: "" if value is None else str(value) for name, value in row.items()}
+    return row
 
 
 def choose(
