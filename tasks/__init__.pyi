@@ -13,6 +13,7 @@ from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedL
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
+from .data.text_regression import TextRegressionData as TextRegressionData
 from .data.translation import TranslationData as TranslationData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
@@ -22,5 +23,6 @@ from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageMo
 from .segmentation import Segmentation as Segmentation
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
+from .text_regression import TextRegression as TextRegression
 from .training.task import Task as Task
 from .translation import Translation as Translation

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from family.inference.spans import mark_spans, spans_of
 from family.losses.language_model import IGNORE
-from family.models.member import longest_text
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST, confusion_table, counted, unlike
+from tasks.training.reading import check_room
 from tasks.training.span_scores import SpanCounts
 from tasks.training.weighting import WeightedTask
 
@@ -67,12 +67,7 @@ class Tagging(WeightedTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        wanted, longest = getattr(self.data, "max_tokens", 0), longest_text(self.model)
-        if wanted > longest:
-            raise UserError(
-                f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
-                "make one smaller, or the other larger."
-            )
+        check_room(self.model, self.data)
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """``(batch, tokens, tags)`` in float32.

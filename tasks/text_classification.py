@@ -1,4 +1,4 @@
-"""Text classification: a text in, a class out."""
+"""Text classification: a text in, or a pair of texts, a class out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 
-from family.models.member import longest_text
-from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.class_task import ClassTask
+from tasks.training.reading import check_room, read, said
 
 SHOWN = 8
 """Texts among the samples."""
@@ -30,10 +29,11 @@ class TextClassification(ClassTask):
     """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes.
 
     A batch has ``input_ids (batch, tokens)`` and ``labels (batch)``, int64, and ``mask (batch, tokens)``,
-    True = a token, where texts are padded; to be shown in samples also ``text``, a list.
+    True = a token, where texts are padded; of pairs of texts also ``token_types (batch, tokens)``, int64,
+    for models that tell them apart; to be shown in samples also ``text``, a list, and ``pair``.
     """
 
-    fields = ("input_ids", "labels", "mask")
+    fields = ("input_ids", "labels", "mask", "token_types")
 
     def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
         super().__init__(model, **options)
@@ -42,21 +42,13 @@ class TextClassification(ClassTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        wanted = getattr(self.data, "max_tokens", 0)
-        longest = longest_text(self.model)
-        if wanted > longest:
-            raise UserError(
-                f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
-                "make one smaller, or the other larger."
-            )
-
-        if (
-            self.num_classes and self.f1 is None
-        ):  # before processes part: it counts over all of them
+        check_room(self.model, self.data)
+        if self.num_classes and self.f1 is None:
+            # Before processes part: it counts over all of them.
             self.f1 = macro_f1(self.num_classes)
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["input_ids"], batch.get("mask")).float()
+        return read(self.model, batch)
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         logits = super().evaluate(batch, split)
@@ -75,7 +67,7 @@ class TextClassification(ClassTask):
         names = self.label_names(logits.shape[1])
         chances, ids = logits.softmax(-1).max(-1)
         rows = zip(
-            batch["text"], batch["labels"].tolist(), ids.tolist(), chances.tolist(), strict=True
+            said(batch), batch["labels"].tolist(), ids.tolist(), chances.tolist(), strict=True
         )
         self.judged += [Judged(text, names[t], names[m], p) for text, t, m, p in rows]
 

@@ -25,7 +25,7 @@ def class_arguments(
     """
     facts = facts_of(member) or Facts()
     head = facts.class_heads.get(task or "", {})
-    return {"num_classes": num_classes, **facts.class_arguments, **head}
+    return {**facts.class_arguments, **head, "num_classes": num_classes}
 
 
 def fresh_head(

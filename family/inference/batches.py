@@ -13,6 +13,7 @@ from torch import Tensor
 
 from family.inputs.encode import UNLIMITED, encode_captions
 from family.inputs.pictures import WHITE, as_picture
+from family.inputs.text_pairs import encode_pairs, segments
 from family.models.member import longest_text
 
 Picture = Image.Image | str | Path
@@ -68,6 +69,34 @@ def caption_batches(
     for some in chunks([text.strip() for text in texts], batch_size):
         input_ids, mask = encode_captions(model.tokenizer, some, limit)
         yield input_ids.to(device), mask.to(device)
+
+
+def text_batches(
+    model: Any,
+    texts: Sequence[str],
+    batch_size: int = TEXTS,
+    pairs: Sequence[str] | None = None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """What a model that judges texts is called with, in turn: as :func:`caption_batches` or, of pairs, ids,
+    mask and, where it tells them apart, the segment of each token.
+
+    Args:
+        pairs: the second text of each.
+
+    Raises:
+        ValueError: as many are not given.
+    """
+    if pairs is None:
+        yield from caption_batches(model, texts, batch_size)
+        return
+    if len(texts) != len(pairs):
+        raise ValueError(f"{len(texts)} texts but {len(pairs)} second ones: give as many.")
+    device, limit = device_of(model), most_tokens(model)
+    for some in chunks(zip(texts, pairs, strict=True), batch_size):
+        one, other = ([text.strip() for text in side] for side in zip(*some, strict=True))
+        rows = encode_pairs(model.tokenizer, one, other, limit)
+        inputs = (rows.input_ids, rows.mask, *segments(model, rows.token_types))
+        yield tuple(part.to(device) for part in inputs)
 
 
 def most_tokens(model: Any) -> int | None:

@@ -13,9 +13,9 @@ from family.inference.batches import (
     PICTURES,
     TEXTS,
     Picture,
-    caption_batches,
     class_names,
     picture_batches,
+    text_batches,
 )
 
 
@@ -28,10 +28,23 @@ def classify_pictures(
 
 
 def classify_texts(
-    model: Any, texts: Sequence[str], batch_size: int = TEXTS
+    model: Any,
+    texts: Sequence[str],
+    batch_size: int = TEXTS,
+    pairs: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The same of texts."""
-    return described(model, text_probabilities(model, texts, batch_size))
+    """The same of texts, or of pairs of them: ``pairs`` has the second of each."""
+    return described(model, text_probabilities(model, texts, batch_size, pairs))
+
+
+def rate_texts(
+    model: Any,
+    texts: Sequence[str],
+    batch_size: int = TEXTS,
+    pairs: Sequence[str] | None = None,
+) -> list[float]:
+    """The number that a regression gives of each text or pair."""
+    return [float(row) for row in text_logits(model, texts, batch_size, pairs).flatten()]
 
 
 @torch.no_grad()
@@ -43,12 +56,27 @@ def picture_probabilities(
     return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
 
 
+def text_probabilities(
+    model: Any,
+    texts: Sequence[str],
+    batch_size: int = TEXTS,
+    pairs: Sequence[str] | None = None,
+) -> Tensor:
+    """The probabilities of :func:`text_logits`."""
+    return text_logits(model, texts, batch_size, pairs).softmax(-1)
+
+
 @torch.no_grad()
-def text_probabilities(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
+def text_logits(
+    model: Any,
+    texts: Sequence[str],
+    batch_size: int = TEXTS,
+    pairs: Sequence[str] | None = None,
+) -> Tensor:
     """``(texts, classes)``; a text that is too long loses its end, and any the spaces around it,
     as in training."""
-    rows = [model(*inputs).float() for inputs in caption_batches(model, texts, batch_size)]
-    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+    rows = [model(*inputs).float() for inputs in text_batches(model, texts, batch_size, pairs)]
+    return torch.cat(rows).cpu() if rows else torch.empty(0, 0)
 
 
 def described(model: Any, probabilities: Tensor) -> list[dict[str, Any]]:

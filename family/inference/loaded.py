@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from family.adapt.lora import adapted, merge_lora
 from family.inference.batches import Picture, most_tokens
-from family.inference.classes import classify_pictures, classify_texts
+from family.inference.classes import classify_pictures, classify_texts, rate_texts
 from family.inference.detection import detect
 from family.inference.embeddings import (
     embed_captions,
@@ -40,6 +40,7 @@ class Predictor(NamedTuple):
 PREDICTORS = {
     "ImageClassification": Predictor(classify_pictures, ("preprocess",)),
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
+    "TextRegression": Predictor(rate_texts, ("tokenizer",)),
     "Tagging": Predictor(tag_texts, ("tokenizer",)),
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
     "MaskedLanguageModeling": Predictor(fill_masks, ("tokenizer",)),
@@ -52,7 +53,7 @@ PREDICTORS = {
 """By the names of the tasks."""
 
 
-INPUTS = ("pictures", "sentences", "texts", "prompts")
+INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts")
 """How the functions call what they are given, where it is given by name."""
 
 
@@ -94,7 +95,9 @@ class Loaded:
         have the option ``batch_size``.
 
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
-          ``score`` and ``probabilities`` by label;
+          ``score`` and ``probabilities`` by label; of pairs of texts the second ones are the option
+          ``pairs``;
+        - ``TextRegression``: texts, with ``pairs`` as above -> a number of each;
         - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
           ``end`` in characters;
         - ``LanguageModeling``: prompts -> the texts that follow them; options ``max_new_tokens``,
@@ -126,6 +129,8 @@ class Loaded:
         self.check(needs)
         for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
             check_list(given, "predict")
+        if self.task in ("TextClassification", "TextRegression"):
+            self.check_pairs("pairs" in options)
         if self.task == "Detection" and "threshold" in self.assets:
             options = {"threshold": self.assets["threshold"], **options}
         return function(self.model, *inputs, **options)
@@ -166,6 +171,20 @@ class Loaded:
                 raise ValueError(
                     f"{self.origin} has no {name}, which {self.task} needs: set model.{name}."
                 )
+
+    def check_pairs(self, given: bool) -> None:
+        """Refuse pairs of texts for a model that was trained on single ones, and the other way about; of
+        a published model nobody knows.
+
+        Raises:
+            ValueError: see above.
+        """
+        reads = self.assets.get("pairs")
+        if reads is None or reads == given:
+            return
+        if given:
+            raise ValueError(f"{self.origin} reads single texts, but a second text is given.")
+        raise ValueError(f"{self.origin} reads pairs of texts, but one text alone is given.")
 
 
 def check_list(given: Any, method: str) -> None:
@@ -280,7 +299,7 @@ def assets_of(model: Any) -> dict[str, Any]:
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is not None:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
-        if task in ("TextClassification", "Tagging", "ImageText"):
+        if task in ("TextClassification", "TextRegression", "Tagging", "ImageText"):
             assets["max_tokens"] = most_tokens(model)
     if hasattr(
         model, "generate"

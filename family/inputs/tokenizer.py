@@ -126,19 +126,53 @@ class Tokenizer:
         Raises:
             ValueError: a vocabulary of characters has none for one of a text, and no unknown token.
         """
+        found = self.encodings([(text,) for text in texts], special_tokens, parse_special)
+        return [self.ids_of(encoding) for encoding in found]
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], max_tokens: int | None = None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Pairs of texts in one row each, as the tokenizer's own template has them: ids, and the segment
+        of each token.
+
+        Args:
+            max_tokens: of a pair that is longer, the longer text loses its end, token by token, as with
+                transformers' ``truncation=True``.
+
+        Raises:
+            ValueError: see :meth:`encode_batch`.
+        """
+        if max_tokens is not None:
+            self.inner.enable_truncation(max_tokens, strategy="longest_first")
+        try:
+            found = self.encodings(pairs, True)
+        finally:
+            self.inner.no_truncation()
+        return [(self.ids_of(encoding), encoding.type_ids) for encoding in found]
+
+    def encodings(
+        self,
+        texts: Sequence[tuple[str, ...]],
+        special_tokens: bool = False,
+        parse_special: bool = False,
+    ) -> list[tokenizers.Encoding]:
+        """Rows of one text or two, as the library gives them; see :meth:`encode_batch`."""
         if self.alphabet is not None:
-            self.check_characters(texts, self.alphabet, parse_special)
-        inner, texts = self.inner, list(texts)
+            for some in texts:
+                self.check_characters(some, self.alphabet, parse_special)
+        inner = self.inner
         inner.encode_special_tokens = not parse_special  # here, as copies lose it
         encode = inner.encode_batch_fast if self.vocabulary is None else inner.encode_batch
-        found = encode(texts, add_special_tokens=special_tokens)
+        given: list[Any] = [some if len(some) > 1 else some[0] for some in texts]
+        found = encode(given, add_special_tokens=special_tokens)
         if not parse_special:
-            for row, text in enumerate(texts):
-                if self.finds_special(text, found[row], special_tokens):
+            for row, some in enumerate(texts):
+                if self.finds_special(" ".join(some), found[row], special_tokens):
                     # A vocabulary that holds special tokens finds them in a text by itself.
-                    plain = self.plain[0].encode(text, add_special_tokens=False)
-                    found[row] = inner.post_process(plain, None, special_tokens)
-        return [self.ids_of(encoding) for encoding in found]
+                    plain = [self.plain[0].encode(t, add_special_tokens=False) for t in some]
+                    second = plain[1] if len(plain) > 1 else None
+                    found[row] = inner.post_process(plain[0], second, special_tokens)
+        return found
 
     def ids_of(self, encoding: tokenizers.Encoding) -> list[int]:
         if self.vocabulary is None:

@@ -42,6 +42,7 @@ PER_TOKEN = (TOKENS, SPANS)
         "MaskedLanguageModeling": {"masked_head": True},
         "Tagging": {"pooling": TOKENS},
         "QuestionAnswering": {"pooling": SPANS},
+        "TextRegression": {"num_classes": 1},
     },
     # Two classes beside a masked head, without names, are of pre-training: does one sentence follow?
     complete=lambda model: (
@@ -54,8 +55,8 @@ class BERT(nn.Module):
     Args:
         vocab_size: tokens in the vocabulary.
         config: the stack, not causal; of "post" norm order in most that is published.
-        num_classes: 0 leaves the class head out; 2 beside a masked head are BERT's "is the next
-            sentence" and "is not".
+        num_classes: 0 leaves the class head out; 1 is no class but a number (regression); 2 beside a
+            masked head are BERT's "is the next sentence" and "is not".
         token_types: segments that the embedding tells apart; 0 is none (DistilBERT).
         embedding_dim: width of the embedding, where it is not the stack's (ELECTRA).
         embedding_position: what is added to embeddings, where the stack has another position beside:
@@ -113,6 +114,7 @@ class BERT(nn.Module):
         check_value("embedding_dim", embedding_dim, (int, type(None)))
         self.config, self.vocab_size, self.num_classes = config, vocab_size, num_classes
         self.embedding_dim, self.pooling = embedding_dim or config.dim, pooling
+        self.token_types = token_types
         self.masked_activation = masked_activation or config.activation
         self.embedding = TextEmbedding(
             vocab_size,

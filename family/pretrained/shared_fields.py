@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from family.inputs.patches import pair
+from family.models.member import tasks_of
 from family.pretrained.table import Names
 
 ACTIVATIONS = {
@@ -20,6 +21,9 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
 }
 """transformers' names of activations -> ours."""
+
+REGRESSION = "regression"
+"""What transformers calls the problem of one label that is a number."""
 
 
 BLOCK: Names = {
@@ -52,19 +56,30 @@ def rest(image_size: Any, patch_size: Any) -> dict[str, bool]:
 
 
 def count_labels(config: dict[str, Any]) -> int:
-    """The number of classes in a config of transformers."""
+    """The number of classes in a config of transformers; 1 is that of a regression.
+
+    Raises:
+        ValueError: a regression of several numbers at once.
+    """
     found = config.get("id2label")
-    return len(found) if isinstance(found, dict) else config.get("num_labels", 2)
+    count = len(found) if isinstance(found, dict) else config.get("num_labels", 2)
+    if config.get("problem_type") == REGRESSION and count != 1:
+        raise ValueError(
+            f"problem_type={REGRESSION!r} of {count} labels is not supported; only of 1 is."
+        )
+    return count
 
 
 def label_fields(model: Any, count: int) -> dict[str, Any]:
-    """The names of so many classes, as a config of transformers has them; none without classes."""
+    """The names of so many classes, as a config of transformers has them, and of a regression that it
+    is one; none without classes."""
     labels = model.labels or [f"LABEL_{i}" for i in range(count)]
     if not count:
         return {}
     return {
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
+        **({"problem_type": REGRESSION} if "TextRegression" in tasks_of(model) else {}),
     }
 
 

@@ -73,8 +73,8 @@ def from_pretrained(
             interpolated.
         num_classes: another number of classes: the head starts afresh.
         task: what these classes are for, where a model's head can be for more than one task: the classes
-            of whole texts ("TextClassification") or of each token ("Tagging"). None leaves it what
-            it is.
+            of whole texts ("TextClassification") or of each token ("Tagging"), or, 1 of them, a number
+            ("TextRegression"). None leaves it what it is.
         format: read a folder, a file or a state in memory by this format, whatever the config calls
             itself: a name, or a :class:`~family.pretrained.Format` of your own.
         config: the fields of that format, where they lie in no file, or in place of those of the file.
@@ -149,8 +149,10 @@ def load(
         left_out = [name for name, value in wanted.items() if value is False and before.get(name)]
         fresh = fresh_head(layout.member, wanted["num_classes"], weights.origin, left_out)
         arguments = copy.deepcopy(arguments)
-        further = task in facts.class_heads
-        new = layout.new_heads.get(str(task), {}) if further else layout.new_classes
+        # A head that says no more than how many classes there are is the usual one.
+        head = facts.class_heads.get(str(task), {})
+        usual_head = head.keys() <= {"num_classes"}
+        new = layout.new_classes if usual_head else layout.new_heads.get(str(task), {})
         for name, value in {**wanted, **new}.items():
             put(arguments, name, value)
     if fresh:  # built with initial values, as the head keeps its own

@@ -1,4 +1,5 @@
-"""``family classify CKPT IMAGE...`` or ``family classify CKPT "a text"...``: the likeliest classes."""
+"""``family classify CKPT IMAGE...`` or ``family classify CKPT "a text"...``: the likeliest classes, or the
+number of a text; of pairs of texts, ``--pair "another"``."""
 
 from __future__ import annotations
 
@@ -15,22 +16,23 @@ from family.inference.classes import (
     described,
     distinct,
     picture_probabilities,
-    text_probabilities,
+    text_logits,
 )
 from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
-from tasks.commands.sentences import PLACE, names_files, texts_of
+from tasks.commands.sentences import PLACE, Text, names_files, pairs_of, texts_of
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
 Answer = tuple[str, dict[str, Any], Tensor | None]
-"""What to call an input, where it was found, and how likely its classes are; None for an empty text."""
+"""What to call an input, where it was found, and how likely its classes are, or its number; None for an
+empty text."""
 
 
 def run(arguments: list[str]) -> None:
     """Write an answer for each input: as a line, itself, then class and probability, likeliest first;
-    as a record, label, score and the probabilities of all classes."""
+    as a record, label, score and the probabilities of all classes. Of a regression, the value."""
     parser = argparse.ArgumentParser("family classify", description=__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
@@ -38,6 +40,13 @@ def run(arguments: list[str]) -> None:
         nargs="*",
         help="picture files, or folders of them; or texts, or files of them: .txt, one a line, .csv, "
         ".tsv, .jsonl (none: lines from standard input)",
+    )
+    parser.add_argument(
+        "--pair", action="append", default=[], help="the second text of each that is given"
+    )
+    parser.add_argument(
+        "--pair_column",
+        help="of tables, that of the second texts (default: sentence2, hypothesis ...)",
     )
     parser.add_argument("--top", type=int, default=3, help="classes shown in a line")
     parser.add_argument(
@@ -49,13 +58,18 @@ def run(arguments: list[str]) -> None:
     model_options(parser, min(PICTURES, TEXTS))
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
-    loaded = open_model(options.checkpoint, options, "ImageClassification", "TextClassification")
-    classify = of_texts if loaded.task == "TextClassification" else of_pictures
+    tasks = ("ImageClassification", "TextClassification", "TextRegression")
+    loaded = open_model(options.checkpoint, options, *tasks)
+    classify = of_pictures if loaded.task == "ImageClassification" else of_texts
+    number = loaded.task == "TextRegression"
     places = PLACE if names_files(options.inputs) else ()
     with Results(options.format, options.out, options.inputs, first=places) as results:
         for name, record, chances in classify(loaded, options):
             shown, answer = "", nothing(loaded.labels or ())
-            if chances is not None:
+            if number:
+                answer = {"value": None if chances is None else float(chances)}
+                shown = "" if chances is None else f"{name}\t{float(chances):.3f}"
+            elif chances is not None:
                 answer = described(loaded.model, chances[None])[0]
                 best = chances.topk(min(options.top, len(chances)))
                 labels = list(answer["probabilities"])
@@ -73,6 +87,8 @@ def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]
     """Of each picture the path, and how likely its classes are ``(classes)``."""
     if not options.inputs:
         raise UserError("this model classifies pictures: give files, or folders of them.")
+    if options.pair or options.pair_column:
+        raise UserError("this model classifies pictures, which have no --pair.")
     paths = find_pictures([Path(place) for place in options.inputs])
     for batch in read_pictures(paths, loaded, options):
         with user_errors():
@@ -83,12 +99,28 @@ def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]
 
 
 def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
-    """Of each text itself, and how likely its classes are ``(classes)``."""
+    """Of each text itself, or of each pair both, and how likely its classes are ``(classes)``, or its
+    number."""
+    asked = bool(options.pair or options.pair_column)
+    pairs = asked or bool(loaded.assets.get("pairs"))
+    with user_errors():
+        loaded.check_pairs(pairs)
+    texts = texts_of(options.inputs, options.column)
+    if pairs:
+        texts = pairs_of(options.inputs, options.pair, options.column, options.pair_column)
     size = 1 if not options.inputs and sys.stdin.isatty() else options.batch_size
-    for batch in chunks(texts_of(options.inputs, options.column), size):
-        some = [one.text for one in batch if one.text.strip()]
+    for batch in chunks(texts, size):
+        some = [one for one in batch if not empty(one)]
+        seconds = [str(one.pair) for one in some] if pairs else None
         with user_errors():
-            rows = iter(text_probabilities(loaded.model, some, options.batch_size))
+            firsts = [one.text for one in some]
+            rows = text_logits(loaded.model, firsts, options.batch_size, seconds)
+        answers = iter(rows if loaded.task == "TextRegression" else rows.softmax(-1))
         for one in batch:
-            chances = next(rows) if one.text.strip() else None
-            yield one.text, one.record(), chances
+            name = one.text if one.pair is None else f"{one.text}\t{one.pair}"
+            yield name, one.record(), None if empty(one) else next(answers)
+
+
+def empty(one: Text) -> bool:
+    """Whether nothing is to be judged: no text, or a side of a pair is missing."""
+    return not one.text.strip() or (one.pair is not None and not one.pair.strip())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tasks.data.captions import CAPTION_COLUMNS, TABLES, table_rows
 from tasks.data.images import IMAGE_ENDINGS
-from tasks.data.labelled_texts import TEXT_COLUMNS, bare_rows, has_header
+from tasks.data.labelled_texts import TEXT_COLUMNS, bare_rows, has_header, read_labelled
 from tasks.data.text_files import MARK, read_text
 from tasks.errors import UserError, closest
 
@@ -20,16 +20,17 @@ PLACE = ("file", "line")
 
 
 class Text(NamedTuple):
-    """A text, and the file and line that it stands in, where it was read from one."""
+    """A text, and the file and line that it stands in, where it was read from one; the second of a pair."""
 
     text: str
     file: str = ""
     line: int = 0
+    pair: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """As answers name it: ``file`` and ``line`` where it has them, and ``text``."""
+        """As answers name it: ``file`` and ``line`` where it has them, ``text`` and ``pair``."""
         where = {"file": self.file, "line": self.line} if self.file else {}
-        return {**where, "text": self.text}
+        return {**where, "text": self.text, **({} if self.pair is None else {"pair": self.pair})}
 
 
 def given_or_read(given: list[str]) -> Iterator[str]:
@@ -67,6 +68,48 @@ def texts_of(given: list[str], column: str | None = None) -> Iterator[Text]:
             raise UserError(
                 f"standard input is not UTF-8: see line {number}, byte {error.start + 1}."
             ) from None
+
+
+def pairs_of(
+    given: list[str], seconds: list[str], column: str | None, pair_column: str | None
+) -> Iterator[Text]:
+    """Pairs of texts: those given with the second ones beside them, or those of tables.
+
+    Args:
+        seconds: as many as are given; none where files are.
+        column, pair_column: of tables, those of the texts; None finds them by their usual names, see
+            :func:`~tasks.data.labelled_texts.read_labelled`. Numbers are of tables without names.
+
+    Raises:
+        UserError: more or fewer second texts, files that hold no pairs.
+    """
+    if not given:
+        raise UserError("the model reads pairs: give texts with --pair each, or tables of them.")
+    if seconds:
+        if len(seconds) != len(given):
+            raise UserError(
+                f"{len(given)} text{'s' * (len(given) != 1)} but {len(seconds)} of --pair: give as many."
+            )
+        for text, pair in zip(given, seconds, strict=True):
+            yield Text(checked(text), pair=checked(pair))
+        return
+    for one in given:
+        file = named_file(checked(one))
+        if file is None:
+            raise UserError(f"the model reads pairs, but {one!r} stands alone: give --pair too.")
+        if file.suffix.lower() == LINES:
+            raise UserError(f"{file} has single texts, but the model reads pairs: give a table.")
+        for row in read_labelled(
+            file, by_number(column), pair_column=by_number(pair_column), needed=False
+        ):
+            if row.pair is None:
+                raise UserError(f"{file} has single texts: --pair_column names the second ones.")
+            yield Text(row.text, str(file), int(row.where.rpartition(" ")[2]), row.pair)
+
+
+def by_number(column: str | None) -> int | str | None:
+    """A column of the command line, by its name or its number."""
+    return int(column) if column is not None and column.isdigit() else column
 
 
 def named_file(sentence: str) -> Path | None:

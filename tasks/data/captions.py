@@ -207,12 +207,26 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
     Args:
         quotes: also of a ``.tsv``, see :func:`~tasks.data.text_files.tab_rows`.
     """
-    lines = read_text(file).split("\n")
     if file.suffix == ".jsonl":
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
             if line.strip():
                 yield number, json_row(file, number, line)
         return
+    rows = table_fields(file, quotes)
+    _, names = next(rows, (0, []))
+    for place, row in rows:
+        if len(row) != len(names):
+            raise UserError(
+                f"{file} line {place} has {len(row)} columns, but the first line names "
+                f"{len(names)}: {', '.join(names)}."
+            )
+        yield place, dict(zip(names, row, strict=True))
+
+
+def table_fields(file: Path, quotes: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row of a ``.tsv`` or ``.csv``, the first included; as
+    :func:`table_rows`."""
+    lines = read_text(file).split("\n")
     # A quote in a .csv encloses a field, in a .tsv where we are told so.
     tabs, first = file.suffix == ".tsv", 0
     said = None if tabs else re.fullmatch(r"sep=(.)\r?", lines[0])
@@ -225,16 +239,7 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
         quoting=csv.QUOTE_NONE if tabs and not quotes else csv.QUOTE_MINIMAL,
         strict=tabs and quotes,
     )
-    rows = csv_rows(file, reader)
-    names = next(rows, [])
-    for row in rows:
-        place = first + reader.line_num
-        if len(row) != len(names):
-            raise UserError(
-                f"{file} line {place} has {len(row)} columns, but the first line names "
-                f"{len(names)}: {', '.join(names)}."
-            )
-        yield place, dict(zip(names, row, strict=True))
+    yield from ((first + reader.line_num, row) for row in csv_rows(file, reader))
 
 
 def columns(lines: Sequence[str], separator: str) -> int:

@@ -1,68 +1,92 @@
-"""Texts and their classes: tables, JSON lines, and the world of shapes."""
+"""Texts, or pairs of them, and what is said of them: tables, JSON lines, and the world of shapes."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data import shapes
-from tasks.data.captions import choose, table_rows
-from tasks.data.text_files import tab_rows
+from tasks.data.captions import choose, table_fields, table_rows
+from tasks.data.text_files import Column, tab_rows
 from tasks.errors import UserError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "title")
 LABEL_COLUMNS = ("label", "class", "category")
+PAIR_COLUMNS = {
+    "sentence1": "sentence2",
+    "premise": "hypothesis",
+    "question1": "question2",
+    "question": "answer",
+    "text1": "text2",
+}
+"""Of the usual names of a first text that of the second."""
 
 
 class LabelledText(NamedTuple):
-    """A text, the name of its class, where it stands, for messages, and of which group it is."""
+    """A text, the name of its class, where it stands, for messages, of which group it is, and the second
+    text of a pair."""
 
     text: str
     label: str
     where: str
     group: str = ""
+    pair: str | None = None
 
 
 def read_labelled(
     file: Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    group_column: str | None = None,
+    text_column: Column = None,
+    label_column: Column = None,
+    group_column: Column = None,
     quotes: bool = False,
     needed: bool = True,
+    pair_column: Column = None,
+    usual_labels: Sequence[str] = LABEL_COLUMNS,
 ) -> list[LabelledText]:
     """All rows of a table, in their order.
 
     Args:
         text_column, label_column: None finds the columns by their usual names; a ``.tsv`` without
-            such names is a sentence, a tab and a label a line.
+            such names is a sentence, a tab and a label a line. Numbers are of a table whose first line
+            names nothing; None is the first column then, and the last.
         group_column: what rows of one group have in common; None is nothing.
         quotes: see :func:`~tasks.data.text_files.tab_rows`.
         needed: refuse a table without labels; otherwise all of its are empty.
+        pair_column: the second text; None finds it where both have usual names, or is no second text.
 
     Raises:
         UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
             row without a text or a label.
     """
-    named = any((text_column, label_column, group_column))
-    bare = not named and not has_header(file, quotes)
-    rows = list(bare_rows(file, quotes) if bare else table_rows(file, quotes))
+    asked: dict[str, Column] = {
+        "text_column": text_column,
+        "pair_column": pair_column,
+        "label_column": label_column,
+        "group_column": group_column,
+    }
+    if any(isinstance(column, int) for column in asked.values()):
+        rows, columns = numbered_rows(file, quotes, asked)
+    else:
+        bare = not any(asked.values()) and not has_header(file, quotes)
+        rows = list(bare_rows(file, quotes) if bare else table_rows(file, quotes))
+        columns = {option: None if one is None else str(one) for option, one in asked.items()}
     if not rows:
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
-    text = choose(file, names, text_column, TEXT_COLUMNS, "text_column")
+    text, pair = text_columns(file, names, columns["text_column"], columns["pair_column"])
     label: str | None = None
-    if label_column is None and not {*names} & {*LABEL_COLUMNS}:
+    if columns["label_column"] is None and not {*names} & {*usual_labels}:
         if needed:
             raise UserError(
                 f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, "
                 "and family predict and classify take texts without."
             )
     else:
-        label = choose(file, names, label_column, LABEL_COLUMNS, "label_column")
-    group = None if group_column is None else choose(file, names, group_column, (), "group_column")
+        label = choose(file, names, columns["label_column"], usual_labels, "label_column")
+    group = columns["group_column"]
+    group = None if group is None else choose(file, names, group, (), "group_column")
     found = []
     for line, row in rows:
         one = LabelledText(
@@ -70,12 +94,81 @@ def read_labelled(
             row.get(label, "").strip() if label else "",
             f"{file} line {line}",
             row.get(group, "").strip() if group else "",
+            row.get(pair, "").strip() if pair else None,
         )
-        for column, value in ((text, one.text), (label, one.label)):
+        for column, value in ((text, one.text), (pair, one.pair), (label, one.label)):
             if column and not value:
-                raise UserError(f"{one.where} has an empty {column}.")
+                what = f"column {column}" if column.isdigit() else column
+                raise UserError(f"{one.where} has an empty {what}.")
         found.append(one)
     return found
+
+
+def text_columns(
+    file: Path, names: Sequence[str], text: str | None, pair: str | None
+) -> tuple[str, str | None]:
+    """The columns of a text and, if there is one, of the second.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    first = None if text is None else choose(file, names, text, (), "text_column")
+    if pair is not None:
+        second = choose(file, names, pair, (), "pair_column")
+        usual = [name for name in (*TEXT_COLUMNS, *PAIR_COLUMNS) if name != second]
+        return first or choose(file, names, None, usual, "text_column"), second
+    if first is not None:
+        return first, None
+    both = next((pair for pair in PAIR_COLUMNS.items() if {*pair} <= {*names}), None)
+    if both is not None and not {*TEXT_COLUMNS} & {*names}:
+        return both
+    return choose(file, names, None, TEXT_COLUMNS, "text_column"), None
+
+
+def numbered_rows(
+    file: Path, quotes: bool, asked: Mapping[str, Column]
+) -> tuple[list[tuple[int, dict[str, str]]], dict[str, str | None]]:
+    """As :func:`~tasks.data.captions.table_rows`, of a table whose columns have numbers in place of
+    names; and the columns that are asked for, by their numbers from 0 on.
+
+    Raises:
+        UserError: a name among the numbers, a column that is not there, rows of other lengths.
+    """
+    named = next((name for name, one in asked.items() if isinstance(one, str)), None)
+    if named is not None or file.suffix == ".jsonl":
+        number = next(name for name, one in asked.items() if isinstance(one, int))
+        where = (
+            f"data.{named}={asked[named]!r} names one" if named else f"those of {file} have names"
+        )
+        raise UserError(
+            f"data.{number}={asked[number]} is a column of a table without names, but {where}."
+        )
+    rows = list(table_fields(file, quotes))
+    at, wide = rows[0][0], len(rows[0][1])
+    found: dict[str, str | None] = {}
+    usual = {"text_column": 0, "label_column": -1}
+    for option, given in asked.items():
+        column = usual.get(option) if given is None else given
+        if isinstance(column, int):
+            if not -wide <= column < wide:
+                raise UserError(
+                    f"data.{option}={column}: {file} line {at} has {wide} columns, from 0 on."
+                )
+            found[option] = str(column % wide)
+        else:
+            found[option] = None
+    if asked["label_column"] is None and found["label_column"] in (
+        found["text_column"],
+        found["pair_column"],
+    ):
+        found["label_column"] = None  # there is none left for labels
+    for line, row in rows:
+        if len(row) != wide:
+            raise UserError(f"{file} line {line} has {len(row)} columns, but line {at} has {wide}.")
+    numbers = [str(i) for i in range(wide)]
+    if rows[0][1] == numbers:  # as pandas names columns that have no names
+        rows = rows[1:]
+    return [(line, dict(zip(numbers, row, strict=True))) for line, row in rows], found
 
 
 def has_header(file: Path, quotes: bool = False) -> bool:
@@ -83,7 +176,8 @@ def has_header(file: Path, quotes: bool = False) -> bool:
     if file.suffix != ".tsv":
         return True
     names = next(tab_rows(file, quotes))[1]
-    return len(names) > 2 or bool({*names} & {*TEXT_COLUMNS, *LABEL_COLUMNS})
+    usual = {*TEXT_COLUMNS, *LABEL_COLUMNS, *PAIR_COLUMNS, *PAIR_COLUMNS.values()}
+    return len(names) > 2 or bool({*names} & usual)
 
 
 def bare_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str, str]]]:

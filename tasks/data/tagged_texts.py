@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from family.inference.spans import OUTSIDE, PREFIXES, split_tag
 from tasks.data import shapes
-from tasks.data.text_files import read_text
+from tasks.data.text_files import Column, read_text
 from tasks.errors import UserError
 
 COLUMNS = (".conll", ".iob", ".iob2", ".iobes", ".bio", ".tsv", ".txt")
@@ -19,7 +19,6 @@ ENDINGS = (*COLUMNS, JSON)
 NEW_DOCUMENT = "-DOCSTART-"
 WORD_FIELDS = ("tokens", "words")
 TAG_FIELDS = ("tags", "ner_tags", "labels")
-Column = int | str | None
 
 
 class TaggedText(NamedTuple):

@@ -16,7 +16,6 @@ from family.inputs.words import encode_words, ends_of, windows
 from family.losses.language_model import IGNORE
 from tasks.data.tagged_texts import (
     ENDINGS,
-    Column,
     TaggedText,
     check_spans,
     read_tagged,
@@ -24,6 +23,7 @@ from tasks.data.tagged_texts import (
     tagged_shapes,
 )
 from tasks.data.text_data import TextData
+from tasks.data.text_files import Column
 from tasks.errors import UserError, between, closest
 
 Batch = dict[str, Any]

@@ -10,6 +10,8 @@ from pathlib import Path
 from tasks.errors import UserError, closest
 
 Pairs = list[tuple[str, str]]
+Column = int | str | None
+"""Of a table: its number, from 0 on or, below 0, from the end; or its name."""
 csv.field_size_limit(1 << 30)  # of characters: whole documents stand in fields
 MARK = "\ufeff"
 """The byte-order mark that some programs put before a text; it is no part of it."""

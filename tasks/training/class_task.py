@@ -56,9 +56,8 @@ class ClassTask(WeightedTask):
         logits, true = self.evaluate(batch, "test"), batch["labels"]
         made, names = logits.argmax(-1), self.label_names(logits.shape[1])
         self._remember(batch, logits, names)
-        place = {"line": batch["line"], "source": batch["text"]} if "line" in batch else {}
         return {
-            **place,
+            **places_of(batch),
             "made": [names[i] for i in made.tolist()],
             "true": [names[i] for i in true.tolist()],
             "correct": (made == true).int(),
@@ -107,6 +106,18 @@ class ClassTask(WeightedTask):
         return found
 
 
+GIVEN = ("file", "line", "text", "pair")
+"""What a batch may say of where an example comes from."""
+
+
+def places_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """What a test tells comparisons of the texts of a batch: rows, and what stands there."""
+    if "line" not in batch:
+        return {}
+    beside = {"pair": batch["pair"]} if "pair" in batch else {}
+    return {"line": batch["line"], "source": batch["text"], **beside}
+
+
 def given_of(batch: dict[str, Any], index: int) -> dict[str, Any]:
     """What is known of where an example comes from."""
-    return {name: batch[name][index] for name in ("file", "line", "text") if name in batch}
+    return {name: batch[name][index] for name in GIVEN if name in batch}

@@ -58,7 +58,8 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
         UserError: a source that cannot be read, is for another task, or does not fit the data.
     """
     ours = known(data) if training else {}
-    wanted: dict[str, Any] = {"num_classes": len(ours["labels"])} if "labels" in ours else {}
+    count = len(ours["labels"]) if "labels" in ours else getattr(data, "num_classes", None)
+    wanted: dict[str, Any] = {"num_classes": count} if training and count else {}
     preprocess = getattr(data, "preprocess", None)
     # Members that take pictures of unequal sizes have none of their own.
     if training and preprocess is not None and preprocess.mode != "longest":

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import family
+from family.inputs.encode import with_ends
 from family.inputs.preprocess import Preprocess
 from family.models.sentence import SentenceEncoder
 from tasks.cli import main
 from tasks.data.pairs import encode_texts
-from tasks.data.text_classification import with_ends
 from tasks.data.tokenizers import train_tokenizer
 
 TEXTS = ["a red circle", "", "a blue square and é", "a " * 40]

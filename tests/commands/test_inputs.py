@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 import family
+from family.inputs.encode import with_ends
 from family.inputs.preprocess import Preprocess
 from tasks.cli import main
 from tasks.commands import COMMANDS
 from tasks.commands.results import not_their_folder
 from tasks.commands.sentences import given_or_read, texts_of
-from tasks.data.text_classification import with_ends
 from tasks.data.tokenizers import train_tokenizer
 from tasks.errors import UserError
 
@@ -84,7 +84,7 @@ def test_a_file_is_read(folder, name, content):
     (folder / name).write_text(content, encoding="utf-8")
     assert list(given_or_read([name])) == TEXTS
     found = list(texts_of(["before", name]))
-    assert found[0] == ("before", "", 0) and found[2].file == name
+    assert found[0] == ("before", "", 0, None) and found[2].file == name
     assert content.split("\n")[found[-1].line - 1].find("green") >= 0
 
 

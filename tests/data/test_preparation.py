@@ -28,6 +28,7 @@ SMALL = {
     "SegmentationData": {"examples": 20, "image_size": 16, "batch_size": 2},
     "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
+    "TextRegressionData": {"examples": 200, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
 READ = {
@@ -36,6 +37,7 @@ READ = {
     "MaskedLanguageModelingData": "texts",
     "TaggingData": "texts",
     "TextClassificationData": "rows",
+    "TextRegressionData": "rows",
     "TranslationData": "pairs",
 }
 """What reads the texts of a split."""

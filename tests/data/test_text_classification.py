@@ -12,7 +12,8 @@ from tokenizers import models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from tasks.data import shapes
-from tasks.data.text_classification import TextClassificationData, encode_texts
+from tasks.data.labelled_text_data import encode_texts
+from tasks.data.text_classification import TextClassificationData
 from tasks.data.tokenizers import Tokenizer, train_tokenizer
 from tasks.errors import UserError
 

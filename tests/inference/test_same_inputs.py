@@ -24,6 +24,7 @@ from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
+from tasks.data.text_regression import TextRegressionData
 from tasks.data.translation import TranslationData
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -48,6 +49,10 @@ CASES = [
     *((TextClassificationData, given) for given in TOKENS),
     (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
+    *((TextClassificationData, {"pair_column": "other", **given}) for given in TOKENS),
+    (TextClassificationData, {"pair_column": "other", "tokenizer": "char", "max_tokens": 9}),
+    (TextRegressionData, {"tokenizer": "char"}),
+    (TextRegressionData, {"pair_column": "other", "tokenizer": "char", "max_tokens": 12}),
     *((TaggingData, given) for given in TOKENS),
     (TaggingData, {"tokenizer": "char", "lowercase": True, "max_tokens": 12}),  # in windows
     *((TranslationData, given) for given in TOKENS),
@@ -108,9 +113,9 @@ def files_of(root, kind):
             found = pictures(root)
             rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["file\tcaption", *rows])
-        elif kind is TextClassificationData:
-            rows = [f"{text}\t{i % 2}" for i, text in enumerate(WORDS)]
-            lines(root / f"{split}.tsv", ["text\tlabel", *rows])
+        elif kind in (TextClassificationData, TextRegressionData):
+            rows = [f"{text}\t{WORDS[i - 1]}\t{i % 2}" for i, text in enumerate(WORDS)]
+            lines(root / f"{split}.tsv", ["text\tother\tlabel", *rows])
         elif kind is TaggingData:
             words = [word for text in WORDS for word in (*text.split(), "")]
             lines(
@@ -138,7 +143,10 @@ def small(kind):
             {"config": layers, "backbone": "patch", "queries": 2},
         ),
         ImageTextData: ("family.clip_small", {**layers, "embed_dim": 8, "max_tokens": 64}),
-        TextClassificationData: ("family.BERT", {"config": learned, "masked_head": False}),
+        **dict.fromkeys(
+            (TextClassificationData, TextRegressionData),
+            ("family.BERT", {"config": learned, "masked_head": False}),
+        ),
         TaggingData: (
             "family.BERT",
             {"config": learned, "masked_head": False, "pooling": "tokens"},
@@ -253,10 +261,12 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         same(rows_of(batches, "source"), unpadded(shown.seen, pad))
     elif "input_ids" in batches[0]:
         shown = watch(model, "encode_text" if kind is ImageTextData else "forward")
-        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS)
+        pairs = {"pairs": [WORDS[i - 1] for i in range(COUNT)]} if "pair" in batches[0] else {}
+        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS, **pairs)
         same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
 
     # ``family predict``: other data, or the same without the options, and the checkpoint's assets.
+    where |= {name: options[name] for name in options if name == "pair_column"}
     again = kind(str(root), **where)
     again.use_assets(loaded.assets)
     again.setup("predict")

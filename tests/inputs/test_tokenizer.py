@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from family.inputs.encode import encode_captions, encode_prompt, encode_sources, with_ends
 from family.inputs.tokenizer import Tokenizer
-from tasks.data.text_classification import encode_texts
+from tasks.data.labelled_text_data import encode_texts
 from tasks.data.tokenizers import train_tokenizer
 
 SPELLED = [

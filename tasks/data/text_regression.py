@@ -1,0 +1,84 @@
+"""Texts, or pairs of texts, and a number for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.data.labelled_text_data import LabelledTextData
+from tasks.data.labelled_texts import LabelledText
+from tasks.data.shape_pairs import compared_scenes
+from tasks.data.text_files import Column
+from tasks.errors import UserError
+
+
+class TextRegressionData(LabelledTextData):
+    """Texts, or pairs of texts, and a number for each, tokenized, in batches of like length.
+
+    A batch is that of :class:`TextClassificationData`:
+
+    - ``input_ids (batch, tokens)`` int64, ``mask (batch, tokens)`` bool, and, of pairs,
+      ``token_types (batch, tokens)`` int64;
+    - ``labels (batch,)`` float32: the numbers, as they are;
+    - ``text``, ``pair`` and ``line``: lists.
+
+    Args:
+        root: as :class:`LabelledTextData`; None is the built-in world of shapes: which share of the
+            things that two sentences tell of is in both.
+        label_column: without it a column called label, score or similarity.
+        options: of :class:`LabelledTextData`, for the other columns, and of
+            :class:`~tasks.data.text_data.TextData`.
+    """
+
+    task = "TextRegression"
+    num_classes = 1
+    """Of the model: its one class is the number."""
+    usual_labels = ("label", "score", "similarity")
+
+    def __init__(
+        self, root: str | None = None, label_column: Column = None, **options: Any
+    ) -> None:
+        super().__init__(root, label_column=label_column, **options)
+
+    def generated(self, count: int, split: str) -> list[LabelledText]:
+        return compared_scenes(count, self.seed, split)
+
+    def kinds(self, rows: list[LabelledText]) -> tuple[Sequence[Hashable], Sequence[str]]:
+        return [0] * len(rows), [row.group or row.text for row in rows]
+
+    def labels(self, split: str) -> list[float]:
+        """The number of each text.
+
+        Raises:
+            UserError: a label that is none.
+        """
+        return [number(row) for row in self.rows(split)]
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """``vocab_size`` and ``num_classes``."""
+        return {**super().model_arguments, "num_classes": self.num_classes}
+
+    def mean(self) -> float:
+        """Of the training split's numbers."""
+        return float(np.mean(self.labels("train")))
+
+
+def number(row: LabelledText) -> float:
+    """The number that a label is.
+
+    Raises:
+        UserError: it is none, or is not finite.
+    """
+    try:
+        found = float(row.label)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(
+            f"{row.where} has the label {row.label!r}, which is no number, as a regression needs."
+        )
+    return found

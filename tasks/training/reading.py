@@ -1,0 +1,40 @@
+"""How tasks of labelled texts read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from family.inputs.text_pairs import segments
+from family.models.member import longest_text
+from tasks.errors import UserError
+
+
+def check_room(model: Any, data: Any) -> None:
+    """Refuse data whose texts are longer than a model reads.
+
+    Raises:
+        UserError: see above.
+    """
+    wanted, longest = getattr(data, "max_tokens", 0), longest_text(model)
+    if wanted > longest:
+        raise UserError(
+            f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
+            "make one smaller, or the other larger."
+        )
+
+
+def read(model: Any, batch: dict[str, Any]) -> Tensor:
+    """What a model makes of a batch's ``input_ids``, ``mask`` and, of pairs and if it tells them apart,
+    ``token_types``, in float32 at least."""
+    types = segments(model, batch.get("token_types"))
+    found = model(batch["input_ids"], batch.get("mask"), *types)
+    return found.to(torch.promote_types(found.dtype, torch.float32))
+
+
+def said(batch: dict[str, Any]) -> list[str]:
+    """The texts of a batch as samples show them, those of a pair in a line each."""
+    texts, pairs = batch["text"], batch.get("pair")
+    return texts if pairs is None else [f"{a}\n{b}" for a, b in zip(texts, pairs, strict=True)]
