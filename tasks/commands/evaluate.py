@@ -157,12 +157,17 @@ def line(record: dict[str, Any], width: int) -> str:
 
 
 def remarks(records: Sequence[dict[str, Any]], about: dict[str, Any]) -> Iterator[str]:
-    """What a reader of the scores must know of prompts that were cut, and of items that were left out."""
-    cut, left_out = (sum(record[name] for record in records) for name in ("cut", "left_out"))
+    """What a reader of the scores must know of items that were cut, tied or left out."""
+    cut, tied, left_out = (sum(r[name] for r in records) for name in ("cut", "tied", "left_out"))
     if cut:
         yield (
-            f"{about['source']} reads {about['longest']} tokens: {cut} of the texts are longer, and their "
-            "begin was left out."
+            f"{about['source']} reads {about['longest']} tokens: {cut} of the items are longer, and of them "
+            "the begin was left out."
+        )
+    if tied:
+        yield (
+            f"{tied} of the items have a choice that is as likely as the right one: the first of them "
+            "counts as chosen, as in lm-evaluation-harness."
         )
     if left_out:
         yield (

@@ -176,8 +176,6 @@ def item_of(where: str, kind: str, row: dict[str, Any]) -> Item:
     groups = tuple((name, str(row[name])) for name in GROUPS if row.get(name) is not None)
     if kind == "minimal pairs":
         pair = tuple(text_of(where, row, name) for name in ("sentence_good", "sentence_bad"))
-        if pair[0] == pair[1]:
-            raise UserError(f"{where} has the same sentence as sentence_good and sentence_bad.")
         return Item("", pair, 0, groups)
     prompt = text_of(where, row, next(name for name in PROMPTS if name in row))
     if kind == "completions":

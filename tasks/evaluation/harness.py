@@ -264,6 +264,7 @@ def records_of(
             "stderr": error if isinstance(error, float) else None,
             "items": counts.get("effective"),
             "cut": cut,
+            "tied": 0,
             "left_out": 0,
             "shots": found["n-shot"].get(task),
             "file": "",

@@ -1,7 +1,7 @@
 """How many of a task's items a language model gets right, without further packages.
 
-Prompts, examples and metrics are those of lm-evaluation-harness, and the scores equal, but for this: what is
-right must be likelier than anything else, so that a model to which all looks the same gets nothing right.
+Prompts, examples and metrics are those of lm-evaluation-harness, and so are the scores: also of choices that
+are equally likely, of which the first counts as chosen. How often a right answer had an equal is told beside.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Outcome(NamedTuple):
     item: Item
     values: dict[str, float] | None
     cut: bool = False
+    tied: bool = False
+    """Another choice is as likely as the right one."""
 
 
 def outcomes_of(
@@ -46,7 +48,8 @@ def outcomes_of(
     for (item, _), can in zip(asked, known, strict=True):
         found = [next(judged) for _ in item.choices] if can else []
         values = values_of(task.kind, item, found) if can else None
-        outcomes.append(Outcome(item, values, any(one.cut for one in found)))
+        tied = can and [one.total for one in found].count(found[item.gold].total) > 1
+        outcomes.append(Outcome(item, values, any(one.cut for one in found), tied))
     return outcomes
 
 
@@ -71,28 +74,23 @@ def values_of(kind: str, item: Item, found: Sequence[Likelihood]) -> dict[str, f
     measures: dict[str, Callable[[str], int]] = {"acc": lambda _: 1}
     if kind == "multiple choice":
         measures |= {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
-    return {
-        name: float(
-            first([t / size(c) for t, c in zip(totals, item.choices, strict=True)], item.gold)
-        )
+    found_by = {
+        name: [total / size(c) for total, c in zip(totals, item.choices, strict=True)]
         for name, size in measures.items()
     }
-
-
-def first(values: Sequence[float], place: int) -> bool:
-    """Whether the value at this place is greater than all others."""
-    return all(values[place] > value for i, value in enumerate(values) if i != place)
+    return {n: float(v.index(max(v)) == item.gold) for n, v in found_by.items()}
 
 
 def summary(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
     """A record for each metric: its value and standard error, of how many items, how many of these were
-    cut, and how many more could not be read. A perplexity is the exponential of the mean; its error is
+    cut or tied, and how many more could not be read. A perplexity is the exponential of the mean; its error is
     that of the mean, times itself."""
     outcomes = list(outcomes)
     kept = [one for one in outcomes if one.values is not None]
     counts = {
         "items": len(kept),
         "cut": sum(one.cut for one in kept),
+        "tied": sum(one.tied for one in kept),
         "left_out": len(outcomes) - len(kept),
     }
     records = []

@@ -126,13 +126,23 @@ def test_a_table_and_what_must_be_known_of_it(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "pairs" in out and "4 items" in out
     # A space, 17 characters or more, and of them the last is not read.
-    assert "reads 16 tokens: 4 of the texts are longer, and their begin was left out." in out
+    assert "reads 16 tokens: 4 of the items are longer, and of them the begin was left out." in out
     assert "1 of the items have a character that the tokenizer of" in out
     main(["evaluate", source, "--tasks", str(file), "--out=found.csv"])
     (row, *_) = list(csv.DictReader((tmp_path / "found.csv").open()))
     assert (row["items"], row["cut"], row["left_out"]) == ("4", "4", "1")
     only = written(tmp_path / "only.jsonl", [unknown])
     assert "there is nothing to score" in refused(capsys, source, "--tasks", only)
+
+
+def test_what_is_equally_likely_is_told(source, tmp_path, capsys):
+    """BLiMP itself has a pair of one sentence twice."""
+    same = {"sentence_good": "the star", "sentence_bad": "the star"}
+    file = written(tmp_path / "pairs.jsonl", [same])
+    (row,) = records(capsys, source, "--tasks", file)
+    assert (row["value"], row["tied"]) == (1.0, 1)
+    main(["evaluate", source, "--tasks", str(file)])
+    assert "1 of the items have a choice that is as likely" in capsys.readouterr().out
 
 
 def test_the_built_in_task():
@@ -178,7 +188,6 @@ def test_rows_that_are_refused(source, tmp_path, capsys, row, sentence):
     [
         ({"text": "a", "label": 1}, "line 1 has the fields text, label: a row needs sentence_good"),
         ({"sentence_good": "a star", "sentence_bad": ""}, "line 1: sentence_bad is empty"),
-        ({"sentence_good": "a", "sentence_bad": "a"}, "the same sentence as sentence_good and"),
     ],
 )
 def test_files_that_are_refused(source, tmp_path, capsys, row, sentence):

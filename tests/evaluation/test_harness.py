@@ -39,6 +39,7 @@ PAIRS = [
     }
     for i in range(12)
 ]
+PAIRS.append({**PAIRS[0], "sentence_bad": PAIRS[0]["sentence_good"]})  # as likely, and right
 OURS = {
     "choices": {
         "output_type": "multiple_choice",
