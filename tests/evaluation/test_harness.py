@@ -214,6 +214,22 @@ def test_long_prompts_are_cut_and_counted(make_model):
         wrapped.generate_until([asked("a", {})])
 
 
+def test_a_conversation(make_model):
+    model = make_model()
+    model.tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    wrapped = harness.HarnessModel(model, chat=True)
+    asks = [{"role": "user", "content": "a red"}]
+    text = wrapped.apply_chat_template(asks)
+    assert text == "<bos><user>a red<eos><assistant>"
+    begun = [*asks, {"role": "assistant", "content": "the star is"}]
+    assert wrapped.apply_chat_template(begun, add_generation_prompt=False).endswith("the star is")
+    # What the template spells is special, and not said again.
+    assert wrapped.tok_encode(text) == model.tokenizer.chat_ids(asks)
+
+
 def test_an_unknown_task(model, monkeypatch):
     class Manager:  # to read all of theirs takes half a minute
         all_tasks = ("hellaswag", "arc_easy")
@@ -224,3 +240,41 @@ def test_an_unknown_task(model, monkeypatch):
     monkeypatch.setattr(harness, "TaskManager", Manager)
     with pytest.raises(UserError, match="no task 'hellaswagg'. Did you mean 'hellaswag'"):
         list(harness.harness_records(harness.HarnessModel(model), ["arc_easy", "hellaswagg"]))
+
+
+@pytest.mark.slow  # the harness loads much
+def test_tasks_by_their_names(tmp_path, model, monkeypatch):
+    """From the harness's own files to records, with the shots that are asked for."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(written(tmp_path, CHOICES))}},
+    }
+    missing = {"dataset_path": str(tmp_path / "nowhere")}
+    for name, where in (("mine", data), ("gone", missing)):
+        config = {
+            "task": name,
+            "test_split": "test",
+            "fewshot_split": "test",
+            **where,
+            **OURS["choices"],
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    manager = harness.TaskManager
+    monkeypatch.setattr(
+        harness, "TaskManager", lambda: manager(include_path=str(tmp_path), include_defaults=False)
+    )
+    found = list(harness.harness_records(harness.HarnessModel(model, 4), ["mine"], 2, 8))
+    ours = by_ourselves(tmp_path, model, CHOICES, 2, 8)
+    assert {row["metric"]: row["value"] for row in found} == pytest.approx(
+        {name: record["value"] for name, record in ours.items()}
+    )
+    assert {(row["task"], row["items"], row["shots"], row["cut"]) for row in found} == {
+        ("mine", 8, 2, 0)
+    }
+    with pytest.raises(UserError, match="^gone cannot be loaded: "):
+        list(harness.harness_records(harness.HarnessModel(model), ["gone"]))
+    with pytest.raises(UserError, match="tokenizer has no chat template"):
+        list(harness.harness_records(harness.HarnessModel(model, chat=True), ["mine"]))
