@@ -103,7 +103,7 @@ def sorted_out(tasks: Sequence[str]) -> tuple[list[str], list[str]]:
         if task == BUILT_IN or Path(task).exists() or "/" in task or task.endswith(".jsonl"):
             places.append(task)
         else:
-            names += [name for name in task.split(",") if name]
+            names += [name for name in task.split(",") if name] or [task]
     return places, names
 
 
@@ -135,7 +135,7 @@ def of_files(
     for task in files:
         found = outcomes_of(model, task, shots, options.seed, options.limit, options.batch_size)
         by_kind.setdefault(task.kind, []).extend(found)
-        about = {"shots": shots, "file": task.file, "sha256": task.sha256}
+        about = {"shots": shots, "file": task.file, "sha256": task.sha256, "version": ""}
         for record in summary(found):
             yield {"task": task.name, "group": "", "kind": task.kind, **record, **about}
     for kind, outcomes in by_kind.items():
@@ -144,7 +144,7 @@ def of_files(
             groups["all"] = outcomes
         for name, some in groups.items():
             for record in summary(some):
-                about = {"shots": shots, "file": "", "sha256": ""}
+                about = {"shots": shots, "file": "", "sha256": "", "version": ""}
                 yield {"task": "", "group": name, "kind": kind, **record, **about}
 
 

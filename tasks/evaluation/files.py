@@ -200,6 +200,8 @@ def text_of(where: str, row: dict[str, Any], name: str) -> str:
         raise UserError(f"{where}: {name} must be a text, not {value!r}.")
     if not value.strip():
         raise UserError(f"{where}: {name} is empty.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: {name}={value!r} has half a character, a lone surrogate.")
     return value
 
 
