@@ -85,6 +85,31 @@ def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
     return score
 
 
+def correlation(rows: Rows, ranked: bool) -> Score | None:
+    """Pearson's of the true numbers and those made, or, over their ranks, Spearman's; 0 where all of one
+    side are equal."""
+    parts = columns(rows, "true_number", "made_number")
+    if parts is None:
+        return None
+
+    def score(drawn: Numbers) -> Numbers:
+        count = drawn.sum(1, keepdims=True)
+        sides = [ranks(side, drawn) if ranked else side[None] for side in parts.T]
+        one, other = (side - (drawn * side).sum(1, keepdims=True) / count for side in sides)
+        spread = np.sqrt((drawn * one**2).sum(1) * (drawn * other**2).sum(1))
+        return np.where(spread > 0, (drawn * one * other).sum(1) / np.where(spread, spread, 1), 0.0)
+
+    return score
+
+
+def ranks(values: Numbers, drawn: Numbers) -> Numbers:
+    """Of each value its rank among those drawn, ``(resamples, examples)``: equal ones share the mean."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    often = np.add.reduceat(drawn[:, order], np.searchsorted(group[order], np.unique(group)), 1)
+    return (often.cumsum(1) - often / 2 + 0.5)[:, group]
+
+
 # --- Pictures ------------------------------------------------------------------------------------
 
 
@@ -179,6 +204,8 @@ METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "loss": mean_loss,
     "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),
+    "spearman": partial(correlation, ranked=True),
+    "pearson": partial(correlation, ranked=False),
     "miou": mean_iou,
     "map": mean_average_precision,
     "map_50": partial(mean_average_precision, thresholds=[0]),

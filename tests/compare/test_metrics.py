@@ -11,6 +11,7 @@ import pytest
 import sacrebleu
 import torch
 import yaml
+from scipy import stats
 
 from tasks.cli import main
 from tasks.compare.metrics import METRICS
@@ -51,6 +52,19 @@ def test_bleu_is_sacrebleus(wrong, count):
 
 def test_bleu_of_nothing_is_zero():
     assert once("bleu", [{"made": "", "true": "a red circle"}]) == 0
+
+
+@pytest.mark.parametrize("name", ["spearman", "pearson"])
+def test_correlations_are_scipys_of_the_rows_drawn(name):
+    random = np.random.default_rng(0)
+    numbers = np.stack([random.integers(0, 6, 40), random.integers(0, 9, 40) / 3], 1)
+    rows = [{"true_number": true, "made_number": made} for true, made in numbers.tolist()]
+    drawn = random.multinomial(40, [1 / 40] * 40, size=5).astype(float)
+    of_scipy = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}[name]
+    for times, found in zip(drawn, METRICS[name](rows)(drawn), strict=True):
+        sides = numbers.repeat(times.astype(int), 0).T
+        assert found == pytest.approx(of_scipy(*sides).statistic, abs=1e-9)
+    assert once(name, [{"true_number": 1.0, "made_number": float(i)} for i in range(4)]) == 0
 
 
 def test_rows_without_what_a_metric_needs():
