@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from family.heads.masked import logits_at
 from family.losses.language_model import IGNORE, language_model_loss
-from family.models.member import longest_text
-from tasks.errors import UserError
+from family.losses.replaced_tokens import corrupt, replaced_loss
+from family.pretrained.runs import equip
+from tasks.errors import UserError, at_least
+from tasks.runs.checkpoints import build_model
+from tasks.training.building import Given, build_for
+from tasks.training.record import model_record
+from tasks.training.replaced_tokens import (
+    LOGGED,
+    Detected,
+    check_reads,
+    of_means,
+    packed,
+    share,
+    shown_replaced,
+    tells_replaced,
+)
 from tasks.training.token_task import TokenTask
 
 SHOWN = 8
@@ -26,46 +42,121 @@ class MaskedLanguageModeling(TokenTask):
     where texts are padded; and ``documents``, where texts that are packed into a row are not to see each
     other. The model is one of the contract ``model(input_ids, mask) -> logits``; of one with ``encode`` and
     ``masked_logits`` the head is computed at the hidden tokens alone.
+
+    With a ``generator`` this is ELECTRA (Clark et al. 2020): the generator, a small masked language model,
+    fills the gaps with tokens drawn from what it says, and the model learns to tell for each token whether
+    it was replaced, ``model(input_ids, mask) -> logits (batch, tokens)``. Their losses are added, that of
+    the model ``discriminator_weight`` times; no gradient goes through what was drawn. Logged are both
+    losses, the generator's accuracy over hidden tokens, and of the model, over all tokens, accuracy
+    (beside that of "nothing was replaced"), precision, recall and F1 of the tokens that it calls replaced.
+    The model is what a run gives to others (:func:`family.load`, ``model.pretrained``); its checkpoints
+    keep the generator to go on with, and ``load_from_checkpoint(RUN).generator`` is that.
+
+    Args:
+        generator: a masked language model, or what builds it from the vocabulary size.
+        share_embeddings: the generator has the model's tables of tokens, positions and token types
+            (section 3.2), so that ``embedding_dim`` must be the same in both.
+        discriminator_weight: of the model's loss, where there is a generator.
+        model, options: of :class:`~tasks.training.token_task.TokenTask`.
     """
 
     fields = ("input_ids", "labels", "mask")
+    beside = ("generator",)
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module] | None = None,
+        generator: Callable[[int], nn.Module] | None = None,
+        share_embeddings: bool = True,
+        discriminator_weight: float = 50.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        at_least(0, of="model.", discriminator_weight=discriminator_weight)
+        self.share_embeddings = share_embeddings
+        self.discriminator_weight = discriminator_weight
+        self.build_generator: Any = (
+            Given(generator) if isinstance(generator, nn.Module) else generator
+        )
+        self.generator_spec: dict[str, Any] = {}
+        """As ``model_spec``."""
+        self.generator: Any = None
+
+    # --- The models ---
+
+    @property
+    def learner(self) -> nn.Module:
+        if self.generator is None:
+            return self.model
+        return nn.ModuleDict({"model": self.model, "generator": self.generator})
+
+    def adapt_model(self) -> None:
+        super().adapt_model()
+        if self.build_generator is None or self.generator is not None:
+            return
+        try:
+            arguments = self.model_arguments
+            self.generator = build_for(self.build_generator, arguments, self.generator_spec)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model.generator: {error}") from error
+        if self.share_embeddings:
+            share(self.generator, self.model)
+
+    def renew(self, arguments: dict[str, Any]) -> None:
+        if not isinstance(self.build, Given):
+            self.generator = None  # built anew for the new model
+        super().renew(arguments)
 
     def configure_model(self) -> None:
         super().configure_model()
-        name = type(self.model).__name__
-        if getattr(self.model, "masked_head", self.model) is None:
+        guesses = self.model if self.generator is None else self.generator
+        if self.generator is not None and not tells_replaced(self.model):
+            raise UserError(
+                f"beside model.generator the model tells replaced tokens: this {type(self.model).__name__} "
+                "needs masked_head=false and replaced_head=true."
+            )
+        if getattr(guesses, "masked_head", guesses) is None:
+            name = type(guesses).__name__
             raise UserError(f"this {name} has no head for masked tokens: give masked_head=true.")
-        context, longest = getattr(self.data, "context", 0), longest_text(self.model)
-        if context > longest:
-            raise UserError(
-                f"data.context={context} is more than the model's max_tokens={longest}: "
-                "make one smaller, or the other larger."
-            )
-        takes = inspect.signature(type(self.model).forward).parameters
-        several = getattr(self.data, "several", bool)
-        if several() and "documents" not in takes:
-            raise UserError(
-                "data of several texts are packed, which needs a model that takes documents: "
-                f"{name} does not."
-            )
+        for model in {id(one): one for one in (self.model, guesses)}.values():
+            check_reads(model, self.data)
 
     def compiled_parts(self) -> list[nn.Module]:
         """The stack, where the model's head is called by itself."""
-        inner = getattr(self.model, "transformer", None)
-        return [self.model if inner is None else inner]
+        models = [self.model] if self.generator is None else [self.model, self.generator]
+        return [getattr(model, "transformer", None) or model for model in models]
+
+    # --- Losses ---
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        """``(hidden tokens, vocab)``."""
-        packed = {name: batch[name] for name in ("documents",) if name in batch}
+        """Of what fills the gaps, ``(hidden tokens, vocab)``."""
+        model = self.model if self.generator is None else self.generator
         hidden = batch["labels"] != IGNORE
-        return logits_at(self.model, hidden, batch["input_ids"], batch.get("mask"), **packed)
+        return logits_at(model, hidden, batch["input_ids"], batch.get("mask"), **packed(batch))
 
-    def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
+    def cross_entropy(self, batch: dict[str, Any], logits: Tensor | None = None) -> Tensor:
         labels = batch["labels"][batch["labels"] != IGNORE]
-        total = language_model_loss(
-            self.logits(batch)[None], labels[None], self.label_smoothing, "sum"
-        )
+        logits = self.logits(batch) if logits is None else logits
+        total = language_model_loss(logits[None], labels[None], self.label_smoothing, "sum")
         return total / max(1, len(labels))  # a batch of a stranger may hide nothing
+
+    def detect(self, batch: dict[str, Any]) -> Detected:
+        """Fill the gaps of a batch, and ask the model which tokens were replaced."""
+        guesses = self.logits(batch)
+        filled = corrupt(batch["input_ids"], batch["labels"], guesses)
+        logits = self.model(filled.input_ids, batch.get("mask"), **packed(batch))
+        return Detected(guesses, filled, logits)
+
+    def terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        if self.generator is None:
+            return super().terms(batch)
+        found = self.detect(batch)
+        generator = self.cross_entropy(batch, found.guesses)
+        own = replaced_loss(found.logits, found.filled.replaced, batch.get("mask"))
+        total = generator + self.discriminator_weight * own
+        return {"loss": total, "generator_loss": generator, "discriminator_loss": own}
+
+    # --- Evaluation ---
 
     def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
         """Log loss and accuracy, means over the hidden tokens.
@@ -74,6 +165,8 @@ class MaskedLanguageModeling(TokenTask):
             Of each row the ``loss``, summed over its hidden ``tokens``, their number, and how many are
             ``right``.
         """
+        if self.generator is not None:
+            return self.evaluate_replaced(batch, split)
         hidden = batch["labels"] != IGNORE
         labels, logits = batch["labels"][hidden], self.logits(batch)
         made = logits.argmax(-1)
@@ -92,6 +185,37 @@ class MaskedLanguageModeling(TokenTask):
             "tokens": [int(x) for x in counts.tolist()],
             "right": [int(x) for x in right.tolist()],
         }
+
+    def evaluate_replaced(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
+        """Log, of hidden tokens, the generator's loss and accuracy, and of all tokens the model's.
+
+        Returns:
+            Of each row how many of its ``tokens`` the model is ``right`` about, and their number.
+        """
+        found = self.detect(batch)
+        labels = batch["labels"][batch["labels"] != IGNORE]
+        each = language_model_loss(found.guesses[None], labels[None], reduction="none")
+        right = found.guesses.argmax(-1) == labels
+        gaps = max(1, len(labels))
+        hidden = {"generator_loss": each.sum() / gaps, "generator_accuracy": right.sum() / gaps}
+        self.log_mean({f"{split}/{name}": value for name, value in hidden.items()}, len(labels))
+        replaced, called = found.filled.replaced, found.logits > 0
+        real = batch.get("mask", torch.ones_like(replaced))
+        losses = replaced_loss(found.logits, replaced, real, "none")
+        right, tokens = ((called == replaced) & real).sum(1), real.sum(1)
+        shares = {
+            "discriminator_loss": losses.sum(),
+            "accuracy": right.sum(),
+            "replaced": replaced.sum(),
+            "called_replaced": (called & real).sum(),
+            "rightly_called": (called & replaced).sum(),
+        }
+        count = int(tokens.sum())
+        means = {f"{split}/{name}": value / max(1, count) for name, value in shares.items()}
+        self.log_mean(means, count, prog_bar=False)
+        if split == "val" and not self.samples:
+            self.samples = shown_replaced(self.tokenizer(), batch, found.filled, called)
+        return {"right": right.tolist(), "tokens": tokens.tolist()}
 
     def on_validation_epoch_start(self) -> None:
         self.samples = []
@@ -112,10 +236,16 @@ class MaskedLanguageModeling(TokenTask):
         self._derived("test")
 
     def _derived(self, split: str) -> None:
-        loss = self.trainer.callback_metrics.get(f"{split}/loss")
-        if loss is not None:
-            # Of a mean over all processes already: a mean of it is the same.
-            self.log(f"{split}/perplexity", loss.exp(), sync_dist=True)
+        """Log what follows from means over all processes: a mean of it is the same."""
+        means = self.trainer.callback_metrics
+        if f"{split}/generator_loss" in means:
+            found = {name: means[f"{split}/{name}"] for name in LOGGED}
+            derived = of_means(found, self.discriminator_weight)
+        elif f"{split}/loss" in means:
+            derived = {"perplexity": means[f"{split}/loss"].exp()}
+        else:
+            return
+        self.log_dict({f"{split}/{name}": x for name, x in derived.items()}, sync_dist=True)
 
     def shown(self, batch: dict[str, Any], made: Tensor) -> list[str]:
         """The first rows as text, in brackets what stood in the gaps, and what was made of it where that
@@ -138,3 +268,30 @@ class MaskedLanguageModeling(TokenTask):
                 run = []
             texts.append(" ".join(filter(None, [*parts, tokenizer.decode(run).strip()])))
         return texts
+
+    # --- Checkpoints ---
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.generator is not None:
+            decided = dict(self.model_arguments)
+            given = self.generator, self.build_generator, self.generator_spec, decided
+            record = dict(zip(("model", "arguments"), model_record(*given), strict=True))
+            checkpoint["family"]["generator"] = record
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        record = checkpoint["family"].get("generator")
+        if record is not None and self.build_generator is None:
+            self.generator_spec = record["model"]
+            self.build_generator = Given(build_model(record["model"], record["arguments"]))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
+    ) -> Self:
+        """As every task; the ``generator`` has the model's tokenizer too."""
+        task = super().load_from_checkpoint(checkpoint_path, map_location, **options)
+        if task.generator is not None:
+            equip(task.generator, task.assets())
+        return task

@@ -29,9 +29,18 @@ def fill_masks(
             ``score``, its probability.
 
     Raises:
-        ValueError: a tokenizer without a mask token, a text without a gap, or one that is longer than
-            the model reads.
+        ValueError: a model without a head for masked tokens, a tokenizer without a mask token, a text
+            without a gap, or one that is longer than the model reads.
     """
+    if getattr(model, "masked_head", model) is None:
+        what = (
+            "tells which tokens were replaced"
+            if getattr(model, "replaced_head", None)
+            else "guesses no tokens"
+        )
+        raise ValueError(
+            f"this {type(model).__name__} {what}, and cannot fill gaps: it has no masked head."
+        )
     found: list[list[list[dict[str, Any]]]] = []
     for rows in chunks((gapped(model, text) for text in texts), batch_size):
         places = [[i for i, token in enumerate(row) if token == mask_of(model)] for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,35 @@ class TextEmbedding(nn.Module):
         """``(batch, tokens)`` ids and mask (True = a token), as the front-end of a stack."""
         positions = token_positions(input_ids, mask)
         return Tokens(self(input_ids, positions), mask, positions)
+
+
+def share_tables(model: nn.Module, source: TextEmbedding) -> None:
+    """Let a model have the tables of another's embedding, and the norm over their sum, in place of its own
+    (ELECTRA's generator those of its discriminator); so has a head that is tied to a table. What leads to
+    the width of its stack stays its own.
+
+    Args:
+        model: has a :class:`TextEmbedding` called ``embedding``.
+
+    Raises:
+        ValueError: the two differ in a table, or in its shape.
+    """
+    ours, theirs = (tables_of(one) for one in (model.embedding, source))
+    for name in sorted({*ours, *theirs}):
+        shapes = [tuple(t[name].shape) if name in t else "none" for t in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"embedding.{name} is {shapes[0]} here and {shapes[1]} there.")
+    shared = {id(parameter): theirs[name] for name, parameter in ours.items()}
+    for module in model.modules():
+        for name, parameter in [*module.named_parameters(recurse=False)]:
+            if id(parameter) in shared:
+                setattr(module, name, shared[id(parameter)])
+
+
+def tables_of(embedding: Any) -> dict[str, nn.Parameter]:
+    """The parameters of an embedding before its projection, by their names."""
+    named = embedding.named_parameters()
+    return {name: value for name, value in named if not name.startswith("projection.")}
 
 
 def token_positions(

@@ -200,14 +200,15 @@ class FamilyCLI(LightningCLI):
         if self.datamodule is None and isinstance(self.model, Task):
             raise UserError(f"{type(self.model).__name__} needs data: give data.class_path.")
         if isinstance(self.model, Task):
-            spec = self.config[self.subcommand].model.init_args.get("model")
-            if spec is not None:
-                made = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
-                find_class(made["class_path"])  # else no checkpoint could be loaded
-                self.model.model_spec = made
-                if isinstance(self.model.build, Given):
-                    # A task that does not say the type of its model gets one built without the data.
-                    self.model.build = partial(built, made)
+            given = self.config[self.subcommand].model.init_args
+            for name in ("model", *self.model.beside):
+                if (spec := given.get(name)) is not None:
+                    made = spec.as_dict() if hasattr(spec, "as_dict") else dict(spec)
+                    find_class(made["class_path"])  # else no checkpoint could be loaded
+                    setattr(self.model, f"{name}_spec", made)
+            if self.model.model_spec and isinstance(self.model.build, Given):
+                # A task that does not say the type of its model gets one built without the data.
+                self.model.build = partial(built, self.model.model_spec)
         self._use_checkpoint()
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:

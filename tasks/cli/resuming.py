@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.training.record import is_plain
 from tasks.training.resuming import validation_cut, validation_left
 
-KEPT = ("optimizer", "freeze", "layer_decay", "transplant")
+KEPT = ("optimizer", "freeze", "layer_decay", "transplant", "share_embeddings")
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
 PATHS = ("root", "pretrained", "source")
 """Options that are read from where the command was called."""

@@ -78,7 +78,7 @@ def open_variant(name: str, path: str, options: Sequence[str], longest: int) -> 
 def make_room(parsed: Namespace, tokens: int) -> None:
     """Raise ``max_tokens`` of the models of a parsed config."""
     for key, value in list(parsed.items()):
-        if key.startswith("model.init_args.model.") and key.endswith(".max_tokens"):
+        if key.startswith("model.init_args.") and key.endswith(".max_tokens"):
             parsed[key] = max(value, tokens)
 
 
@@ -100,7 +100,7 @@ def make_case(variant: Variant, length: int, size: int) -> Case:
     batch = move_data_to_device(grown(variant.batch, length, size), device)
     optimizer = build_optimizer(
         task.optimizer_name,
-        task.model,
+        task.learner,
         task.lr,
         task.weight_decay,
         task.betas,
@@ -120,7 +120,7 @@ def make_case(variant: Variant, length: int, size: int) -> Case:
 
 def backward(task: Task, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
     """Forward and backward pass of a training step."""
-    task.model.train()
+    task.learner.train()
     optimizer.zero_grad()
     with part("loss"), task.trainer.precision_plugin.train_step_context():
         loss = task.loss(batch)["loss"]

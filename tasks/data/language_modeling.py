@@ -47,9 +47,9 @@ class LanguageModelingData(FamilyData):
         root: a text file, or a folder whose ``*.txt`` are read in the order of their names; where
             they are called ``train.txt``, ``val.txt`` (or valid, validation, dev) and ``test.txt``,
             they are the splits. None is the built-in world of shapes, as English captions.
-        tokenizer: "char", "bpe" or "unigram", trained on the training split alone; or one that exists, by
+        tokenizer: "char", "bpe", "unigram" or "word", trained on the training split alone; or one that exists, by
             the path of a ``tokenizer.json``, a folder, a run or a published source.
-        vocab_size: for bpe and unigram.
+        vocab_size: for all but char.
         context: tokens of a window.
         batch_size: windows of a batch.
         val_fraction: the last part of each text, or so many of the documents, are for validation.

@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader
 from family.inputs.encode import with_ends
 from family.inputs.tokenizer import Tokenizer
 from tasks.data.language_modeling import LanguageModelingData
-from tasks.data.masking import vocabulary_of
+from tasks.data.masking import MASKED, RANDOM, vocabulary_of
 from tasks.data.packing import MaskedWindows
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.tokenizers import MASK, SPECIALS
-from tasks.errors import UserError
+from tasks.errors import UserError, between
 
 
 class MaskedLanguageModelingData(LanguageModelingData):
@@ -36,12 +36,14 @@ class MaskedLanguageModelingData(LanguageModelingData):
 
     Args:
         root, val_fraction, cache, separator: as there. ``separator="\\n"`` makes each line a text.
-        tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists and
+        tokenizer: "bpe", "unigram", "word" or "char", trained on the training split alone; or one that exists and
             has a mask token, by the path of a ``tokenizer.json``, a folder, a run or a published source.
-        vocab_size: for bpe and unigram.
+        vocab_size: for all but char.
         context: tokens of a window, special ones included.
         batch_size: windows of a batch.
         whole_words: hide all tokens of a word or none; 15 % of the tokens as near as words allow.
+        masked, random: shares of the hidden tokens that become the mask token, and any other; the rest
+            stays as it is. ELECTRA's generator has 0.85 and 0 (its authors' code; the paper says all).
     """
 
     task = "MaskedLanguageModeling"
@@ -59,6 +61,8 @@ class MaskedLanguageModelingData(LanguageModelingData):
         seed: int = 0,
         separator: str | None = None,
         whole_words: bool = False,
+        masked: float = MASKED,
+        random: float = RANDOM,
     ) -> None:
         super().__init__(
             root,
@@ -71,7 +75,13 @@ class MaskedLanguageModelingData(LanguageModelingData):
             seed,
             separator,
         )
-        self.whole_words = whole_words
+        between(0, 1, masked=masked, random=random)
+        if masked + random > 1:
+            raise UserError(
+                f"data.masked={masked} and data.random={random} are shares of the same tokens: together "
+                "they must be 1 at most."
+            )
+        self.whole_words, self.shares = whole_words, (masked, random)
 
     def assets(self) -> dict[str, Any]:
         return {"tokenizers": {"text": self._tokenizer().to_json()}}
@@ -114,6 +124,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
             vocabulary_of(tokenizer),
             self.whole_words,
             self.order_seed if training else self.seed,
+            self.shares,
         )
         batches = ExampleBatches(
             len(windows), self.batch_size, training, self.order_seed, self.progress
@@ -133,7 +144,7 @@ def prepared(tokenizer: Tokenizer, called: str) -> None:
     if tokenizer.mask_id is None:
         raise UserError(
             f"the tokenizer {called} has no mask token: masked language modelling needs one with a "
-            "mask_token, or data.tokenizer=bpe, unigram or char, which is trained with one."
+            "mask_token, or data.tokenizer=bpe, unigram, word or char, which is trained with one."
         )
     with_ends(tokenizer)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers.models import WordPiece
+from tokenizers.models import WordLevel, WordPiece
 
 from family.inputs.tokenizer import Tokenizer
 from family.losses.language_model import IGNORE
@@ -56,6 +56,8 @@ def reader(tokenizer: Tokenizer) -> Callable[[str], str]:
     if isinstance(model, WordPiece):
         prefix = model.continuing_subword_prefix
         return lambda t: t.removeprefix(prefix) if t.startswith(prefix) else f" {t}"
+    if isinstance(model, WordLevel):
+        return lambda t: f" {t}"
     parts = json.loads(tokenizer.inner.to_str())
     if '"ByteLevel"' in json.dumps([parts["pre_tokenizer"], parts["decoder"]]):
         decode = tokenizer.inner.decoder.decode
@@ -99,15 +101,21 @@ def chosen(words: Ids, random: np.random.Generator) -> Flags:
 
 
 def masked(
-    ids: Ids, words: Ids, vocabulary: Vocabulary, random: np.random.Generator
+    ids: Ids,
+    words: Ids,
+    vocabulary: Vocabulary,
+    random: np.random.Generator,
+    shares: tuple[float, float] = (MASKED, RANDOM),
 ) -> tuple[Ids, Ids]:
     """A row with tokens hidden, and as labels what stood there, ``IGNORE`` elsewhere.
 
     Args:
         words: as :func:`words_of` gives them.
+        shares: of the hidden tokens, that become the mask token, and that become any other.
     """
     hidden = chosen(words, random)
     draw, other = random.random(len(ids)), random.choice(vocabulary.plain, len(ids))
-    seen = np.where(hidden & (draw < MASKED), vocabulary.mask_id, ids)
-    seen = np.where(hidden & (draw >= MASKED) & (draw < MASKED + RANDOM), other, seen)
+    gap, swapped = shares
+    seen = np.where(hidden & (draw < gap), vocabulary.mask_id, ids)
+    seen = np.where(hidden & (draw >= gap) & (draw < gap + swapped), other, seen)
     return seen, np.where(hidden, ids, IGNORE)

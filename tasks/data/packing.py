@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from family.losses.language_model import IGNORE
-from tasks.data.masking import Vocabulary, masked, words_of
+from tasks.data.masking import MASKED, RANDOM, Vocabulary, masked, words_of
 from tasks.data.sampling import Pick
 
 Part = tuple[int, int]
@@ -64,6 +64,7 @@ class MaskedWindows(Dataset[Any]):
         ends: special tokens before and behind each text, or part of one.
         pad_id: of what fills a window up.
         whole_words: hide whole words.
+        shares: what hidden tokens become, see :func:`~tasks.data.masking.masked`.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class MaskedWindows(Dataset[Any]):
         vocabulary: Vocabulary,
         whole_words: bool,
         seed: int,
+        shares: tuple[float, float] = (MASKED, RANDOM),
     ) -> None:
         around = len(ends[0]) + len(ends[1])
         self.windows = packed(parts_of(tokens, end, context - around), context, around)
         self.tokens, self.context, self.ends, self.pad_id = tokens, context, ends, pad_id
         self.vocabulary, self.whole_words, self.seed = vocabulary, whole_words, seed
+        self.shares = shares
         self.several = any(len(window) > 1 for window in self.windows)
 
     def __len__(self) -> int:
@@ -102,7 +105,7 @@ class MaskedWindows(Dataset[Any]):
             ids, texts = self.row(pick.index)
             random = np.random.default_rng([self.seed, pick.epoch, pick.index])
             words = words_of(ids, texts, self.vocabulary, self.whole_words)
-            seen, hidden = masked(ids, words, self.vocabulary, random)
+            seen, hidden = masked(ids, words, self.vocabulary, random, self.shares)
             for rows, values in ((input_ids, seen), (labels, hidden), (documents, texts)):
                 rows[i, : len(ids)] = torch.from_numpy(values)
             mask[i, : len(ids)] = True

@@ -66,6 +66,10 @@ def check_same_model(file: Path, record: dict[str, Any], task: Any) -> None:
     if theirs["pretrained"] is None and task.model_spec:
         theirs |= completed(record["model"])
         ours |= completed(task.model_spec)
+    for name in task.beside:
+        there, here = record.get(name), getattr(task, f"{name}_spec")
+        theirs |= {name: there and completed(there["model"])}
+        ours |= {name: completed(here) if here else None}
     theirs, ours = flat(theirs), flat(ours)
     for name in sorted({*theirs, *ours}):
         was, now = theirs.get(name), ours.get(name)

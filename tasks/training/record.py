@@ -32,7 +32,8 @@ def record_of(task: Any) -> dict[str, Any]:
     Args:
         task: a :class:`~tasks.training.task.Task` whose model is built.
     """
-    spec, arguments = model_record(task)
+    decided = {} if task.pretrained else dict(task.model_arguments)
+    spec, arguments = model_record(task.model, task.build, task.model_spec, decided)
     return {
         "task": full_name(type(task)),
         "kind": kind_of(type(task)),
@@ -46,26 +47,30 @@ def record_of(task: Any) -> dict[str, Any]:
     }
 
 
-def model_record(task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Class path and arguments of the model, and what the data decided of it.
+def model_record(
+    model: Any, build: Any, spec: dict[str, Any], decided: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Class path and arguments of a model, and what the data decided of it.
 
     A model that was handed in, and that says nothing of how it was built, has no arguments: None.
+
+    Args:
+        build: what made it.
+        spec: class path and arguments as a config names them, where one does.
+        decided: by the data; of a published model, whose arguments are all its own, nothing.
     """
-    if task.model_spec:  # a published model's arguments are all its own
-        return task.model_spec, {} if task.pretrained else dict(task.model_arguments)
-    model = task.model
+    if spec:
+        return spec, decided
     path = full_name(type(model))
     try:
         return {"class_path": path, "init_args": describe(model)["arguments"]}, {}
     except ValueError:
         pass  # no member
-    build: Any = task.build
     given: dict[str, Any] = {}
     if isinstance(build, partial) and not build.args:
         build, given = build.func, build.keywords
     if build is type(model) and is_plain(plain(given)):
-        decided = accepted(build, task.model_arguments, given)
-        return {"class_path": path, "init_args": plain(given)}, decided
+        return {"class_path": path, "init_args": plain(given)}, accepted(build, decided, given)
     return {"class_path": path, "init_args": None}, {}
 
 

@@ -144,6 +144,8 @@ class Task(pl.LightningModule):
 
     options: dict[str, Any]
     """What the task was made with, by name."""
+    beside: tuple[str, ...] = ()
+    """Options that build another model than the task's; of each, ``OPTION_spec`` is as ``model_spec``."""
 
     # --- Data and model ----------------------------------------------------------------------
 
@@ -233,10 +235,15 @@ class Task(pl.LightningModule):
             return
         self._prepared = True
         if self.trainer.strategy.root_device.type == "cpu":
-            accelerate(self.model)
+            accelerate(self.learner)
         if self.compile_model:
             for part in self.compiled_parts():
                 part.compile()  # in place: names in checkpoints stay as they are
+
+    @property
+    def learner(self) -> nn.Module:
+        """All that is trained: the model, and what a task trains beside it."""
+        return self.model
 
     def compiled_parts(self) -> list[nn.Module]:
         """What training calls of the model."""
@@ -335,7 +342,7 @@ class Task(pl.LightningModule):
         optimizer = keep_options(
             build_optimizer(
                 self.optimizer_name,
-                self.model,
+                self.learner,
                 self.lr,
                 self.weight_decay,
                 self.betas,

@@ -49,13 +49,17 @@ class TokenTask(Task):
         """The mean over the tokens that count, smoothed."""
         return language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
 
+    def terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The "loss", without what keeps experts in balance, and parts of it that a log should show."""
+        return {"loss": self.cross_entropy(batch)}
+
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        loss = self.cross_entropy(batch)
-        found = balance_loss(self.model)
+        terms = self.terms(batch)
+        found = balance_loss(self.learner)
         if found is None:
-            return {"loss": loss}
-        more = {"cross_entropy": loss, "balance": found[0], "expert_load": found[1]}
-        return {"loss": loss + self.balance * found[0], **more}
+            return terms
+        more = {"cross_entropy": terms["loss"], "balance": found[0], "expert_load": found[1]}
+        return {**terms, "loss": terms["loss"] + self.balance * found[0], **more}
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         loss = super().training_step(batch, index)
