@@ -13,6 +13,7 @@ from . import losses as losses
 from . import models as models
 from . import pretrained as pretrained
 from . import tiles as tiles
+from .baselines.bag_of_words import BagOfWords as BagOfWords
 from .baselines.cnn import CNN as CNN
 from .baselines.detectors import FasterRCNN as FasterRCNN
 from .baselines.detectors import RetinaNet as RetinaNet

@@ -12,7 +12,7 @@ from family.inputs.tokenizer import TRAINED, Tokenizer
 from family.pretrained.tokenizers import find_tokenizer
 from tasks.errors import UserError, closest
 
-Kind = Literal["bpe", "unigram", "char"]
+Kind = Literal["bpe", "unigram", "word", "char"]
 SPECIALS = tuple(TRAINED.values())
 NAMES: dict[str, Any] = dict(TRAINED)
 MASK = "<mask>"
@@ -29,7 +29,7 @@ def make_tokenizer(
     """A tokenizer that is learnt from texts, or one that exists.
 
     Args:
-        source: "bpe", "unigram" or "char": see :func:`train_tokenizer`, whose the other arguments are;
+        source: "bpe", "unigram", "word" or "char": see :func:`train_tokenizer`, whose the other arguments are;
             or the path of a ``tokenizer.json``, a folder, a run of ours, or a published source (a
             repository of the hub), whose tokenizer is taken as it is: ``texts`` are not read, and its
             size is its own.
@@ -69,15 +69,16 @@ def train_tokenizer(
 
     Args:
         kind: "bpe" over bytes, so that no text is unknown (Radford et al. 2019); "unigram"
-            (Kudo 2018); "char", one token a character.
+            (Kudo 2018); "word", the most frequent words and marks of punctuation, all others unknown;
+            "char", one token a character.
         texts: sentences, or pieces of a text.
-        vocab_size: at most, for bpe and unigram.
+        vocab_size: at most, for all but char.
         specials: padding, begin, end, unknown as ids 0 to 3; none; or some of them by their names, of
             "char" any, of the others all, and :data:`MASK` behind them.
 
     Raises:
         UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
-            the texts (unigram).
+            the texts (unigram), or without room for a word.
     """
     some = SPECIALS if specials is True else specials or ()
     special = [token for token in (*SPECIALS, MASK) if token in some]
@@ -91,6 +92,10 @@ def train_tokenizer(
             f"data.vocab_size={vocab_size} is smaller than the byte alphabet: "
             f"bpe needs at least {least}."
         )
+    if kind in ("unigram", "word"):
+        special = [*SPECIALS, *special[len(SPECIALS) :]]
+        if vocab_size <= len(special):
+            raise too_small(kind, vocab_size)
     if kind == "bpe":
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -101,10 +106,13 @@ def train_tokenizer(
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
+    elif kind == "word":
+        inner = tokenizers.Tokenizer(models.WordLevel({}, unk_token="<unk>"))
+        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, special_tokens=special, show_progress=False
+        )
     elif kind == "unigram":
-        special = [*SPECIALS, *special[len(SPECIALS) :]]
-        if vocab_size <= len(special):
-            raise too_small(vocab_size)
         inner = tokenizers.Tokenizer(models.Unigram())
         inner.pre_tokenizer = pre_tokenizers.Metaspace()
         inner.decoder = decoders.Metaspace()
@@ -115,14 +123,14 @@ def train_tokenizer(
             show_progress=False,
         )
     else:
-        raise UserError(f"data.tokenizer={kind!r} is unknown; choose bpe, unigram or char.")
+        raise UserError(f"data.tokenizer={kind!r} is unknown; choose {', '.join(get_args(Kind))}.")
     if lowercase:
         inner.normalizer = normalizers.Lowercase()
     try:
         inner.train_from_iterator(texts, trainer)
     except Exception as error:  # the library has no kind of its own
         if "vocabulary is not large enough" in str(error):
-            raise too_small(vocab_size) from None
+            raise too_small(kind, vocab_size) from None
         raise
     return Tokenizer(inner, **names)
 
@@ -143,11 +151,12 @@ def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> to
     return inner
 
 
-def too_small(vocab_size: int) -> UserError:
-    """What to say of a vocabulary that has no room for single characters."""
+def too_small(kind: str, vocab_size: int) -> UserError:
+    """What to say of a vocabulary that has no room for what texts are made of."""
+    what = "every character of the training text" if kind == "unigram" else "a word"
     return UserError(
-        f"data.vocab_size={vocab_size} is too small for unigram: it must hold {len(SPECIALS)} "
-        "special tokens and every character of the training text."
+        f"data.vocab_size={vocab_size} is too small for {kind}: it must hold {len(SPECIALS)} "
+        f"special tokens and {what}."
     )
 
 
