@@ -39,3 +39,22 @@ class TokenRules:
         if banned:
             logits = logits.index_fill(-1, torch.tensor(banned, device=logits.device), -math.inf)
         return logits
+
+
+@dataclass(frozen=True)
+class FirstTokens:
+    """The token that each row's text must begin with: the language that it is to be in.
+
+    Args:
+        ids: ``(rows,)``.
+    """
+
+    ids: Tensor
+
+    def __call__(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """``(rows, ..., vocab)``, at the first place with all but a row's own token ruled out."""
+        if tokens.shape[-1]:
+            return logits
+        ids = self.ids.view(-1, *(1 for _ in logits.shape[1:])).expand(*logits.shape[:-1], 1)
+        # A certain token costs a beam nothing.
+        return torch.full_like(logits, -math.inf).scatter(-1, ids, 0.0)

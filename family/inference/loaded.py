@@ -107,7 +107,8 @@ class Loaded:
         - ``MaskedLanguageModeling``: texts with the tokenizer's mask token, or ``[MASK]`` -> of each,
           for each of its gaps in turn, the likeliest tokens: ``token``, ``id``, ``score``; option
           ``top``, how many;
-        - ``Translation``: sentences -> sentences; option ``beams``: else the model's own, or 4;
+        - ``Translation``: sentences -> sentences; options ``beams``: else the model's own, or 4;
+          ``target`` and ``source``, of a model of several languages: their codes, or ``en``;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;
@@ -305,6 +306,9 @@ def assets_of(model: Any) -> dict[str, Any]:
         model, "generate"
     ):  # empty, where nothing is said: a model that is trained on keeps that
         assets["generation"] = defaults.to_fields() if defaults else {}
+    languages = getattr(model, "language_tokens", None)
+    if languages is not None:
+        assets["languages"] = languages.to_fields()
     if hasattr(model, "bos_id"):
         assets["start_id"] = model.bos_id
     if getattr(model, "preprocess", None) is not None:

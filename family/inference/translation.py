@@ -10,6 +10,7 @@ import torch
 from family.generation.defaults import defaults_of
 from family.inference.batches import TEXTS, chunks, device_of
 from family.inputs.encode import encode_sources
+from family.models.languages import LanguageTokens
 from family.models.member import longest_text
 
 BEAMS = 4
@@ -18,7 +19,13 @@ BEAMS = 4
 
 @torch.no_grad()
 def translate(
-    model: Any, sentences: Sequence[str], beams: int | None = None, batch_size: int = TEXTS
+    model: Any,
+    sentences: Sequence[str],
+    beams: int | None = None,
+    batch_size: int = TEXTS,
+    *,
+    source: str | None = None,
+    target: str | None = None,
 ) -> list[str]:
     """The translation of each sentence; of none but spaces, nothing. Spaces around one are left out, as
     in training.
@@ -26,9 +33,13 @@ def translate(
     Args:
         beams: None are those of ``model.generation`` where it searches, or else 4.
         batch_size: sentences at a time, at most.
+        source, target: of a model of several languages (``model.language_tokens``), which these are, by
+            their codes there or as ``en``. A target that is not given is the only one that the model was
+            trained for, or the one that its ``generation`` begins with.
 
     Raises:
-        ValueError: a model that cannot generate, or a sentence that is too long for it.
+        ValueError: a model that cannot generate, a sentence that is too long for it, or a language that
+            it does not know, or that must be said.
     """
     if not hasattr(model, "generate"):
         raise ValueError(f"a {type(model).__name__} cannot translate: it has no method generate.")
@@ -36,12 +47,24 @@ def translate(
     beams = (own.beams if own.beams > 1 else BEAMS) if beams is None else beams
     if beams < 1:
         raise ValueError(f"beams must be at least 1, not {beams}.")
+    tokens: LanguageTokens | None = getattr(model, "language_tokens", None)
+    if tokens is None and (source or target):
+        raise ValueError(
+            f"the model knows no tokens of languages, and translates one way: leave {source or target} "
+            "out."
+        )
+    if tokens is not None:
+        source, target = tokens.direction(source, target, model)
     tokenizer, longest = model.tokenizer, longest_text(model)
     found = [""] * len(sentences)
     # Those of one length together: nothing is padded, and each may become as long as it would alone.
     by_length: dict[int, list[tuple[int, list[int]]]] = {}
     sentences = [sentence.strip() for sentence in sentences]
-    for i, ids in enumerate(encode_sources(tokenizer, sentences)):
+    if tokens is None:
+        encoded = encode_sources(tokenizer, sentences)
+    else:
+        encoded = tokens.sources(tokenizer, sentences, source, target)
+    for i, ids in enumerate(encoded):
         if not sentences[i]:
             continue
         if len(ids) > longest:
@@ -49,16 +72,21 @@ def translate(
                 f"a sentence of {len(ids)} tokens does not fit the model's max_tokens={longest}."
             )
         by_length.setdefault(len(ids), []).append((i, ids))
+    device = device_of(model)
     for length, rows in by_length.items():
         for some in chunks(rows, batch_size):
-            tokens = model.generate(
-                torch.tensor([ids for _, ids in some], device=device_of(model)),
+            begin = {}
+            if tokens is not None and target is not None:
+                begin = tokens.begin([target] * len(some), device)
+            made = model.generate(
+                torch.tensor([ids for _, ids in some], device=device),
                 max_new_tokens=most_new_tokens(length, getattr(model, "longest_target", longest)),
                 beams=beams,
                 stop_ids={tokenizer.target.eos_id, *(own.stop_ids or ())},
                 pad_id=tokenizer.target.pad_id,
+                **begin,
             )
-            for (i, _), row in zip(some, tokens.tolist(), strict=True):
+            for (i, _), row in zip(some, made.tolist(), strict=True):
                 found[i] = tokenizer.target.decode(row)
     return found
 

@@ -11,6 +11,7 @@ from family.generation import Generation
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess
 from family.inputs.tokenizer import Tokenizer
+from family.models.languages import LanguageTokens
 from family.pretrained.configs import to_arguments
 from family.pretrained.formats import find_format
 from family.pretrained.generation import read_generation
@@ -37,6 +38,7 @@ class Published:
         origin: what to call the config in an error; None is the weights'.
         generation: the defaults of generation.
         threshold: the least score of boxes that are shown.
+        languages: of a translation between several, where no tokenizer in a folder says them.
     """
 
     layout: Format
@@ -51,6 +53,7 @@ class Published:
     origin: str | None = None
     generation: Generation | None = None
     threshold: float | None = None
+    languages: LanguageTokens | None = None
 
 
 def described(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from family.adapt.lora import add_lora, merge_lora
 from family.inputs.preprocess import as_preprocess
 from family.inputs.tokenizer import Tokenizer
+from family.models.languages import LanguageTokens
 from family.models.member import is_member, ready
 from family.pretrained.found import Published
 from family.pretrained.generation import generation_of
@@ -287,6 +288,7 @@ def published(run: Run) -> Published:
         tokenizer=tokenizer_of(assets),
         generation=generation_of(assets.get("generation")),
         threshold=assets.get("threshold"),
+        languages=LanguageTokens.from_fields(assets.get("languages")),
     )
 
 
@@ -328,6 +330,7 @@ def equip(model: Any, assets: Mapping[str, Any]) -> Any:
         ("labels", assets.get("labels")),
         ("generation", generation_of(assets.get("generation"))),
         ("category_ids", assets.get("category_ids")),
+        ("language_tokens", LanguageTokens.from_fields(assets.get("languages"))),
     ):
         if getattr(model, name, None) is None:
             setattr(model, name, value)

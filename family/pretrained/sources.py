@@ -24,6 +24,7 @@ from family.pretrained.configs import flat, put
 from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.formats import as_format
 from family.pretrained.found import Published, from_hub_folder
+from family.pretrained.languages import read_languages
 from family.pretrained.table import Format
 from family.pretrained.text import read_tokenizer
 from family.pretrained.weights import INDEX, PICKLED, SINGLE, Weights, read_json
@@ -84,7 +85,8 @@ def from_pretrained(
         :class:`~family.generation.Generation`) are attached where the source has them, else None; of a
         detector ``threshold``, the least score of boxes that validation found best, if it did. Of a run
         with two tokenizers, ``tokenizer`` is that of the sources and ``tokenizer.target`` that of the
-        translations.
+        translations. What translates between several languages has ``language_tokens``, see
+        :class:`~family.models.languages.LanguageTokens`.
 
     Raises:
         ValueError: one sentence: no such source, a weight that is missing or left over or has
@@ -169,6 +171,11 @@ def load(
         model.threshold = found.threshold
     model.preprocess, model.generation = found.preprocess, found.generation
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
+    languages = found.languages
+    if languages is None and found.folder is not None and model.tokenizer is not None:
+        languages = read_languages(found.folder, model.tokenizer)
+    if languages is not None:
+        model.language_tokens = languages
     if found.adapter is not None:
         adapters.read_adapters(model, layout, found.adapter)
         model.tokenizer = read_tokenizer(found.adapter) or model.tokenizer

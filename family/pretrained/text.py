@@ -25,9 +25,12 @@ from family.pretrained.text_files import (
     surround,
     word_piece,
 )
+from family.pretrained.weights import read_json
 
 WHOLE, CONFIG, MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
+LANGUAGES = "language_tokens"
+"""The field of a tokenizer's config in which a folder of ours says where tokens of languages stand."""
 TARGET_VOCABULARY = "target_vocab.json"
 TARGET = "target_tokenizer"
 """Where the tokenizer of translations lies in a folder of ours, if it is not that of the sources."""
@@ -209,6 +212,10 @@ def save_tokenizer(model: nn.Module, folder: Path) -> None:
     if tokenizer is None:
         return
     write_tokenizer(tokenizer, folder, getattr(model, "arguments", {}).get("token_types", 0) > 1)
+    languages: Any = getattr(model, "language_tokens", None)
+    if languages is not None:
+        config = read_json(folder / CONFIG) | {LANGUAGES: languages.to_fields()}
+        write_json(folder / CONFIG, config)
     if two_of_ours(tokenizer):
         (folder / TARGET).mkdir()
         write_tokenizer(tokenizer.target, folder / TARGET, token_types=False)
@@ -249,5 +256,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
         if not separate:
             del files[TARGET_VOCABULARY]
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        write_json(folder / name, content)
+
+
+def write_json(file: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8")

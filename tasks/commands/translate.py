@@ -21,6 +21,12 @@ def run(arguments: list[str]) -> None:
         help="or files of them: .txt, one a line, .csv, .tsv, .jsonl (none: lines from standard input)",
     )
     parser.add_argument("--column", help="of tables, that of the sentences")
+    parser.add_argument(
+        "--to", metavar="LANGUAGE", help="of a model of several: what to translate into, such as de"
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="LANGUAGE", help="what the sentences are in"
+    )
     parser.add_argument("--beams", type=int, help="without, as the model says, or 4")
     format_option(parser)
     model_options(parser, TEXTS)
@@ -35,6 +41,12 @@ def run(arguments: list[str]) -> None:
         for some in chunks(texts_of(options.sentences, options.column), size):
             with user_errors():
                 texts = [one.text for one in some]
-                found = loaded.predict(texts, beams=options.beams, batch_size=options.batch_size)
+                found = loaded.predict(
+                    texts,
+                    beams=options.beams,
+                    batch_size=options.batch_size,
+                    source=options.source,
+                    target=options.to,
+                )
             for one, text in zip(some, found, strict=True):
                 results.write({**one.record(), "translation": text}, text)
