@@ -1,8 +1,8 @@
 """The built-in world: small scenes of coloured shapes, with everything about them known.
 
-From one seed come the picture, its boxes, its mask, its class, a caption in English and French, and
-questions with answers. French agrees in gender and number, puts colours after the noun and contracts
-``de le`` to ``du``: a word-by-word table gets it wrong.
+From one seed come the picture, its boxes, its mask, its class, a caption in English, French and German,
+and questions with answers. French agrees in gender and number, puts colours after the noun and contracts
+``de le`` to ``du``, German has cases: a word-by-word table gets it wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from tasks.data import shapes_german
 
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "hexagon")
 CLASSES = SHAPES
@@ -33,6 +35,8 @@ SIZES = {"small": 0.55, "large": 0.92}
 """Side of an object as a share of its cell; the picture is a grid of 3 x 3 cells."""
 SPLITS = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 """Which tenth of all sentences belongs to which split."""
+LANGUAGES = ("en", "fr", "de")
+"""Of the sentences."""
 
 # French: (singular, plural, feminine?)
 NOUNS_FR = {
@@ -249,60 +253,92 @@ def relation(one: ShapeObject, other: ShapeObject) -> str:
 
 
 def caption(scene: Scene, language: str = "en") -> str:
-    """One sentence about the scene; the two languages say the same."""
-    return captions(scene)[0 if language == "en" else 1]
+    """One sentence about the scene; all languages say the same."""
+    return sentences(scene)[language]
 
 
 def captions(scene: Scene) -> tuple[str, str]:
-    """The sentence in English and in French; ``scene.template`` chooses among those that are true."""
+    """The sentence in English and in French."""
+    said = sentences(scene)
+    return said["en"], said["fr"]
+
+
+def sentences(scene: Scene) -> dict[str, str]:
+    """The sentence in each language; ``scene.template`` chooses among those that are true."""
     parts = groups(scene)
     first, count = parts[0][0], len(parts[0])
-    said = english(first, count), french(first, count)
-    options = []
-    if len(parts) > 1:
-        listed = [english(g[0], len(g)) for g in parts], [french(g[0], len(g)) for g in parts]
-        ends = f" and {listed[0][-1]}", f" et {listed[1][-1]}"
-        both = ", ".join(listed[0][:-1]) + ends[0], ", ".join(listed[1][:-1]) + ends[1]
-        is_are = "is" if count == 1 else "are"
-        options += [both, (f"there {is_are} {both[0]}", f"il y a {both[1]}")]
-        feminine = NOUNS_FR[first.shape][2]
-        painted = "peint" + "e" * feminine + "s" * (count > 1)
-        background = {"grey": "gris", "beige": "beige", "teal": "bleu canard"}[scene.background]
-        options.append(
-            (
-                f"{said[0]} painted on a {scene.background} background",
-                f"{said[1]} {painted} sur un fond {background}",
-            )
-        )
     singles = [group[0] for group in parts if len(group) == 1]
-    if len(singles) > 1:
+    kinds = ["both", "there are both", "background"] if len(parts) > 1 else []
+    kinds += ["beside", "is beside"] if len(singles) > 1 else []
+    kinds += ["there is", "is placed"] if count == 1 else []
+    kinds.append("picture")
+    kind = kinds[scene.template % len(kinds)]
+    said = english(first, count), french(first, count), german_of(first, count)
+    if kind in ("both", "there are both"):
+        en, fr = ([phrase(g[0], len(g)) for g in parts] for phrase in (english, french))
+        case = "nominative" if kind == "both" else "accusative"
+        de = [german_of(g[0], len(g), case) for g in parts]
+        made = (
+            f"{', '.join(en[:-1])} and {en[-1]}",
+            f"{', '.join(fr[:-1])} et {fr[-1]}",
+            shapes_german.listed(de),
+        )
+        if kind == "there are both":
+            is_are = "is" if count == 1 else "are"
+            made = f"there {is_are} {made[0]}", f"il y a {made[1]}", f"es gibt {made[2]}"
+    elif kind == "background":
+        painted = "peint" + "e" * NOUNS_FR[first.shape][2] + "s" * (count > 1)
+        background = {"grey": "gris", "beige": "beige", "teal": "bleu canard"}[scene.background]
+        made = (
+            f"{said[0]} painted on a {scene.background} background",
+            f"{said[1]} {painted} sur un fond {background}",
+            f"{said[2]} vor {shapes_german.BACKGROUNDS[scene.background]} Hintergrund",
+        )
+    elif kind in ("beside", "is beside"):
         one, other = singles[:2]
-        words = RELATIONS[relation(one, other)]
-        definite = french(other, 1, definite=True)
-        far_fr = f"{words[1].removesuffix(' de')} {french_of(definite)}"
-        options += [
-            (
-                f"{english(one, 1)} {words[0]} {english(other, 1, 'the')}",
-                f"{french(one, 1)} {far_fr}",
-            ),
-            (
+        how = relation(one, other)
+        words = RELATIONS[how]
+        far_fr = f"{words[1].removesuffix(' de')} {french_of(french(other, 1, definite=True))}"
+        far_de = shapes_german.beside(how, other.shape, other.colour, other.size)
+        made = (
+            f"{english(one, 1)} {words[0]} {english(other, 1, 'the')}",
+            f"{french(one, 1)} {far_fr}",
+            f"{german_of(one, 1)} {far_de}",
+        )
+        if kind == "is beside":
+            made = (
                 f"{english(one, 1, 'the')} is {words[0]} {english(other, 1, 'the')}",
                 f"{french(one, 1, definite=True)} est {far_fr}",
-            ),
-        ]
-    if count == 1:
-        place = PLACES[first.row, first.column]
-        placed = "placée" if NOUNS_FR[first.shape][2] else "placé"
-        options += [
-            (f"there is {said[0]} {place[0]}", f"il y a {said[1]} {place[1]}"),
-            (
+                f"{german_of(one, 1, definite=True)} ist {far_de}",
+            )
+    elif kind in ("there is", "is placed"):
+        place = *PLACES[first.row, first.column], shapes_german.PLACES[first.row, first.column]
+        made = (
+            f"there is {said[0]} {place[0]}",
+            f"il y a {said[1]} {place[1]}",
+            f"es gibt {german_of(first, 1, 'accusative')} {place[2]}",
+        )
+        if kind == "is placed":
+            placed = "placée" if NOUNS_FR[first.shape][2] else "placé"
+            made = (
                 f"{english(first, 1, 'the')} is placed {place[0]}",
                 f"{french(first, 1, definite=True)} est {placed} {place[1]}",
-            ),
-        ]
-    options.append((f"a picture of {said[0]}", f"une image {french_elided(said[1])}"))
-    chosen = options[scene.template % len(options)]
-    return chosen[0], chosen[1]
+                f"{german_of(first, 1, definite=True)} liegt {place[2]}",
+            )
+    else:
+        made = (
+            f"a picture of {said[0]}",
+            f"une image {french_elided(said[1])}",
+            f"ein Bild von {german_of(first, count, 'dative')}",
+        )
+    return dict(zip(LANGUAGES, made, strict=True))
+
+
+def german_of(
+    thing: ShapeObject, count: int, case: str = "nominative", definite: bool = False
+) -> str:
+    """See :func:`~tasks.data.shapes_german.german`."""
+    return shapes_german.german(thing.shape, thing.colour, thing.size, count, case, definite)
 
 
 def french_elided(phrase: str) -> str:
@@ -311,18 +347,25 @@ def french_elided(phrase: str) -> str:
 
 
 def translation_pairs(count: int, seed: int = 0, split: str = "train") -> list[tuple[str, str]]:
-    """``count`` pairs of a French sentence and its English translation.
+    """``count`` pairs of a French sentence and its English translation."""
+    found = parallel(count, seed, split)
+    return list(zip(found["fr"], found["en"], strict=True))
+
+
+def parallel(count: int, seed: int = 0, split: str = "train") -> dict[str, list[str]]:
+    """``count`` sentences in each language, line by line.
 
     Each English sentence belongs to one split alone, by its hash: none of val or test was trained on.
     """
-    pairs: list[tuple[str, str]] = []
+    found: dict[str, list[str]] = {language: [] for language in LANGUAGES}
     index = 0
-    while len(pairs) < count:
-        words_en, words_fr = captions(sample(index, seed, split))
-        if zlib.crc32(words_en.encode()) % 10 in SPLITS[split]:
-            pairs.append((words_fr, words_en))
+    while len(found["en"]) < count:
+        said = sentences(sample(index, seed, split))
+        if zlib.crc32(said["en"].encode()) % 10 in SPLITS[split]:
+            for language, texts in found.items():
+                texts.append(said[language])
         index += 1
-    return pairs
+    return found
 
 
 def questions(scene: Scene) -> list[Question]:
