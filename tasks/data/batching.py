@@ -181,7 +181,11 @@ class TokenBatches(Sampler[list[int]]):
 
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch."""
-        return self._grouped(np.arange(len(self.lengths)), self.tokens_per_batch, self.max_rows)
+        return self._grouped(self.chosen(), self.tokens_per_batch, self.max_rows)
+
+    def chosen(self) -> np.ndarray:
+        """The examples of the current epoch, by their indices in rising order."""
+        return np.arange(len(self.lengths))
 
     def _grouped(self, chosen: np.ndarray, budget: int, max_rows: int | None) -> list[list[int]]:
         """The batches of some of the examples, by their indices in rising order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gettext
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.errors import UserError, closest
@@ -144,12 +144,22 @@ def read_aligned(root: Path, split: str, source: str, target: str) -> Pairs:
     """Two files of as many lines."""
     paths = root / f"{split}.{source}", root / f"{split}.{target}"
     left, right = (read_lines(path) for path in paths)
-    if len(left) != len(right):
-        raise UserError(
-            f"{paths[0]} has {len(left)} lines but {paths[1]} has {len(right)}: "
-            "line-aligned files need as many."
-        )
+    check_aligned(paths, (left, right))
     return list(zip(left, right, strict=True))
+
+
+def check_aligned(paths: Sequence[Path], texts: Sequence[Sequence[str]]) -> None:
+    """Refuse files of unequal numbers of lines.
+
+    Raises:
+        UserError: see above.
+    """
+    for path, lines in zip(paths, texts, strict=True):
+        if len(lines) != len(texts[0]):
+            raise UserError(
+                f"{paths[0]} has {len(texts[0])} lines but {path} has {len(lines)}: "
+                "line-aligned files need as many."
+            )
 
 
 def read_tsv(path: Path, source: str, target: str, quotes: bool = False) -> Pairs:

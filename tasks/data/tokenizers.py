@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import tokenizers
@@ -158,6 +158,73 @@ def too_small(kind: str, vocab_size: int) -> UserError:
         f"data.vocab_size={vocab_size} is too small for {kind}: it must hold {len(SPECIALS)} "
         f"special tokens and {what}."
     )
+
+
+def both_sides(
+    source: str,
+    make: Callable[[Iterable[str]], Tokenizer],
+    pairs: Sequence[tuple[str, str]],
+    shared: bool,
+) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of what is translated, and of translations.
+
+    Args:
+        source: of :func:`make_tokenizer`; ``make`` is that with its options.
+        shared: one for both.
+
+    Raises:
+        UserError: see :func:`check_ends`; one that exists has two where one is asked for.
+    """
+    if source in get_args(Kind) and not shared:
+        return make(left for left, _ in pairs), make(right for _, right in pairs)
+    made = make(text for pair in pairs for text in pair)
+    check_ends(source, made.target)
+    if shared and made.target is not made:
+        raise UserError(
+            f"data.tokenizer={source!r} has two tokenizers, of sources and of translations: give "
+            "data.shared_vocabulary=false."
+        )
+    return made, made.target
+
+
+def check_ends(source: str, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that cannot say where a translation begins and ends.
+
+    Raises:
+        UserError: see above.
+    """
+    names = {"begin (bos)": "bos", "end (eos)": "eos", "padding (pad)": "pad"}
+    missing = [said for said, name in names.items() if name not in tokenizer.specials]
+    if missing:
+        raise UserError(
+            f"data.tokenizer={source!r} has no token of {', '.join(missing)}, which translations need: "
+            "give one with all of begin, end and padding."
+        )
+
+
+def add_languages(
+    source: str, tokenizer: Tokenizer, languages: Iterable[str]
+) -> tuple[Tokenizer, dict[str, int]]:
+    """A tokenizer with a token for each language, ``<2de>`` (Johnson et al. 2017), and their ids.
+
+    Args:
+        source: what the tokenizer was made of, for the message.
+
+    Raises:
+        UserError: see :func:`check_ends`; or a tokenizer that takes no more tokens.
+    """
+    check_ends(source, tokenizer)
+    if tokenizer.vocabulary is not None or tokenizer.target is not tokenizer:
+        raise UserError(
+            f"data.tokenizer={source!r} has its vocabulary in files of their own, which take no tokens "
+            "of languages: give another."
+        )
+    tokens = {language: f"<2{language}>" for language in languages}
+    # Trained or read just now, so that nobody else has it.
+    tokenizer.inner.add_special_tokens(list(tokens.values()))
+    made = Tokenizer(tokenizer.inner, **tokenizer.specials)  # type: ignore[arg-type]
+    vocabulary = tokenizer.inner.get_vocab(with_added_tokens=True)
+    return made, {language: vocabulary[token] for language, token in tokens.items()}
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -11,12 +11,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import family
+from family.inputs.encode import encode_sources as sources
+from family.inputs.languages import TWO_LETTERS, find_language, plain
 from family.inputs.tokenizer import Tokenizer as Ours
 from family.pretrained.text import read_tokenizer, save_tokenizer
 from tasks import Translation, TranslationData
 from tasks.cli import main
-from tasks.data.translation import most_new_tokens, sources
+from tasks.data.translation import most_new_tokens
 from tasks.runs.sources import published_assets
+from tasks.training.finetuning import load_source
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
@@ -210,3 +213,141 @@ def test_bart_without_a_whole_tokenizer(tmp_path):
     ours = read_tokenizer(tmp_path)
     assert (ours.bos_id, ours.pad_id, ours.eos_id, ours.unk_id) == (0, 1, 2, 3)
     check(ours, theirs, None)
+
+
+# --- From and into languages -----------------------------------------------------------------
+
+SEVERAL = [
+    ("mbart50", "MBart", ("fr", "fr_XX"), ("en", "en_XX"), {}),
+    ("nllb", "M2M100", ("fr", "fra_Latn"), ("en", "eng_Latn"), {}),
+    ("mbart", "MBart", ("fr", "fr_XX"), ("en", "en_XX"), {}),
+]
+
+
+def model_of(kind, tokenizer, folder, **fields):
+    """A tiny model of theirs with random weights, in a folder with its tokenizer."""
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=64,
+        forced_eos_token_id=None,
+        **{**SIZES, **fields},
+    )
+    theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
+    randomise(theirs)
+    enliven(theirs)
+    theirs.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return theirs
+
+
+@pytest.mark.parametrize(("name", "kind", "source", "target", "fields"), SEVERAL)
+def test_a_language_is_said_as_theirs_is(tmp_path, name, kind, source, target, fields):
+    """Their tokenizer with ``src_lang``, and the token that a translation is forced to begin with: the
+    ids that the encoder reads, and those that are written."""
+    tokenizer = KINDS[name][0]()
+    theirs = model_of(kind, tokenizer, tmp_path, **fields)
+    ours = family.load(tmp_path)
+    seen = []
+    made = ours.model.generate
+
+    def generate(ids, *rest, **options):
+        seen.append((ids, made(ids, *rest, **options)))
+        return seen[-1][1]
+
+    object.__setattr__(ours.model, "generate", generate)
+    codes = {name: source[1] for name in source} | {name: target[1] for name in target}
+    names = list(zip(source, target, strict=True))
+    for here, there in (*names, *(name[::-1] for name in names)):
+        tokenizer.src_lang = codes[here]
+        number = tokenizer.convert_tokens_to_ids(codes[there])
+        inputs = tokenizer(TEXTS[0], return_tensors="pt")
+        new = most_new_tokens(inputs.input_ids.shape[1], 64)
+        first = {"forced_bos_token_id": number}
+        if name == "mbart":  # of 2020: decoding starts from the language
+            first = {"decoder_start_token_id": number}
+        for beams in (1, 3):
+            ids = theirs.generate(
+                **inputs, num_beams=beams, max_new_tokens=new, early_stopping=True, **first
+            )
+            found = ours.predict([TEXTS[0]], source=here, target=there, beams=beams)
+            assert torch.equal(seen[-1][0], inputs.input_ids)
+            written = ids[0, 1:].tolist()
+            if tokenizer.eos_token_id in written:
+                written = written[: written.index(tokenizer.eos_token_id)]
+            assert seen[-1][1][0].tolist() == written and len(set(written)) > 3
+            assert found == [tokenizer.decode(ids[0], skip_special_tokens=True)]
+
+
+@pytest.mark.parametrize(("name", "kind", "source", "target", "fields"), SEVERAL[:2])
+def test_fine_tuning_keeps_their_scheme(tmp_path, name, kind, source, target, fields):
+    tokenizer = KINDS[name][0]()
+    theirs = model_of(kind, tokenizer, tmp_path, **fields)
+    for ending, text in (("fr", TEXTS[1]), ("en", TEXTS[0])):
+        for split in ("train", "val", "test"):
+            (tmp_path / f"{split}.{ending}").write_text(f"{text}\n", encoding="utf-8")
+    data = TranslationData(str(tmp_path))
+    load_source(Translation(pretrained=str(tmp_path)), data, str(tmp_path), training=True)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    tokenizer.src_lang, tokenizer.tgt_lang = source[1], target[1]
+    expected = tokenizer(TEXTS[1], text_target=TEXTS[0], return_tensors="pt")
+    assert torch.equal(batch["source"], expected["input_ids"])
+    assert torch.equal(batch["labels"], expected["labels"])
+    # What their model makes of the labels, by its own rule.
+    fed = torch.cat([torch.tensor([[2]]), expected["labels"][:, :-1]], dim=1)
+    assert torch.equal(batch["target"], fed)
+    with torch.no_grad():
+        loss = theirs(**expected, decoder_input_ids=fed).loss
+        task = Translation()
+        task.model = family.from_pretrained(tmp_path)
+        torch.testing.assert_close(task.loss(batch)["loss"], loss)
+    # A checkpoint then writes English where nobody says otherwise.
+    assets = data.assets()
+    assert assets["generation"]["forced_bos_token_id"] == batch["target"][0, 1]
+    assert assets["languages"]["directions"] == [[source[1], target[1]]]
+
+
+def test_saved_as_ours_it_still_knows_its_languages(tmp_path):
+    theirs = nllb()
+    model_of("M2M100", theirs, tmp_path / "theirs")
+    model = family.from_pretrained(tmp_path / "theirs")
+    for name, layout in (("ours", None), ("again", "m2m_100")):
+        family.save_pretrained(model, tmp_path / name, format=layout)
+        again = family.from_pretrained(tmp_path / name)
+        assert again.language_tokens == model.language_tokens
+        assert again.language_tokens.ids["zho_Hans"] == theirs.convert_tokens_to_ids("zho_Hans")
+
+
+def test_names_of_languages():
+    known = nllb().extra_special_tokens
+    assert len(known) > 200
+    for name, code in {
+        "en": "eng_Latn", "de": "deu_Latn", "es": "spa_Latn", "et": "est_Latn", "fr": "fra_Latn",
+        "ja": "jpn_Jpan", "ko": "kor_Hang", "eng": "eng_Latn", "fur_Latn": "fur_Latn",
+        "ar": "arb_Arab", "fa": "pes_Arab", "sw": "swh_Latn", "yue": "yue_Hant",
+    }.items():  # fmt: skip
+        assert find_language(name, known) == code
+    with pytest.raises(ValueError, match="'zh' may be zho_Hans or zho_Hant: say which"):
+        find_language("zh", known)
+    with pytest.raises(ValueError, match="'deu_Latin' is none of .* Did you mean 'deu_Latn'"):
+        find_language("deu_Latin", known)
+    with pytest.raises(ValueError, match="'en_US' is none of the model's"):
+        find_language("en_US", ["en_XX", "de_DE"])
+    assert find_language("zh", ["en_XX", "zh_CN"]) == "zh_CN"
+    assert {plain(code) for code in ("zho_Hant", "zh_CN", "zh", "zh-Hant")} == {"zh"}
+    # All that two letters stand for are languages of theirs, but the names of whole groups.
+    codes = {code.partition("_")[0] for code in known}
+    groups = {"ara", "sqi", "fas", "msa", "nor", "swa", "yid", "zho"}
+    assert {*TWO_LETTERS} - codes <= groups
+
+
+def test_a_published_model_says_when_no_language_is_given(tmp_path, caplog):
+    tokenizer = nllb()
+    model_of("M2M100", tokenizer, tmp_path)
+    loaded = family.load(tmp_path)
+    loaded.predict(TEXTS[:1], beams=1)
+    loaded.predict(TEXTS[:1], beams=1)
+    assert [r.message for r in caplog.records if "no target language" in r.message] != []
+    assert len(caplog.records) == 1
+    with pytest.raises(ValueError, match="'xx' is none of the model's"):
+        loaded.predict(TEXTS[:1], target="xx")
