@@ -165,13 +165,14 @@ class Resampled(NamedTuple):
 
 def over_examples(plan: Plan, folder: Path, variant: Json) -> Resampled | None:
     """None where a metric is no matter of examples, or a finished seed does not tell them."""
-    metric = METRICS.get(plan.metric[0].removeprefix("test/"))
+    direction, _, name = plan.metric[0].removeprefix("test/").rpartition("/")
+    metric = METRICS.get(name)
     runs = [run["name"] for run in variant["runs"] if run["value"] is not None]
     if metric is None or not runs:
         return None
     scores, lines = [], []
     for run in runs:
-        rows = outcomes(folder / run)
+        rows = [row for row in outcomes(folder / run) if direction in ("", row.get("direction"))]
         scores.append(metric(rows))
         lines.append([example(row) for row in rows])
     told = [score for score in scores if score is not None]
@@ -182,7 +183,7 @@ def over_examples(plan: Plan, folder: Path, variant: Json) -> Resampled | None:
 
 def example(row: Json) -> list[Any]:
     """What tells an example from others: its place, and where that is a mere number what it holds."""
-    return [row["line"], row.get("tokens"), row.get("pixels_true")]
+    return [row["line"], row.get("direction"), row.get("tokens"), row.get("pixels_true")]
 
 
 def outcomes(run: Path) -> list[Json]:
@@ -198,12 +199,12 @@ def disagreements(variants: dict[str, Json], folder: Path, most: int = 8) -> lis
 
     Those that some variants get right and others wrong stand first; then, spread over the set.
     """
-    sides: dict[str, dict[int, Json]] = {}
+    sides: dict[str, dict[tuple[int, str], Json]] = {}
     for name, variant in variants.items():
         done = [run for run in variant["runs"] if run["state"] == "finished"]
         listed = outcomes(folder / done[0]["name"]) if done else []
         if listed and {"made", "true"} <= listed[0].keys():
-            sides[name] = {row["line"]: row for row in listed}
+            sides[name] = {(row["line"], row.get("direction", "")): row for row in listed}
     if len(sides) < 2:
         return []
     shared = sorted(set.intersection(*(set(rows) for rows in sides.values())))
@@ -216,7 +217,7 @@ def disagreements(variants: dict[str, Json], folder: Path, most: int = 8) -> lis
             right = {name: row["made"] == row["true"] for name, row in rows.items()}
             found.append(
                 {
-                    "line": line,
+                    "line": line[0],
                     "source": first.get("source", ""),
                     "true": first["true"],
                     "made": made,

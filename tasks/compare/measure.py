@@ -223,7 +223,7 @@ class Outcomes(pl.Callback):
             return
         rows = [{"line": i, **row} for i, row in enumerate(gather(self.rows))]
         if trainer.is_global_zero:
-            rows.sort(key=lambda row: row["line"])
+            rows.sort(key=lambda row: (row["line"], row.get("direction", "")))
             folder = folder_of(trainer)
             folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

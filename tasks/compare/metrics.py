@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import sacrebleu
 from numpy.typing import NDArray
 
 from tasks.training.coco_metrics import RECALLS, THRESHOLDS
+from tasks.training.text_scores import bleu_of
 
 Numbers = NDArray[np.float64]
 Rows = Sequence[dict[str, Any]]
@@ -61,10 +61,14 @@ def ratio(
 
 
 def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
-    """Corpus BLEU, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3)."""
+    """Corpus BLEU, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3); between several languages the
+    mean over the directions."""
     if not tell(rows, "made", "true"):
         return None
-    metric = sacrebleu.BLEU(lowercase=lowercase, effective_order=True)
+    if tell(rows, "direction") and len({row["direction"] for row in rows}) > 1:
+        return over_directions(rows, partial(bleu, lowercase=lowercase))
+    language = str(rows[0].get("target_language", ""))
+    metric = bleu_of(language, lowercase=lowercase, effective_order=True)
     found = [metric.sentence_score(row["made"], [row["true"]]) for row in rows]
     parts = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], dtype=float)
 
@@ -108,6 +112,19 @@ def ranks(values: Numbers, drawn: Numbers) -> Numbers:
     order = np.argsort(group, kind="stable")
     often = np.add.reduceat(drawn[:, order], np.searchsorted(group[order], np.unique(group)), 1)
     return (often.cumsum(1) - often / 2 + 0.5)[:, group]
+
+
+def over_directions(rows: Rows, metric: Callable[[Rows], Score | None]) -> Score:
+    """The mean of what a metric makes of the rows of each direction."""
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault(row["direction"], []).append(i)
+    parts = [(mine, metric([rows[i] for i in mine])) for mine in places.values()]
+
+    def score(drawn: Numbers) -> Numbers:
+        return np.mean([one(drawn[:, mine]) for mine, one in parts if one is not None], axis=0)
+
+    return score
 
 
 # --- Pictures ------------------------------------------------------------------------------------
