@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data.captions import TABLES, choose, table_rows
-from tasks.data.labelled_texts import own_table
+from tasks.data.split_files import own_file
 from tasks.data.splits import called, divide
 from tasks.data.text_files import check_aligned, read_lines
 from tasks.errors import UserError, closest
@@ -118,7 +118,7 @@ class ParallelTexts:
         """The blocks of a split, or of one file of the folder."""
         folder = self.root if self.root.is_dir() else self.root.parent
         file = folder / name
-        table = file if file.suffix in TABLES and file.is_file() else own_table(folder, name)
+        table = file if file.suffix in TABLES and file.is_file() else own_file(folder, name, TABLES)
         if table is not None:
             return [self._table(table)]
         if self.root.is_file():
