@@ -10,6 +10,7 @@ from .data.image_classification import ImageClassificationData as ImageClassific
 from .data.image_text import ImageTextData as ImageTextData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
+from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
@@ -20,6 +21,7 @@ from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
+from .question_answering import QuestionAnswering as QuestionAnswering
 from .segmentation import Segmentation as Segmentation
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from family.adapt.lora import adapted, merge_lora
+from family.inference.answers import answer_questions
 from family.inference.batches import Picture, most_tokens
 from family.inference.classes import classify_pictures, classify_texts, rate_texts
 from family.inference.detection import detect
@@ -42,6 +43,7 @@ PREDICTORS = {
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
     "TextRegression": Predictor(rate_texts, ("tokenizer",)),
     "Tagging": Predictor(tag_texts, ("tokenizer",)),
+    "QuestionAnswering": Predictor(answer_questions, ("tokenizer",)),
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
     "MaskedLanguageModeling": Predictor(fill_masks, ("tokenizer",)),
     "Translation": Predictor(translate, ("tokenizer",)),
@@ -53,8 +55,15 @@ PREDICTORS = {
 """By the names of the tasks."""
 
 
-INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts")
+READERS = ("TextClassification", "TextRegression", "Tagging", "QuestionAnswering", "ImageText")
+"""Tasks whose texts are cut, or read in windows, at so many tokens."""
+
+INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "contexts")
 """How the functions call what they are given, where it is given by name."""
+
+
+OPTIONS = {"Detection": ("threshold",), "QuestionAnswering": ("threshold", "longest", "stride")}
+"""Options of the functions that a checkpoint may have values of."""
 
 
 @dataclass
@@ -100,6 +109,10 @@ class Loaded:
         - ``TextRegression``: texts, with ``pairs`` as above -> a number of each;
         - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
           ``end`` in characters;
+        - ``QuestionAnswering``: questions, and as many ``contexts``, the texts that they are asked of -> of
+          each ``answer``, ``score``, ``start`` and ``end`` in characters of the text, and ``no_answer``;
+          options ``threshold``, of ``no_answer``, above which there is none (without it, as the run has
+          it; else each is answered), ``longest``, tokens of an answer, and ``stride``;
         - ``LanguageModeling``: prompts -> the texts that follow them; options ``max_new_tokens``,
           ``sampling`` (a :class:`family.Sampling`; greedy without), ``seed``, ``num`` (a list of so many
           texts of each), ``beams``, ``stop`` (strings before which a text ends), ``min_new_tokens``,
@@ -132,8 +145,10 @@ class Loaded:
             check_list(given, "predict")
         if self.task in ("TextClassification", "TextRegression"):
             self.check_pairs("pairs" in options)
-        if self.task == "Detection" and "threshold" in self.assets:
-            options = {"threshold": self.assets["threshold"], **options}
+        known = {
+            name: self.assets[name] for name in OPTIONS.get(self.task, ()) if name in self.assets
+        }
+        options = {**known, **options}
         return function(self.model, *inputs, **options)
 
     def embed(
@@ -300,7 +315,7 @@ def assets_of(model: Any) -> dict[str, Any]:
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is not None:
         assets["tokenizers"] = dict.fromkeys(("text", "source", "target"), tokenizer.to_json())
-        if task in ("TextClassification", "TextRegression", "Tagging", "ImageText"):
+        if task in READERS:
             assets["max_tokens"] = most_tokens(model)
     if hasattr(
         model, "generate"
@@ -318,6 +333,6 @@ def assets_of(model: Any) -> dict[str, Any]:
     if classes:
         assets["labels"] = list(labels or map(str, range(classes)))
         assets["category_ids"] = list(getattr(model, "category_ids", None) or range(classes))
-    if task == "Detection" and getattr(model, "threshold", None) is not None:
+    if "threshold" in OPTIONS.get(task, ()) and getattr(model, "threshold", None) is not None:
         assets["threshold"] = model.threshold
     return assets

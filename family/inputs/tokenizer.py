@@ -126,7 +126,8 @@ class Tokenizer:
         Raises:
             ValueError: a vocabulary of characters has none for one of a text, and no unknown token.
         """
-        found = self.encodings([(text,) for text in texts], special_tokens, parse_special)
+        rows = [(text,) for text in texts]
+        found = self.encodings(rows, special_tokens, parse_special, fast=self.vocabulary is None)
         return [self.ids_of(encoding) for encoding in found]
 
     def encode_pairs(
@@ -155,14 +156,20 @@ class Tokenizer:
         texts: Sequence[tuple[str, ...]],
         special_tokens: bool = False,
         parse_special: bool = False,
+        fast: bool = False,
     ) -> list[tokenizers.Encoding]:
-        """Rows of one text or two, as the library gives them; see :meth:`encode_batch`."""
+        """Rows of one text or two, as the library gives them, with where in its text each token stands; see
+        :meth:`encode_batch`.
+
+        Args:
+            fast: without these places.
+        """
         if self.alphabet is not None:
             for some in texts:
                 self.check_characters(some, self.alphabet, parse_special)
         inner = self.inner
         inner.encode_special_tokens = not parse_special  # here, as copies lose it
-        encode = inner.encode_batch_fast if self.vocabulary is None else inner.encode_batch
+        encode = inner.encode_batch_fast if fast else inner.encode_batch
         given: list[Any] = [some if len(some) > 1 else some[0] for some in texts]
         found = encode(given, add_special_tokens=special_tokens)
         if not parse_special:

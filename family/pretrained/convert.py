@@ -108,6 +108,7 @@ def fill(
         done[id(ours)] = name
         copy(ours, value, dtype)
     used |= replaced(table, fresh, theirs, layout.prefix)
+    used |= {at for name, at in theirs.items() if fresh and name.startswith(layout.replaced)}
     check_used(layout, theirs, used, weights.origin)
 
 

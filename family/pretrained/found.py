@@ -37,7 +37,8 @@ class Published:
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
         origin: what to call the config in an error; None is the weights'.
         generation: the defaults of generation.
-        threshold: the least score of boxes that are shown.
+        threshold: the least score of boxes that are shown; or how much surer than the best answer it must
+            be that there is none.
         languages: of a translation between several, where no tokenizer in a folder says them.
     """
 

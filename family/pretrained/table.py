@@ -99,6 +99,7 @@ class Format:
         renamed: the current name of a weight that older files call otherwise.
         opened: their weights with those apart that some files pack together.
         new_classes: arguments that go with a fresh head of classes.
+        replaced: beginnings of their names of heads, all of which a fresh one takes the place of.
         new_heads: the same where the classes are for one of the member's further tasks (``heads`` of its
             :class:`~family.models.member.Facts`), by task.
         detect: further arguments, from their config and the names of their weights.
@@ -125,6 +126,7 @@ class Format:
     renamed: Callable[[str], str] = str
     opened: Callable[[Weights], Weights] = lambda weights: weights
     new_classes: Mapping[str, Any] = attribute(default_factory=dict)
+    replaced: tuple[str, ...] = ()
     new_heads: Mapping[str, Mapping[str, Any]] = attribute(default_factory=dict)
     detect: Callable[[dict[str, Any], set[str]], dict[str, Any]] = lambda config, names: {}
     finish: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, config: {}

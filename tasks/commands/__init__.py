@@ -25,6 +25,7 @@ COMMANDS = {
     "chat": Command("chat", "talk with a language model that was trained to answer"),
     "classify": Command("classify", "the likeliest classes of pictures or texts"),
     "tag": Command("tag", "names and other spans in texts"),
+    "answer": Command("answer", "the span of a text that answers a question"),
     "fill": Command("fill", "the likeliest words for the gaps of a text"),
     "detect": Command("detect", "boxes in pictures, drawn and as JSON"),
     "segment": Command("segment", "the class of each pixel, as masks and overlays"),

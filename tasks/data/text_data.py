@@ -47,7 +47,7 @@ class TextData(FamilyData, Generic[Row]):
         num_workers: processes that make batches.
     """
 
-    decided = ("tokenizer", "vocab_size", "lowercase", "max_tokens")
+    decided: tuple[str, ...] = ("tokenizer", "vocab_size", "lowercase", "max_tokens")
     endings: tuple[str, ...]
     """Of its files."""
     kind_of_file: str = "table"

@@ -192,6 +192,10 @@ class RunRecord(pl.Callback):
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
             (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
             write_table(self.folder / "predictions.csv", predictions)
+            if predictions and {"id", "answer"} <= predictions[0].keys():  # as SQuAD's script does
+                answers = {made["id"]: made["answer"] for made in predictions}
+                text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
+                (self.folder / "squad-predictions.json").write_text(text, encoding="utf-8")
             if predictions and "bbox" in predictions[0]:  # as COCO's own programs read them
                 array = json.dumps(predictions, ensure_ascii=False) + "\n"
                 (self.folder / "coco-results.json").write_text(array, encoding="utf-8")

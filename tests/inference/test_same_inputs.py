@@ -21,6 +21,7 @@ from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
+from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
@@ -55,6 +56,11 @@ CASES = [
     (TextRegressionData, {"pair_column": "other", "tokenizer": "char", "max_tokens": 12}),
     *((TaggingData, given) for given in TOKENS),
     (TaggingData, {"tokenizer": "char", "lowercase": True, "max_tokens": 12}),  # in windows
+    *((QuestionAnsweringData, {"max_tokens": 96, "stride": 8, **given}) for given in TOKENS),
+    (
+        QuestionAnsweringData,
+        {"tokenizer": "char", "lowercase": True, "max_tokens": 50, "stride": 3},
+    ),
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     *((LanguageModelingData, given) for given in TOKENS),
@@ -122,6 +128,11 @@ def files_of(root, kind):
                 root / f"{split}.conll",
                 [f"{word}\tB-{word[:1].lower()}" * bool(word) for word in words],
             )
+        elif kind is QuestionAnsweringData:
+            rows = [
+                {"question": question, "context": WORDS[3], "answers": []} for question in WORDS
+            ]
+            lines(root / f"{split}.jsonl", map(json.dumps, rows))
         elif kind is TranslationData:
             lines(root / f"{split}.fr", WORDS)
             lines(root / f"{split}.en", WORDS)
@@ -150,6 +161,10 @@ def small(kind):
         TaggingData: (
             "family.BERT",
             {"config": learned, "masked_head": False, "pooling": "tokens"},
+        ),
+        QuestionAnsweringData: (
+            "family.BERT",
+            {"config": learned, "masked_head": False, "pooling": "spans"},
         ),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
@@ -261,8 +276,9 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         same(rows_of(batches, "source"), unpadded(shown.seen, pad))
     elif "input_ids" in batches[0]:
         shown = watch(model, "encode_text" if kind is ImageTextData else "forward")
+        texts = [[WORDS[3]] * COUNT] if kind is QuestionAnsweringData else []
         pairs = {"pairs": [WORDS[i - 1] for i in range(COUNT)]} if "pair" in batches[0] else {}
-        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS, **pairs)
+        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS, *texts, **pairs)
         same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
 
     # ``family predict``: other data, or the same without the options, and the checkpoint's assets.

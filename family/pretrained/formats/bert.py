@@ -195,6 +195,7 @@ FORMAT = Format(
     names=names,
     new_classes={"pooler": "tanh"},
     new_heads=NEW_HEADS,
+    replaced=("classifier.", "qa_outputs."),
     left_out=no_pooler,
     detect=heads,
     finish=fields,

@@ -111,6 +111,7 @@ FORMAT = Format(
     names=names,
     new_classes={"pooler": "relu"},
     new_heads=NEW_HEADS,
+    replaced=("classifier.", "pre_classifier.", "qa_outputs."),
     detect=heads,
     finish=fields,
 )

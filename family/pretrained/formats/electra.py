@@ -95,6 +95,7 @@ FORMAT = Format(
     names=names,
     new_classes={"pooler": "gelu"},
     new_heads=BERT_FORMAT.new_heads,
+    replaced=BERT_FORMAT.replaced,
     detect=heads,
     finish=fields,
 )

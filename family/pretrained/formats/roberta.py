@@ -114,6 +114,7 @@ FORMAT = Format(
     names=names,
     new_classes={"pooler": "tanh"},
     new_heads=BERT_FORMAT.new_heads,
+    replaced=BERT_FORMAT.replaced,
     left_out=no_pooler,
     detect=heads,
     finish=fields("Roberta"),
