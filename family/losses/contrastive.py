@@ -10,12 +10,12 @@ process must call the loss equally often.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from family.losses.processes import gather_rows, normalised, rows_of_processes
 
 
 def clip_loss(
@@ -44,9 +44,11 @@ def clip_loss(
     """
     _check(image_embeddings, text_embeddings, picture_ids, caption_ids)
     with torch.autocast(image_embeddings.device.type, enabled=False):
-        images, texts = _normalised(image_embeddings), _normalised(text_embeddings)
-        counts, first = _rows_of_processes(images)
-        all_images, all_texts = _gather(torch.cat([images, texts], dim=1), counts).chunk(2, dim=1)
+        images, texts = normalised(image_embeddings), normalised(text_embeddings)
+        counts, first = rows_of_processes(images)
+        all_images, all_texts = gather_rows(torch.cat([images, texts], dim=1), counts).chunk(
+            2, dim=1
+        )
         scale = logit_scale.to(images.dtype).exp()
         own = first + torch.arange(len(images), device=images.device)
         alike = _alike(picture_ids, caption_ids, own, counts)
@@ -55,11 +57,20 @@ def clip_loss(
             (images, all_texts, alike[0]),
             (texts, all_images, alike[1]),
         ):
-            logits = scale * (rows @ columns.T)
-            if others is not None:
-                logits = logits.masked_fill(others, -math.inf)
-            total = total + F.cross_entropy(logits, own, reduction="sum")
+            total = total + told_apart(scale * (rows @ columns.T), own, others)
         return total * len(counts) / (2 * sum(counts))
+
+
+def told_apart(logits: Tensor, own: Tensor, left_out: Tensor | None) -> Tensor:
+    """The cross-entropy of finding for each row its own column, summed over the rows.
+
+    Args:
+        logits: ``(rows, columns)``; own: ``(rows)``, the place of the right one.
+        left_out: ``(rows, columns)``, True = neither right nor wrong; None is nowhere.
+    """
+    if left_out is not None:
+        logits = logits.masked_fill(left_out, -math.inf)
+    return F.cross_entropy(logits, own, reduction="sum")
 
 
 def siglip_loss(
@@ -87,9 +98,9 @@ def siglip_loss(
     if logit_bias is None:
         raise ValueError("the sigmoid loss needs a logit_bias: build the model with one.")
     with torch.autocast(image_embeddings.device.type, enabled=False):
-        images, texts = _normalised(image_embeddings), _normalised(text_embeddings)
-        counts, first = _rows_of_processes(images)
-        logits = logit_scale.to(images.dtype).exp() * (images @ _gather(texts, counts).T)
+        images, texts = normalised(image_embeddings), normalised(text_embeddings)
+        counts, first = rows_of_processes(images)
+        logits = logit_scale.to(images.dtype).exp() * (images @ gather_rows(texts, counts).T)
         logits = logits + logit_bias.to(images.dtype)
         own = first + torch.arange(len(images), device=images.device)
         matching = own[:, None] == torch.arange(sum(counts), device=images.device)
@@ -130,10 +141,6 @@ def _check(images: Tensor, texts: Tensor, *ids: Tensor | None) -> None:
             )
 
 
-def _normalised(x: Tensor) -> Tensor:
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-
 def _alike(
     picture_ids: Tensor | None, caption_ids: Tensor | None, own: Tensor, counts: list[int]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -143,45 +150,10 @@ def _alike(
         return None, None
     rows = torch.arange(sum(counts), device=own.device)
     pictures, captions = (
-        rows if ids is None else _gather(ids[:, None], counts)[:, 0].unique(return_inverse=True)[1]
+        rows
+        if ids is None
+        else gather_rows(ids[:, None], counts)[:, 0].unique(return_inverse=True)[1]
         for ids in (picture_ids, caption_ids)
     )
     known, other = matches(pictures, captions), own[:, None] != rows
     return known[pictures[own]][:, captions] & other, known[:, captions[own]].T[:, pictures] & other
-
-
-def _rows_of_processes(x: Tensor) -> tuple[list[int], int]:
-    """How many rows each process holds, and which of all rows is the first of this one."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return [len(x)], 0
-    mine = torch.tensor([len(x)], device=x.device)
-    counts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, mine)
-    rows = [int(count) for count in counts]
-    return rows, sum(rows[: dist.get_rank()])
-
-
-def _gather(x: Tensor, counts: list[int]) -> Tensor:
-    """The rows ``(all rows, dim)`` of every process, in the order of processes, with gradient."""
-    if len(counts) == 1:
-        return x
-    longest = max(counts)  # collectives want equal shapes
-    padded = F.pad(x, (0, 0, 0, longest - len(x)))
-    parts: tuple[Tensor, ...] = _GatherRows.apply(padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-
-class _GatherRows(torch.autograd.Function):
-    """``all_gather`` whose gradient is the sum of what every process has for these rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return tuple(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed = torch.stack(gradients)
-        dist.all_reduce(summed)
-        return summed[dist.get_rank()]
