@@ -12,6 +12,7 @@ from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
+from .data.sentence_pairs import SentencePairsData as SentencePairsData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
 from .data.text_regression import TextRegressionData as TextRegressionData
@@ -23,6 +24,7 @@ from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .segmentation import Segmentation as Segmentation
+from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
 from .text_regression import TextRegression as TextRegression

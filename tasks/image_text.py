@@ -15,6 +15,7 @@ from tasks.data.pairs import numbered
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.pictures import BAD, GOOD, PAPER, PLAIN, sheet, stack, to_picture
+from tasks.training.retrieval import normalised, ranks
 from tasks.training.task import Task
 
 IDS = ("picture_ids", "caption_ids")
@@ -174,22 +175,6 @@ class ImageText(Task):
             texts = self.model.encode_text(ids.to(self.device), mask.to(self.device))
             rows.append(normalised(texts).mean(0))
         return normalised(torch.stack(rows))
-
-
-def normalised(embeddings: Tensor) -> Tensor:
-    """To length 1, in float32 on the CPU."""
-    return F.normalize(embeddings.detach().float().cpu(), dim=-1)
-
-
-def ranks(similarity: Tensor, same: Tensor) -> Tensor:
-    """For each row the place (from 0) of the first column that is right: ``(rows)``.
-
-    Args:
-        similarity: ``(rows, columns)``; same: True where a column is right, one of each row at least.
-    """
-    # Ties and NaN count against: a model that gives all pictures one vector finds nothing.
-    best = similarity.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
-    return (~(similarity < best) & ~same).sum(1)
 
 
 def retrievals(

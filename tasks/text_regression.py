@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST
 from tasks.training.class_task import given_of, places_of
+from tasks.training.correlation import correlations
 from tasks.training.reading import check_room, read, said
 from tasks.training.task import Task
 
@@ -145,15 +144,3 @@ class TextRegression(Task):
         """Of each text its line and itself, where known, and its number."""
         made = self.numbers(batch).tolist()
         return [{**given_of(batch, i), "value": round(one, 6)} for i, one in enumerate(made)]
-
-
-def correlations(true: list[float], made: list[float]) -> dict[str, float]:
-    """Spearman's, over ranks (equal ones share the mean of theirs), and Pearson's; 0 where all numbers
-    of one side are equal: they say nothing of the other's."""
-    sides = np.array(true), np.array(made)
-    if any(not len(side) or np.ptp(side) == 0 for side in sides):
-        return {"spearman": 0.0, "pearson": 0.0}
-    return {
-        "spearman": float(stats.spearmanr(*sides).statistic),
-        "pearson": float(stats.pearsonr(*sides).statistic),
-    }

@@ -100,11 +100,13 @@ def text_batches(
 
 
 def most_tokens(model: Any) -> int | None:
-    """The longest text that a model is given, by its tokenizer or else its config; None is any."""
+    """The longest text that a model is given, by its tokenizer or else its config, or by its own
+    ``max_tokens``; None is any."""
     reader = getattr(model, "text", model)
     config = getattr(reader, "config", None)
     limit = model.tokenizer.max_tokens or getattr(config, "max_tokens", None)
-    return None if limit is None else int(min(limit, longest_text(reader)))
+    own = getattr(model, "max_tokens", None) or limit
+    return None if limit is None else int(min(limit, own, longest_text(reader)))
 
 
 def class_names(model: Any, count: int) -> list[str]:

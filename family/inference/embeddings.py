@@ -16,16 +16,18 @@ from family.inference.batches import (
     caption_batches,
     chunks,
     device_of,
+    most_tokens,
     picture_batches,
 )
 
 
 @torch.no_grad()
 def embed_sentences(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
-    """``(texts, dim)``, by a model that encodes sentences."""
-    device, rows = device_of(model), []
-    for some in chunks(texts, batch_size):
-        input_ids, mask = model.tokenizer.batch(some, model.max_tokens)
+    """``(texts, dim)``, by a model that encodes sentences; spaces around a text and the end of one that is
+    too long are left out, as in training."""
+    device, limit, rows = device_of(model), most_tokens(model), []
+    for some in chunks([text.strip() for text in texts], batch_size):
+        input_ids, mask = model.tokenizer.batch(some, limit)
         rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
     return torch.cat(rows).cpu() if rows else torch.empty(0, 0)
 

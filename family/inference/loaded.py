@@ -55,7 +55,14 @@ PREDICTORS = {
 """By the names of the tasks."""
 
 
-READERS = ("TextClassification", "TextRegression", "Tagging", "QuestionAnswering", "ImageText")
+READERS = (
+    "TextClassification",
+    "TextRegression",
+    "Tagging",
+    "QuestionAnswering",
+    "SentenceEmbedding",
+    "ImageText",
+)
 """Tasks whose texts are cut, or read in windows, at so many tokens."""
 
 INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "contexts")

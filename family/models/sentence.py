@@ -15,6 +15,8 @@ from family.models.bert import BERT
 from family.models.examples import SENTENCES
 from family.models.member import member
 
+ENCODER = ("embedding_dim", "embedding_position")
+"""Further arguments of a BERT on which its tokens depend."""
 PROJECTIONS = {"tanh": torch.tanh, "identity": lambda x: x}
 
 
@@ -78,6 +80,8 @@ class SentenceEncoder(nn.Module):
         self.encoder = BERT(
             vocab_size, config, token_types=token_types, masked_head=False, pooler=pooler, **encoder
         )
+        if self.encoder.pooler is not None:  # without a gradient of its own
+            self.encoder.pooler.requires_grad_(False)
         self.projection = None if projection is None else nn.Linear(config.dim, projection)
         self.projection_activation, self.normalize = projection_activation, normalize
 
@@ -94,3 +98,17 @@ class SentenceEncoder(nn.Module):
         return F.normalize(x, dim=-1) if self.normalize else x
 
     forward = encode_text
+
+
+@torch.no_grad()
+def as_sentence_encoder(model: nn.Module) -> nn.Module:
+    """A BERT, or one of its descendants, as an encoder of sentences: the mean of its tokens, of length 1;
+    its heads and its pooler are left out. Any other model is returned as it is."""
+    if type(model) is not BERT:
+        return model
+    arguments: Any = model.arguments
+    kept: dict[str, Any] = {name: arguments[name] for name in ("token_types", *ENCODER)}
+    made = SentenceEncoder(model.vocab_size, model.config, **kept)
+    made.encoder.embedding, made.encoder.transformer = model.embedding, model.transformer
+    made.tokenizer = model.tokenizer
+    return made.train(model.training)

@@ -68,7 +68,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     names = [base.__name__ for base in bases if re.fullmatch(r"tasks\.\w+", base.__module__)]
     if names and "num_classes" in wanted:
         wanted["task"] = names[0]
-    model = open_published(source, **wanted)
+    model = task.made_of(open_published(source, **wanted))
     if names:  # a task of the user's own knows what it takes
         check_suits(model, source, names)
     assets = published_assets(model, source)

@@ -149,6 +149,10 @@ class Task(pl.LightningModule):
 
     # --- Data and model ----------------------------------------------------------------------
 
+    def made_of(self, source: nn.Module) -> nn.Module:
+        """The model that is trained, of a source's: that, or a part of it."""
+        return source
+
     @property
     def data(self) -> Any:
         """The data module of the run; None where it goes without one."""

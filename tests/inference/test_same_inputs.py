@@ -23,6 +23,7 @@ from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
+from tasks.data.sentence_pairs import SentencePairsData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
@@ -54,6 +55,8 @@ CASES = [
     (TextClassificationData, {"pair_column": "other", "tokenizer": "char", "max_tokens": 9}),
     (TextRegressionData, {"tokenizer": "char"}),
     (TextRegressionData, {"pair_column": "other", "tokenizer": "char", "max_tokens": 12}),
+    *((SentencePairsData, given) for given in TOKENS),
+    (SentencePairsData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     *((TaggingData, given) for given in TOKENS),
     (TaggingData, {"tokenizer": "char", "lowercase": True, "max_tokens": 12}),  # in windows
     *((QuestionAnsweringData, {"max_tokens": 96, "stride": 8, **given}) for given in TOKENS),
@@ -122,6 +125,8 @@ def files_of(root, kind):
         elif kind in (TextClassificationData, TextRegressionData):
             rows = [f"{text}\t{WORDS[i - 1]}\t{i % 2}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["text\tother\tlabel", *rows])
+        elif kind is SentencePairsData:
+            lines(root / f"{split}.tsv", [f"{text}\ta circle {i}" for i, text in enumerate(WORDS)])
         elif kind is TaggingData:
             words = [word for text in WORDS for word in (*text.split(), "")]
             lines(
@@ -158,6 +163,7 @@ def small(kind):
             (TextClassificationData, TextRegressionData),
             ("family.BERT", {"config": learned, "masked_head": False}),
         ),
+        SentencePairsData: ("family.SentenceEncoder", {"config": learned}),
         TaggingData: (
             "family.BERT",
             {"config": learned, "masked_head": False, "pooling": "tokens"},
@@ -275,10 +281,12 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         pad = loaded.tokenizer.pad_id
         same(rows_of(batches, "source"), unpadded(shown.seen, pad))
     elif "input_ids" in batches[0]:
-        shown = watch(model, "encode_text" if kind is ImageTextData else "forward")
+        embeds = kind in (ImageTextData, SentencePairsData)
+        shown = watch(model, "encode_text" if embeds else "forward")
         texts = [[WORDS[3]] * COUNT] if kind is QuestionAnsweringData else []
-        pairs = {"pairs": [WORDS[i - 1] for i in range(COUNT)]} if "pair" in batches[0] else {}
-        (loaded.embed if kind is ImageTextData else loaded.predict)(WORDS, *texts, **pairs)
+        seconds = [WORDS[i - 1] for i in range(COUNT)]
+        pairs = {"pairs": seconds} if not embeds and "pair" in batches[0] else {}
+        (loaded.embed if embeds else loaded.predict)(WORDS, *texts, **pairs)
         same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
 
     # ``family predict``: other data, or the same without the options, and the checkpoint's assets.

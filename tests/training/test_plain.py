@@ -199,7 +199,14 @@ def contrast_task():
     return tasks.ImageText(model), {n: v[:2] for n, v in batch.items()}
 
 
-TASKS = [text_task, gap_task, pair_task, class_task, pixel_task, box_task, contrast_task]
+def near_task():
+    model = example(family.SentenceEncoder)
+    batch = batch_of(model)
+    others = {"pair_ids": batch["input_ids"].flip(1), "pair_mask": batch["mask"].flip(1)}
+    return tasks.SentenceEmbedding(model), {**batch, **others}
+
+
+TASKS = [near_task, text_task, gap_task, pair_task, class_task, pixel_task, box_task, contrast_task]
 
 
 @pytest.mark.parametrize("make", TASKS)

@@ -53,6 +53,11 @@ KINDS = {
         [*tiny("config"), "--data.examples=200", "--data.vocab_size=300"],
         "--data.batch_size=30",
     ),
+    "sentence_embedding": (
+        "sentence_embedding/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.vocab_size=300"],
+        "--data.batch_size=30",
+    ),
     "tagging": (
         "tagging/shapes",
         # Most texts are read in several windows, which may be in different processes.
