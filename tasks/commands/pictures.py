@@ -18,14 +18,18 @@ from tasks.runs.checkpoints import Loaded
 
 
 def parser(
-    name: str, description: str | None, sentence: str | None = None
+    name: str,
+    description: str | None,
+    sentence: str | None = None,
+    places: str = "picture files, or folders of them",
 ) -> argparse.ArgumentParser:
-    """Checkpoint first, then maybe a sentence, explained by ``sentence``, then pictures."""
+    """Checkpoint first, then maybe a sentence, explained by ``sentence``, then pictures, or what else
+    ``places`` says."""
     made = argparse.ArgumentParser(f"family {name}", description=description, allow_abbrev=False)
     made.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     if sentence is not None:
         made.add_argument("sentence", help=sentence)
-    made.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
+    made.add_argument("images", nargs="+", type=Path, help=places)
     on_bad_option(made)
     model_options(made, PICTURES)
     return made
