@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from family.pretrained.formats.sentence_encoder import (
 from family.pretrained.found import Published, from_hub_folder
 from family.pretrained.weights import SINGLE, Weights, open_folder, read_json
 
+LOG = logging.getLogger(__name__)
 NAME = "sentence-transformers"
 MODULES = "modules.json"
 LIMIT = "sentence_bert_config.json"
@@ -127,10 +129,20 @@ def read_dense(file: Path) -> dict[str, Any]:
 
 
 def read_limit(folder: Path, folders: Mapping[str, Path]) -> int | None:
-    """Where texts are cut; a prompt that is put before each of them is refused."""
+    """Where texts are cut; a prompt that is put before each of them is refused, of others it is said that
+    they are not."""
     general = folder / "config_sentence_transformers.json"
     if general.is_file():
-        only(read_json(general), general, default_prompt_name=None)
+        config = read_json(general)
+        only(config, general, default_prompt_name=None)
+        named = config.get("prompts")
+        prompts = [n for n, text in named.items() if text] if isinstance(named, dict) else []
+        if prompts:
+            LOG.warning(
+                "%s has prompts (%s), which are put before no text here: give texts with them.",
+                general,
+                ", ".join(prompts),
+            )
     file = folders["Transformer"] / LIMIT
     config = read_json(file) if file.is_file() else {}
     only(config, file, do_lower_case=False, transformer_task="feature-extraction")
@@ -160,6 +172,12 @@ def encoder_part(model: Any) -> tuple[nn.Module, str]:
     return encoder, format_of(encoder)
 
 
+def limit_of(model: Any) -> int:
+    """Where texts are cut: by the model, or before that by the training that its tokenizer knows of."""
+    known = getattr(model.tokenizer, "max_tokens", None)
+    return int(min(model.max_tokens, known or model.max_tokens))
+
+
 def save_modules(model: Any, folder: Path) -> None:
     """Write what stands beside the encoder's own files."""
     kinds = ["Transformer", "Pooling"]
@@ -172,7 +190,7 @@ def save_modules(model: Any, folder: Path) -> None:
     pooling = {flag: POOLING.get(name) == model.pooling for flag, name in FLAGS.items()}
     configs: dict[str, Any] = {
         MODULES: modules,
-        LIMIT: {"max_seq_length": model.max_tokens, "do_lower_case": False},
+        LIMIT: {"max_seq_length": limit_of(model), "do_lower_case": False},
         "1_Pooling/config.json": {"word_embedding_dimension": model.config.dim, **pooling},
     }
     if model.projection is not None:
