@@ -195,6 +195,22 @@ def test_refused_in_one_sentence(tmp_path, file, content, said):
     assert said in message and str(tmp_path) in message and "\n" not in message
 
 
+def test_prompts_that_are_not_applied_are_named(tmp_path, caplog):
+    folder_of(tmp_path)
+    for prompts, said in (({"query": "query: ", "document": ""}, "(query)"), ({"query": ""}, "")):
+        write(tmp_path / "config_sentence_transformers.json", {"prompts": prompts})
+        caplog.clear()
+        family.from_pretrained(tmp_path)
+        assert said in caplog.text and bool(said) == ("prompts" in caplog.text)
+
+
+def test_a_pooler_that_nothing_depends_on_does_not_learn():
+    config = family.TransformerConfig(dim=8, depth=1, heads=1)
+    model = SentenceEncoder(9, config, pooler="tanh")
+    model(torch.tensor([[1, 2]])).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
 def test_a_folder_outside_is_not_read(tmp_path):
     folder_of(tmp_path / "model")
     modules = json.loads((tmp_path / "model/modules.json").read_text())
