@@ -88,6 +88,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         super().use_assets(assets)
+        self.joined = False  # each text was one by itself from the beginning
         assert self.tokenizer is not None
         prepared(self.tokenizer, "of the checkpoint")
 

@@ -151,6 +151,8 @@ def test_translation_batches(tmp_path):
     # z is only in the validation text: tokenizers learn from the training split alone.
     assert "z" not in data.source_tokenizer.inner.get_vocab()
     assert data.model_arguments["vocab_size"] == data.source_tokenizer.vocab_size
+    # A decoder begins as it was trained to, whatever its member begins with by itself.
+    assert data.model_arguments["bos_id"] == int(batch["target"][0, 0])
     with pytest.raises(UserError, match="data.test='test'"):
         data.test_dataloader()
 
