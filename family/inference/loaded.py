@@ -26,7 +26,7 @@ from family.inference.segmentation import segment
 from family.inference.tagging import tag_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
-from family.models.member import Facts, facts_of, tasks_of
+from family.models.member import Facts, facts_of, overflows_float16, tasks_of
 from family.pretrained import runs
 from family.pretrained.sources import check_arguments, from_pretrained
 
@@ -240,11 +240,13 @@ def load(
 
     Raises:
         ValueError: what :func:`family.from_pretrained` refuses; or a model that is not ready:
-            without classes of its own yet, or without the tokenizer or preprocessing that it needs.
+            without classes of its own yet, without the tokenizer or preprocessing that it needs, or in
+            float16 where its numbers are beyond that.
     """
     if runs.is_run(source):
         run = runs.open_run(source)
         model = from_pretrained(source, dtype=dtype)
+        check_range(model, str(run.file))
         return Loaded(model, task or run.task, run.assets, str(run.file))
     check_arguments(dtype, None)
     if isinstance(source, nn.Module) and (task is not None or facts_of(source) is not None):
@@ -263,6 +265,7 @@ def ready(model: Any, origin: str, task: str | None = None) -> Loaded:
         ValueError: it is not ready, see :func:`load`.
     """
     facts = facts_of(model)
+    check_range(model, origin)
     if facts is not None:
         task = task or made_for(model)
         if task not in tasks_of(model)[1:]:
@@ -291,6 +294,19 @@ def check_complete(model: Any, origin: str) -> None:
         raise ValueError(f"{origin} has no classes of its own yet: train it first{by}.")
     if "pictures" in facts.reads and model.preprocess is None:
         raise ValueError(f"{origin} does not say how its pictures are prepared.")
+
+
+def check_range(model: nn.Module, origin: str) -> None:
+    """Refuse weights in float16 of a member whose numbers are beyond its range.
+
+    Raises:
+        ValueError: see above.
+    """
+    if overflows_float16(model) and any(p.dtype == torch.float16 for p in model.parameters()):
+        raise ValueError(
+            f"{origin} is in float16, beyond whose range is what a {type(model).__name__} computes: give "
+            "dtype=torch.bfloat16 or torch.float32."
+        )
 
 
 def check_tokenizer(model: Any, origin: str) -> None:

@@ -43,6 +43,7 @@ class Facts:
             that makes of such a value all that it says, by such places.
         dropped: arguments that it had before -> the one value at which they said nothing.
         any_size: it takes pictures of any size as it is.
+        float16: what it computes stays in the range of float16; else bfloat16 or float32 it must be.
         complete: whether a published model can answer without being trained further.
     """
 
@@ -58,6 +59,7 @@ class Facts:
     )
     dropped: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     any_size: bool = False
+    float16: bool = True
     complete: Callable[[Any], bool] = always
 
     @property
@@ -144,6 +146,12 @@ def tasks_of(model: Any) -> list[str]:
 def agrees(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether arguments have these values among them."""
     return all(arguments.get(name) == value for name, value in wanted.items())
+
+
+def overflows_float16(model: Any) -> bool:
+    """Whether it is a member whose numbers are beyond the range of float16."""
+    facts = facts_of(model)
+    return facts is not None and not facts.float16
 
 
 def is_member(cls: Any) -> bool:

@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from family.models.member import overflows_float16
 from tasks.errors import UserError, at_least
 from tasks.runs.checkpoints import Loaded, load_checkpoint
 
@@ -31,11 +32,17 @@ def open_model(source: str, options: argparse.Namespace, *tasks: str) -> Loaded:
     """The model of a checkpoint or a published source, where and as :func:`model_options` say.
 
     Raises:
-        UserError: see :func:`~tasks.runs.checkpoints.load_checkpoint`; no such device.
+        UserError: see :func:`~tasks.runs.checkpoints.load_checkpoint`; no such device; float16 for a
+            model whose numbers are beyond its range.
     """
     at_least(1, of="--", batch_size=getattr(options, "batch_size", 1))
     device = find_device(options.device)
     loaded = load_checkpoint(source, *tasks)
+    if options.precision == "16" and overflows_float16(loaded.model):
+        raise UserError(
+            f"--precision 16: what a {type(loaded.model).__name__} computes is beyond the range of "
+            "float16: give bf16, or 32."
+        )
     loaded.model.to(device=device, dtype=PRECISIONS[options.precision])
     return loaded
 

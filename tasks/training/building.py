@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from family.models.member import overflows_float16
+from tasks.errors import UserError
 from tasks.runs.checkpoints import accepted, find_class
 
 
@@ -30,6 +32,22 @@ def build_for(
     elif isinstance(build, partial):
         maker, known = build.func, build.keywords
     return build(**accepted(maker, arguments, known))
+
+
+def check_precision(model: nn.Module, precision: str) -> None:
+    """Refuse to train in float16 what is beyond its range.
+
+    Args:
+        precision: Lightning's name of it, such as "16-mixed".
+
+    Raises:
+        UserError: see above.
+    """
+    if precision.startswith("16") and overflows_float16(model):
+        raise UserError(
+            f"trainer.precision={precision}: what a {type(model).__name__} computes is beyond the range "
+            "of float16: set bf16-mixed."
+        )
 
 
 def full_name(found: type) -> str:
