@@ -13,6 +13,7 @@ from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedL
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.sentence_pairs import SentencePairsData as SentencePairsData
+from .data.span_corruption import SpanCorruptionData as SpanCorruptionData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
 from .data.text_regression import TextRegressionData as TextRegressionData
@@ -25,6 +26,7 @@ from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageMo
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .segmentation import Segmentation as Segmentation
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
+from .span_corruption import SpanCorruption as SpanCorruption
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
 from .text_regression import TextRegression as TextRegression

@@ -74,14 +74,15 @@ def train_tokenizer(
         texts: sentences, or pieces of a text.
         vocab_size: at most, for all but char.
         specials: padding, begin, end, unknown as ids 0 to 3; none; or some of them by their names, of
-            "char" any, of the others all, and :data:`MASK` behind them.
+            "char" any, of the others all, and behind them :data:`MASK` and any more.
 
     Raises:
         UserError: a vocabulary smaller than the byte alphabet (bpe), or than the characters of
             the texts (unigram), or without room for a word.
     """
     some = SPECIALS if specials is True else specials or ()
-    special = [token for token in (*SPECIALS, MASK) if token in some]
+    known = (*SPECIALS, MASK)
+    special = [t for t in known if t in some] + [t for t in some if t not in known]
     names = {**NAMES, "mask": MASK} if MASK in special else NAMES
     if kind == "char":
         inner = _characters(texts, special, lowercase)
@@ -95,7 +96,7 @@ def train_tokenizer(
     if kind in ("unigram", "word"):
         special = [*SPECIALS, *special[len(SPECIALS) :]]
         if vocab_size <= len(special):
-            raise too_small(kind, vocab_size)
+            raise too_small(kind, vocab_size, len(special))
     if kind == "bpe":
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -130,7 +131,7 @@ def train_tokenizer(
         inner.train_from_iterator(texts, trainer)
     except Exception as error:  # the library has no kind of its own
         if "vocabulary is not large enough" in str(error):
-            raise too_small(kind, vocab_size) from None
+            raise too_small(kind, vocab_size, len(special)) from None
         raise
     return Tokenizer(inner, **names)
 
@@ -151,11 +152,11 @@ def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> to
     return inner
 
 
-def too_small(kind: str, vocab_size: int) -> UserError:
+def too_small(kind: str, vocab_size: int, special: int) -> UserError:
     """What to say of a vocabulary that has no room for what texts are made of."""
     what = "every character of the training text" if kind == "unigram" else "a word"
     return UserError(
-        f"data.vocab_size={vocab_size} is too small for {kind}: it must hold {len(SPECIALS)} "
+        f"data.vocab_size={vocab_size} is too small for {kind}: it must hold {special} "
         f"special tokens and {what}."
     )
 

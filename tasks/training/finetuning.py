@@ -70,7 +70,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
         wanted["task"] = names[0]
     model = task.made_of(open_published(source, **wanted))
     if names:  # a task of the user's own knows what it takes
-        check_suits(model, source, names)
+        check_suits(model, source, [*names, *task.trains])
     assets = published_assets(model, source)
     if training:
         adopt(model, data, assets, ours)

@@ -17,7 +17,7 @@ from family.accelerate import accelerate
 from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
-from tasks.training.building import Given, build_for
+from tasks.training.building import Given, build_for, check_precision
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.optim import build_optimizer, build_schedule, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
@@ -66,6 +66,8 @@ class Task(pl.LightningModule):
 
     monitor = ("val/loss", "min")
     """The metric by which the best checkpoint is chosen."""
+    trains: tuple[str, ...] = ()
+    """Further tasks whose members it trains."""
     fields: tuple[str, ...] = ()
     """What stands where in a batch that is a tuple; those that may be left out come last."""
 
@@ -235,6 +237,7 @@ class Task(pl.LightningModule):
 
     def configure_model(self) -> None:
         self.adapt_model()
+        check_precision(self.model, str(self.trainer.precision))
         if self._prepared:
             return
         self._prepared = True

@@ -58,6 +58,12 @@ LEAST = {
     tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
     tasks.LanguageModelingData: {"batch_size": 0, "context": 0},
     tasks.MaskedLanguageModelingData: {"batch_size": 0, "context": 0},
+    tasks.SpanCorruptionData: {
+        "batch_size": 0,
+        "context": 0,
+        "noise_density": 1.5,
+        "mean_noise_span_length": 0.0,
+    },
     tasks.TextClassificationData: {"batch_size": 0, "examples": 0, "max_tokens": 2},
     tasks.ImageClassificationData: {
         "batch_size": 0,

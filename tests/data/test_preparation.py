@@ -28,6 +28,7 @@ SMALL = {
     "QuestionAnsweringData": {"examples": 20, "vocab_size": 300},
     "SegmentationData": {"examples": 20, "image_size": 16, "batch_size": 2},
     "SentencePairsData": {"examples": 20, "vocab_size": 300},
+    "SpanCorruptionData": {"context": 16, "batch_size": 3, "tokenizer": "char"},
     "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
     "TextRegressionData": {"examples": 200, "vocab_size": 300},
@@ -39,6 +40,7 @@ READ = {
     "MaskedLanguageModelingData": "texts",
     "QuestionAnsweringData": "rows",
     "SentencePairsData": "rows",
+    "SpanCorruptionData": "texts",
     "TaggingData": "texts",
     "TextClassificationData": "rows",
     "TextRegressionData": "rows",
@@ -50,7 +52,7 @@ READ = {
 def made(name, text="train, val: a red circle\n", **options):
     """Data of a kind, small; ``text`` is what a language model learns."""
     data = getattr(tasks, name)(**{**SMALL[name], **options})
-    if name.endswith("LanguageModelingData"):
+    if isinstance(data, tasks.LanguageModelingData):
         data.texts = lambda split: iter([text * 9 if split == "train" else f"{split}: red\n" * 9])
     return data
 

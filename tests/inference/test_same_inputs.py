@@ -24,6 +24,7 @@ from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.sentence_pairs import SentencePairsData
+from tasks.data.span_corruption import SpanCorruptionData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
@@ -68,6 +69,8 @@ CASES = [
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     *((LanguageModelingData, given) for given in TOKENS),
     *((MaskedLanguageModelingData, given) for given in TOKENS),
+    (SpanCorruptionData, {"tokenizer": "bpe", "vocab_size": 370}),  # a hundred for spans
+    (SpanCorruptionData, {"tokenizer": "char"}),
 ]
 
 
@@ -174,6 +177,7 @@ def small(kind):
         ),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
+        SpanCorruptionData: ("family.T5", {"config": stack}),
         LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
     }[kind]
 
@@ -249,7 +253,10 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     paths = files_of(root, kind)
     where: dict[str, Any] = {}
     if issubclass(kind, LanguageModelingData):
-        where = {"cache": str(tmp_path / "cache"), "context": 8}
+        where = {
+            "cache": str(tmp_path / "cache"),
+            "context": 16 if kind is SpanCorruptionData else 8,
+        }
     data = kind(str(root), **where, **options)
     data.setup()
     torch.manual_seed(0)
