@@ -17,6 +17,8 @@ from .data.span_corruption import SpanCorruptionData as SpanCorruptionData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
 from .data.text_regression import TextRegressionData as TextRegressionData
+from .data.text_to_text import TextTask as TextTask
+from .data.text_to_text import TextToTextData as TextToTextData
 from .data.translation import TranslationData as TranslationData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
@@ -30,5 +32,6 @@ from .span_corruption import SpanCorruption as SpanCorruption
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
 from .text_regression import TextRegression as TextRegression
+from .text_to_text import TextToText as TextToText
 from .training.task import Task as Task
 from .translation import Translation as Translation

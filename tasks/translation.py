@@ -105,10 +105,10 @@ class Translation(TokenTask):
             some = source[rows, :longest], None if mask is None else mask[rows, :longest]
             made = self._generated(*some, beams, **begin)
             for row, tokens in zip(rows.tolist(), made, strict=True):
-                found[row] = tokenizer.decode(tokens[: self._most(int(counts[row]))])
+                found[row] = tokenizer.decode(tokens[: self.most_new_tokens(int(counts[row]))])
         return [found[row] for row in range(len(source))]
 
-    def _most(self, source_tokens: int) -> int:
+    def most_new_tokens(self, source_tokens: int) -> int:
         """How long a translation may become."""
         longest = getattr(self.model, "longest_target", longest_text(self.model))
         return most_new_tokens(source_tokens, longest, self.max_ratio)
@@ -120,7 +120,7 @@ class Translation(TokenTask):
         tokens = self.model.generate(
             source,
             mask,
-            max_new_tokens=self._most(source.shape[1]),
+            max_new_tokens=self.most_new_tokens(source.shape[1]),
             beams=beams,
             length_penalty=self.length_penalty,
             stop_ids=(tokenizer.eos_id,),

@@ -24,6 +24,7 @@ from family.inference.embeddings import (
 from family.inference.masked import fill_masks
 from family.inference.segmentation import segment
 from family.inference.tagging import tag_texts
+from family.inference.text_to_text import answer_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
 from family.models.member import Facts, facts_of, overflows_float16, tasks_of
@@ -47,6 +48,7 @@ PREDICTORS = {
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
     "MaskedLanguageModeling": Predictor(fill_masks, ("tokenizer",)),
     "Translation": Predictor(translate, ("tokenizer",)),
+    "TextToText": Predictor(answer_texts, ("tokenizer",)),
     "Detection": Predictor(detect, ("preprocess",)),
     "Segmentation": Predictor(segment, ("preprocess",)),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
@@ -129,6 +131,8 @@ class Loaded:
           ``top``, how many;
         - ``Translation``: sentences -> sentences; options ``beams``: else the model's own, or 4;
           ``target`` and ``source``, of a model of several languages: their codes, or ``en``;
+        - ``TextToText``: texts, with the prefix of their task -> texts; option ``beams``: else the model's
+          own, or 1;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;

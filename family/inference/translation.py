@@ -23,6 +23,7 @@ def translate(
     sentences: Sequence[str],
     beams: int | None = None,
     batch_size: int = TEXTS,
+    max_new_tokens: int | None = None,
     *,
     source: str | None = None,
     target: str | None = None,
@@ -33,6 +34,7 @@ def translate(
     Args:
         beams: None are those of ``model.generation`` where it searches, or else 4.
         batch_size: sentences at a time, at most.
+        max_new_tokens: of each; None is by its length, see :func:`most_new_tokens`.
         source, target: of a model of several languages (``model.language_tokens``), which these are, by
             their codes there or as ``en``. A target that is not given is the only one that the model was
             trained for, or the one that its ``generation`` begins with.
@@ -72,15 +74,18 @@ def translate(
                 f"a sentence of {len(ids)} tokens does not fit the model's max_tokens={longest}."
             )
         by_length.setdefault(len(ids), []).append((i, ids))
-    device = device_of(model)
+    device, room = device_of(model), getattr(model, "longest_target", longest)
     for length, rows in by_length.items():
+        most = most_new_tokens(length, room)
+        if max_new_tokens is not None:
+            most = int(min(max_new_tokens, room))
         for some in chunks(rows, batch_size):
             begin = {}
             if tokens is not None and target is not None:
                 begin = tokens.begin([target] * len(some), device)
             made = model.generate(
                 torch.tensor([ids for _, ids in some], device=device),
-                max_new_tokens=most_new_tokens(length, getattr(model, "longest_target", longest)),
+                max_new_tokens=most,
                 beams=beams,
                 stop_ids={tokenizer.target.eos_id, *(own.stop_ids or ())},
                 pad_id=tokenizer.target.pad_id,

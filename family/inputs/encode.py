@@ -48,13 +48,20 @@ def encode_captions(
     return padded.masked_fill(~mask, tokenizer.pad_id or 0), mask
 
 
-def encode_sources(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def encode_sources(
+    tokenizer: Tokenizer, texts: Sequence[str], parse_special: bool = False
+) -> list[list[int]]:
     """Ids of texts that are to be translated: with what the tokenizer puts around each, where ``<eos>``
-    is part of that (BART, NLLB), or with ``<eos>`` behind."""
+    is part of that (BART, NLLB), or with ``<eos>`` behind.
+
+    Args:
+        parse_special: see :meth:`~family.inputs.tokenizer.Tokenizer.encode`.
+    """
     if tokenizer.eos_id in tokenizer.encode("", special_tokens=True):
-        return tokenizer.encode_batch(texts, special_tokens=True)
+        return tokenizer.encode_batch(texts, True, parse_special)
     assert tokenizer.eos_id is not None
-    return [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    rows = tokenizer.encode_batch(texts, parse_special=parse_special)
+    return [[*ids, tokenizer.eos_id] for ids in rows]
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, parse_special: bool = False) -> list[int]:

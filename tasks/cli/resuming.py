@@ -14,6 +14,7 @@ from family.models.member import plain
 from tasks.cli.options import flat, read, read_file
 from tasks.data.base import FamilyData
 from tasks.errors import UserError
+from tasks.runs.sources import located
 from tasks.training.record import is_plain
 from tasks.training.resuming import validation_cut, validation_left
 
@@ -34,11 +35,13 @@ def of_the_run(config: Namespace) -> Namespace:
         config.pop(name, None)
     for part in ("model", "data"):
         given = (config.get(part) or {}).get("init_args") or Namespace()
-        for place in (given, given.get("transplant")):
+        several = given.get("tasks")  # each with a root of its own
+        parts = several.values() if isinstance(several, dict) else ()
+        for place in (given, given.get("transplant"), *parts):
             for name in PATHS:
                 value = place.get(name) if isinstance(place, Namespace) else None
-                if isinstance(value, str) and Path(value).exists():
-                    place[name] = str(Path(value).resolve())
+                if isinstance(value, str):
+                    place[name] = located(value)
     return config
 
 

@@ -1,4 +1,5 @@
-"""``family generate CKPT --prompt "..."``: continue a text, token by token."""
+"""``family generate CKPT --prompt "..."``: continue a text, token by token; or, of an encoder-decoder,
+what it makes of the text: ``--prompt "summarize: ..."``."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from family import Sampling
 from family.generation.defaults import defaults_of
+from family.inference.text_to_text import answers
 from family.inference.texts import continuations, planned, random_numbers, sampling_of
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
@@ -15,39 +17,40 @@ from tasks.errors import at_least, user_errors
 
 USUAL = Sampling(temperature=0.8)
 """Where neither the command nor the model's ``generation`` says how to draw."""
+ANSWERING = ("TextToText", "Translation")
+"""Tasks whose models make another text of a text: what is given is no part of it."""
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def run(arguments: list[str]) -> None:
-    """Print each continuation as it grows; without a prompt, read one a line."""
+    """Print each continuation as it grows, or each answer; without a prompt, read one a line."""
     options = parser().parse_args(arguments)
     drawing = given(options, *DRAWING)
     check(options, drawing)
-    loaded = open_model(options.checkpoint, options, "LanguageModeling")
+    loaded = open_model(options.checkpoint, options, "LanguageModeling", *ANSWERING)
     model = loaded.model
     generator = random_numbers(model, options.seed)
+    answering = loaded.task in ANSWERING
+    usual = Sampling() if answering and not drawing.keys() - {"repetition_penalty"} else USUAL
     with user_errors():
-        beams, sampling = chosen(model, options.beams, drawing)
+        beams, sampling = chosen(model, options.beams, drawing, usual)
     rules = given(options, "min_new_tokens", "no_repeat_ngram")
-    rules |= {"stop": [checked(stop) for stop in options.stop]}
+    rules |= {"stop": [checked(stop) for stop in options.stop], "num": options.num}
+    rules |= {"beams": beams, "parse_special": options.parse_special}
     said = False
     for prompt in given_or_read([] if options.prompt is None else [options.prompt]):
         if not prompt and options.prompt is None:
             print(flush=True)  # an empty line ends no session
             continue
+        if answering:
+            most = given(options, "max_new_tokens")
+            with user_errors():
+                found = answers(model, prompt, sampling, generator=generator, **most, **rules)
+            print(*found, sep="\n", flush=True)
+            continue
         with user_errors():
             ids, count = planned(model, prompt, options.max_new_tokens, options.parse_special)
-            texts = continuations(
-                model,
-                prompt,
-                count,
-                sampling,
-                generator,
-                options.num,
-                beams=beams,
-                parse_special=options.parse_special,
-                **rules,
-            )
+            texts = continuations(model, prompt, count, sampling, generator, **rules)
             said = said or tell_window(model, options.checkpoint, len(ids) + count)
             for text in texts:
                 print(prompt, end="", flush=True)
@@ -71,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "--stop", action="append", default=[], help="end before this string; may be repeated"
     )
     made.add_argument(
-        "--temperature", type=float, help="0 is greedy; without, as the model says, or 0.8"
+        "--temperature",
+        type=float,
+        help="0 is greedy; without, as the model says, or 0.8 (of an encoder-decoder 0)",
     )
     made.add_argument("--top_k", type=int)
     made.add_argument("--top_p", type=float)
@@ -105,12 +110,15 @@ def check(options: argparse.Namespace, drawing: dict[str, Any]) -> None:
         Sampling(**drawing)
 
 
-def chosen(model: Any, beams: int | None, drawing: dict[str, Any]) -> tuple[int, Sampling]:
+def chosen(
+    model: Any, beams: int | None, drawing: dict[str, Any], usual: Sampling
+) -> tuple[int, Sampling]:
     """How many beams, and how to draw: by the command, the model's ``generation``, or else as usual.
 
     Args:
         drawing: fields of a sampling that the command gives; those that do not go with beams are
             refused later on.
+        usual: where nobody says how to draw.
 
     Raises:
         ValueError: values that make no sense.
@@ -121,4 +129,4 @@ def chosen(model: Any, beams: int | None, drawing: dict[str, Any]) -> tuple[int,
         beams = own.beams if greedy else 1
     if beams > 1:
         return beams, Sampling(**{"repetition_penalty": own.sampling.repetition_penalty, **drawing})
-    return beams, sampling_of(model, USUAL, **drawing)
+    return beams, sampling_of(model, usual, **drawing)

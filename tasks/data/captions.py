@@ -257,6 +257,7 @@ def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
 
 
 def json_row(file: Path, number: int, line: str) -> dict[str, str]:
+    """The fields of a line as texts."""
     row = json_object(file, number, line)
     return {name: "" if value is None else str(value) for name, value in row.items()}
 

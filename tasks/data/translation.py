@@ -30,7 +30,7 @@ from tasks.data.parallel_texts import Parallel, ParallelTexts
 from tasks.data.splits import nothing_held_out, pattern
 from tasks.data.text_files import Pairs
 from tasks.data.tokenizers import Tokenizer, add_languages, both_sides, make_tokenizer
-from tasks.data.translation_batches import codes, collate, encoded, length
+from tasks.data.translation_batches import codes, collate, encoded, length, short_enough
 from tasks.errors import UserError, at_least, between
 
 log = logging.getLogger(__name__)
@@ -312,20 +312,7 @@ class TranslationData(FamilyData):
             rows, *tokenizers, self.language_tokens, Direction(self.source, self.target)
         )
         if split == "train":
-            kept = [example for example in examples if length(example) <= self.max_tokens]
-            if not kept:
-                raise UserError(
-                    f"data.max_tokens={self.max_tokens} leaves none of {len(rows)} training "
-                    f"pairs: the shortest needs {min(map(length, examples))}."
-                )
-            if len(kept) < len(examples):
-                log.warning(
-                    "%d of %d training pairs are longer than max_tokens=%d and left out.",
-                    len(examples) - len(kept),
-                    len(examples),
-                    self.max_tokens,
-                )
-            examples = kept
+            examples = short_enough(examples, self.max_tokens)
         lengths = list(map(length, examples))
         options: dict[str, Any] = {
             "shuffle": split == "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from family.losses.language_model import IGNORE
 from family.models.languages import LanguageTokens
 from tasks.data.directions import Direction, Row
 from tasks.data.tokenizers import Tokenizer
-from tasks.errors import user_errors
+from tasks.errors import UserError, user_errors
 
+log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 
 
@@ -69,6 +71,28 @@ def codes(languages: LanguageTokens, direction: Direction) -> tuple[str, str]:
 def length(example: Example) -> int:
     """Tokens of the longer side, ends included."""
     return max(len(example[0]), len(example[1]) + 1)
+
+
+def short_enough(examples: list[Example], max_tokens: int) -> list[Example]:
+    """The training pairs that are no longer than this.
+
+    Raises:
+        UserError: there are none.
+    """
+    kept = [example for example in examples if length(example) <= max_tokens]
+    if not kept:
+        raise UserError(
+            f"data.max_tokens={max_tokens} leaves none of {len(examples)} training pairs: the shortest "
+            f"needs {min(map(length, examples))}."
+        )
+    if len(kept) < len(examples):
+        log.warning(
+            "%d of %d training pairs are longer than max_tokens=%d and left out.",
+            len(examples) - len(kept),
+            len(examples),
+            max_tokens,
+        )
+    return kept
 
 
 def collate(

@@ -14,7 +14,7 @@ from family.models.member import complete
 from family.pretrained import runs
 from family.pretrained.configs import flat
 from tasks.errors import UserError, user_errors
-from tasks.runs.sources import check_suits, is_published, open_published
+from tasks.runs.sources import check_suits, is_published, located, open_published
 
 find_checkpoint = user_errors()(runs.find_checkpoint)
 read_checkpoint = user_errors()(runs.read_checkpoint)
@@ -61,8 +61,9 @@ def check_same_model(file: Path, record: dict[str, Any], task: Any) -> None:
     trained, wanted = record["task"].rsplit(".", 1)[-1], type(task).__name__
     if trained != wanted:
         raise UserError(f"{file} was trained for {trained}, but the config says {wanted}.")
-    theirs = {"pretrained": record.get("pretrained"), "lora": record.get("lora")}
-    ours = {"pretrained": task.pretrained, "lora": task.lora and asdict(task.lora)}
+    sources = (source and located(source) for source in (record.get("pretrained"), task.pretrained))
+    theirs, ours = ({"pretrained": source} for source in sources)
+    theirs["lora"], ours["lora"] = record.get("lora"), task.lora and asdict(task.lora)
     if theirs["pretrained"] is None and task.model_spec:
         theirs |= completed(record["model"])
         ours |= completed(task.model_spec)

@@ -38,6 +38,11 @@ def is_published(path: str) -> bool:
     return not runs.is_run(path)
 
 
+def located(source: str) -> str:
+    """A source by a path that holds wherever it is read, if it is a file or folder here."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
 def open_published(source: str, **arguments: Any) -> Any:
     """The model of a published source, or of a run, in float32 and eval mode, LoRA adapters merged for
     good.

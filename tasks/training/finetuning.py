@@ -17,7 +17,7 @@ from family.adapt.resize import class_weights
 from family.models.member import build, describe
 from tasks.errors import UserError
 from tasks.runs.checkpoints import build_model
-from tasks.runs.sources import check_suits, open_published, published_assets
+from tasks.runs.sources import check_suits, located, open_published, published_assets
 from tasks.training.building import Given, full_name
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     data.use_assets(assets)
     described = describe(model)["arguments"]
     path = full_name(type(model))
-    task.pretrained, task.model_spec = source, {"class_path": path, "init_args": described}
+    task.pretrained, task.model_spec = located(source), {"class_path": path, "init_args": described}
     task.build = Given(model.train(training))
 
 

@@ -1,4 +1,5 @@
-"""BLEU and chrF of texts, cut as their language asks for."""
+"""How near texts are to those that are right: BLEU and chrF, cut as their language asks for, and the scores
+of answers."""
 
 from __future__ import annotations
 
@@ -8,6 +9,11 @@ from typing import Any
 import sacrebleu
 
 from family.inputs.languages import plain
+from tasks.training.answer_scores import normalised, token_f1
+
+SCORES = ("exact_match", "f1", "accuracy", "bleu", "chrf")
+LONGER = 4
+"""Words of an answer of which BLEU can say something: its longest n-grams."""
 
 
 def text_scores(
@@ -33,3 +39,33 @@ def bleu_of(language: str, **options: Any) -> sacrebleu.BLEU:
         return sacrebleu.BLEU(trg_lang=plain(language), **options)
     except RuntimeError:  # what cuts words is not installed
         return sacrebleu.BLEU(tokenize="char", **options)
+
+
+def exact_match(made: str, true: str) -> float:
+    """1 where both are the same answer, as SQuAD's script compares them."""
+    return float(normalised(made) == normalised(true))
+
+
+def word_f1(made: str, true: str) -> float:
+    """Of the words of two answers, how many they share; of two without any word 1."""
+    return token_f1(true, made, impossible=True)
+
+
+def made_scores(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """The scores of texts that were made, each with the true one: the means of :func:`exact_match` and
+    :func:`word_f1`; ``accuracy``, how many are the same to the letter; chrF of all together, and BLEU
+    where a true one has four words, as it is 0 of shorter ones.
+
+    Returns:
+        By the names in ``SCORES``; the first three from 0 to 1, the others to 100.
+    """
+    made, true = [one for one, _ in pairs], [one for _, one in pairs]
+    found = {
+        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
+        "f1": sum(word_f1(*pair) for pair in pairs) / len(pairs),
+        "accuracy": sum(one.strip() == other.strip() for one, other in pairs) / len(pairs),
+        "chrf": sacrebleu.CHRF().corpus_score(made, [true]).score,
+    }
+    if max(len(one.split()) for one in true) >= LONGER:
+        found["bleu"] = sacrebleu.BLEU().corpus_score(made, [true]).score
+    return found

@@ -56,6 +56,12 @@ def test_a_range_is_said_with_the_value():
 
 LEAST = {
     tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
+    tasks.TextToTextData: {
+        "tokens_per_batch": 0,
+        "max_tokens": 0,
+        "examples": 0,
+        "temperature": 0.0,
+    },
     tasks.LanguageModelingData: {"batch_size": 0, "context": 0},
     tasks.MaskedLanguageModelingData: {"batch_size": 0, "context": 0},
     tasks.SpanCorruptionData: {

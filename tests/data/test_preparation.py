@@ -32,6 +32,7 @@ SMALL = {
     "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
     "TextRegressionData": {"examples": 200, "vocab_size": 300},
+    "TextToTextData": {"examples": 20, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
 READ = {
@@ -44,6 +45,7 @@ READ = {
     "TaggingData": "texts",
     "TextClassificationData": "rows",
     "TextRegressionData": "rows",
+    "TextToTextData": "rows",
     "TranslationData": "pairs",
 }
 """What reads the texts of a split."""

@@ -28,6 +28,7 @@ from tasks.data.span_corruption import SpanCorruptionData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
+from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -67,6 +68,11 @@ CASES = [
     ),
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
+    *((TextToTextData, given) for given in TOKENS),
+    (
+        TextToTextData,
+        {"tokenizer": "char", "max_tokens": 60},
+    ),  # others are left out of training alone
     *((LanguageModelingData, given) for given in TOKENS),
     *((MaskedLanguageModelingData, given) for given in TOKENS),
     (SpanCorruptionData, {"tokenizer": "bpe", "vocab_size": 370}),  # a hundred for spans
@@ -141,6 +147,8 @@ def files_of(root, kind):
                 {"question": question, "context": WORDS[3], "answers": []} for question in WORDS
             ]
             lines(root / f"{split}.jsonl", map(json.dumps, rows))
+        elif kind is TextToTextData:
+            lines(root / f"{split}.tsv", ["source\ttarget", *(f"{text}\t{text}" for text in WORDS)])
         elif kind is TranslationData:
             lines(root / f"{split}.fr", WORDS)
             lines(root / f"{split}.en", WORDS)
@@ -176,6 +184,7 @@ def small(kind):
             {"config": learned, "masked_head": False, "pooling": "spans"},
         ),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
+        TextToTextData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         SpanCorruptionData: ("family.T5", {"config": stack}),
         LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
@@ -282,7 +291,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         assert ids[:1] == around[0] and ids[-1:] == around[1]
         inner = data.tokenizer.encode(f"{WORDS[2]} ")
         assert ids[1 : 1 + len(inner)] == inner and ids[-2] == data.tokenizer.mask_id
-    elif kind is TranslationData:
+    elif kind in (TranslationData, TextToTextData):
         shown = watch(model, "generate")
         loaded.predict(WORDS, beams=1)
         pad = loaded.tokenizer.pad_id
@@ -304,7 +313,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     if issubclass(kind, LanguageModelingData):
         assert np.array_equal(again.tokens("val"), data.tokens("val"))
         return
-    name = "source" if kind is TranslationData else "input_ids"
+    name = "source" if kind in (TranslationData, TextToTextData) else "input_ids"
     predicted = list(again.predict_dataloader())
     for field in {"pixel_values", name} & batches[0].keys():
         same(rows_of(batches, field), rows_of(predicted, field))

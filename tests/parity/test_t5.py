@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import family
+import tasks
+from tasks.data.sampling import Pick
+from tasks.data.spans import CorruptedChunks
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
@@ -121,6 +125,33 @@ def test_outputs_loss_and_gradients(version):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.data = parameter.grad
+    gradients = weights(theirs, version)
+    for name, parameter in ours.named_parameters():
+        peers.assert_close(parameter.grad, gradients[name], EXACT)
+
+
+@pytest.mark.parametrize("task", [tasks.SpanCorruption, tasks.TextToText])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_loss_and_gradients_of_training(version, task):
+    """Of what data of ours give: their model shifts the labels itself."""
+    ours, theirs = pair(version)
+    tokens = np.random.default_rng(0).integers(5, 60, 91)
+    chunks = CorruptedChunks(tokens, 9, 19, (0.3, 2.0), [*range(96, 60, -1)], (0, 1, 0), seed=3)
+    batch = chunks.__getitems__([Pick(i, 2) for i in range(0, len(chunks), 2)])
+    assert not batch["source_mask"].all() and (batch["labels"] == -100).any()
+    training = task(ours)
+    training.adapt_model()
+    loss = training.loss(batch)["loss"]
+    loss.backward()
+    expected = theirs(
+        input_ids=batch["source"],
+        attention_mask=batch["source_mask"].long(),
+        labels=batch["labels"],
+    ).loss
+    expected.backward()
+    assert float(loss) == pytest.approx(float(expected), rel=EXACT)
+    for parameter in theirs.parameters():
+        parameter.data = parameter.grad
     gradients = weights(theirs, version)
     for name, parameter in ours.named_parameters():
         peers.assert_close(parameter.grad, gradients[name], EXACT)
