@@ -82,9 +82,10 @@ class Tokenizer:
         self.marked = {i: token.content for i, token in added.items() if token.special}
         """The added tokens that are special, by the ids of ``inner``."""
         named = {i for name in SPECIALS if (i := self.special_id(name)) is not None}
-        self.special_ids: frozenset[int] = frozenset(
-            named if vocabulary else named | {*self.marked}
-        )
+        marked = {*self.marked}
+        if vocabulary is not None:
+            marked = {vocabulary[t] for t in self.marked.values() if t in vocabulary}
+        self.special_ids: frozenset[int] = frozenset(named | marked)
         self.alphabet = None if "unk" in self.specials else characters(inner)
         ids = [self.special_id(name) for name in SPECIALS]
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids[:4]

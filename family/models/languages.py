@@ -83,6 +83,13 @@ class LanguageTokens:
         """The code of a language, see :func:`~family.inputs.languages.find_language`."""
         return find_language(name, self.ids)
 
+    def knows(self, name: str) -> bool:
+        """Whether :meth:`find` has an answer."""
+        try:
+            return bool(self.find(name))
+        except ValueError:
+            return False
+
     def default_target(self, source: str | None = None) -> str | None:
         """The one language that is translated into, from ``source`` if that is given; None of several."""
         targets = {there for here, there in self.directions if source in (None, here)}

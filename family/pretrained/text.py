@@ -11,6 +11,7 @@ from tokenizers import AddedToken, normalizers
 from torch import nn
 
 from family.inputs.tokenizer import SPECIALS, Tokenizer
+from family.pretrained.fairseq_text import CODES, M2M100, MODEL, fairseq, m2m100, m2m100_files
 from family.pretrained.text_files import (
     PIECES,
     VOCABULARY,
@@ -127,6 +128,8 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     whole = (folder / WHOLE).is_file()
     if kind == "MarianTokenizer" and (folder / SIDES[0]).is_file() and not whole:
         return read_pair(folder, config, named, fields)
+    if kind == M2M100 and (folder / MODEL).is_file() and not whole:
+        return guarded(folder / MODEL, m2m100, folder, config, fields)
     inner = read_inner(folder, kind, config, named)
     if inner is None:
         return None
@@ -144,6 +147,8 @@ def read_inner(
             parts = [part for part in (normalizers.Lowercase(), inner.normalizer) if part]
             inner.normalizer = normalizers.Sequence(parts)
         return inner
+    if kind in CODES and (folder / MODEL).is_file():
+        return guarded(folder / MODEL, fairseq, folder / MODEL, kind, config)
     file = next((folder / name for name in PIECES if (folder / name).is_file()), None)
     if file is not None:
         kind = PIECES[file.name]
@@ -215,6 +220,8 @@ def save_tokenizer(model: nn.Module, folder: Path) -> None:
     languages: Any = getattr(model, "language_tokens", None)
     if languages is not None:
         config = read_json(folder / CONFIG) | {LANGUAGES: languages.to_fields()}
+        if config["tokenizer_class"] == M2M100:
+            config["src_lang"] = languages.usual
         write_json(folder / CONFIG, config)
     if two_of_ours(tokenizer):
         (folder / TARGET).mkdir()
@@ -246,6 +253,10 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
     files: dict[str, Any] = {CONFIG: config, MAP: tokens}
     if tokenizer.file is None:
         tokenizer.inner.save(str(folder / WHOLE))
+    elif tokenizer.target is tokenizer:
+        (folder / MODEL).write_bytes(tokenizer.file)
+        files[VOCABULARY] = m2m100_files(tokenizer)
+        config["tokenizer_class"] = M2M100
     else:
         sides = (tokenizer, tokenizer.target)
         for name, each in zip(SIDES, sides, strict=True):

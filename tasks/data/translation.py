@@ -249,14 +249,19 @@ class TranslationData(FamilyData):
         Raises:
             UserError: see above.
         """
-        if self.language_tokens is None and self.directions is not None:
+        tokens = self.language_tokens
+        if tokens is None and self.directions is not None:
             raise UserError(
                 "data.languages: the model that is trained on, or evaluated, has no tokens of languages "
                 "in its vocabulary: it translates one way, from data.source into data.target."
             )
-        if self.language_tokens is not None:
-            for one in self.directions or [Direction(self.source, self.target)]:
-                codes(self.language_tokens, one)
+        if tokens is None:
+            return
+        if self.directions is None and tokens.target == "source" and not tokens.knows(self.target):
+            self.language_tokens = None  # sentences may begin with the token themselves
+            return
+        for one in self.directions or [Direction(self.source, self.target)]:
+            codes(tokens, one)
 
     def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """Of source and target: a checkpoint's, those of the first process, or trained now."""

@@ -60,12 +60,15 @@ def encoded(
 
 @user_errors()
 def codes(languages: LanguageTokens, direction: Direction) -> tuple[str, str]:
-    """What a model calls the languages of a direction.
+    """What a model calls the languages of a direction; a source of which it reads no token goes by its own
+    name, if it has no other.
 
     Raises:
         UserError: it does not know one.
     """
-    return languages.find(direction.source), languages.find(direction.target)
+    source, target = direction
+    read = languages.source != "none" or languages.knows(source)
+    return languages.find(source) if read else source, languages.find(target)
 
 
 def length(example: Example) -> int:

@@ -55,7 +55,12 @@ def test_a_range_is_said_with_the_value():
 
 
 LEAST = {
-    tasks.TranslationData: {"tokens_per_batch": 0, "max_tokens": 0, "examples": 0},
+    tasks.TranslationData: {
+        "tokens_per_batch": 0,
+        "max_tokens": 0,
+        "examples": 0,
+        "temperature": 0.5,
+    },
     tasks.TextToTextData: {
         "tokens_per_batch": 0,
         "max_tokens": 0,

@@ -68,6 +68,7 @@ CASES = [
     ),
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
+    (TranslationData, {"tokenizer": "char", "languages": ["en", "fr"], "directions": ["fr-en"]}),
     *((TextToTextData, given) for given in TOKENS),
     (
         TextToTextData,

@@ -14,6 +14,7 @@ import family
 from family.inputs.encode import encode_sources as sources
 from family.inputs.languages import TWO_LETTERS, find_language, plain
 from family.inputs.tokenizer import Tokenizer as Ours
+from family.pretrained.languages import read_languages
 from family.pretrained.text import read_tokenizer, save_tokenizer
 from tasks import Translation, TranslationData
 from tasks.cli import main
@@ -226,12 +227,8 @@ SEVERAL = [
 
 def model_of(kind, tokenizer, folder, **fields):
     """A tiny model of theirs with random weights, in a folder with its tokenizer."""
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=64,
-        forced_eos_token_id=None,
-        **{**SIZES, **fields},
-    )
+    usual = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, **SIZES}
+    config = getattr(transformers, f"{kind}Config")(forced_eos_token_id=None, **{**usual, **fields})
     theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
     randomise(theirs)
     enliven(theirs)
@@ -351,3 +348,93 @@ def test_a_published_model_says_when_no_language_is_given(tmp_path, caplog):
     assert len(caplog.records) == 1
     with pytest.raises(ValueError, match="'xx' is none of the model's"):
         loaded.predict(TEXTS[:1], target="xx")
+
+
+# --- SentencePiece models alone, as most of these were published -------------------------------
+
+
+@pytest.fixture(scope="module")
+def piece_model(tmp_path_factory):
+    """A SentencePiece model of each kind."""
+    spm = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("pieces")
+    for kind in ("unigram", "bpe"):
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS * 3), model_prefix=str(folder / kind), model_type=kind,
+            vocab_size=31, minloglevel=2, num_threads=1,
+        )  # fmt: skip
+    return folder
+
+
+def m2m100(folder, pieces):
+    """Their class; one piece of the model is not in its vocabulary."""
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(pieces))
+    known = [model.id_to_piece(i) for i in range(3, model.get_piece_size())]
+    vocabulary = [*SPECIAL, *reversed(known[:5] + known[6:])]
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(vocabulary)}))
+    (folder / "sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+    files = str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
+    return transformers.M2M100Tokenizer(*files, src_lang="fr")
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_m2m100_with_a_vocabulary_beside_its_pieces(tmp_path, piece_model, kind):
+    theirs = m2m100(tmp_path / "made", piece_model / f"{kind}.model")
+    folder = tmp_path / "theirs"
+    model_of("M2M100", theirs, folder, vocab_size=len(theirs) + 108)  # as published, 8 of no use
+    assert not (folder / "tokenizer.json").exists()
+    loaded = family.load(folder)
+    texts = [*TEXTS, "  two  spaces ", "Ünknown 東", "a </s> b __fr__"]
+
+    def same(ours):
+        for text in texts:
+            plain = text not in texts[-1:]
+            if plain:  # theirs takes what spells a token for one
+                assert ours.encode(text, True) == theirs(text)["input_ids"]
+        assert ours.encode("__de__", parse_special=True) == [theirs.get_lang_id("de")]
+        ids = theirs(TEXTS[0])["input_ids"]
+        said = theirs.decode(ids, skip_special_tokens=True)
+        # Version 5 of theirs leaves the language in the text.
+        assert ours.decode(ids) == said.removeprefix("__fr__").strip() == TEXTS[0]
+        assert not {theirs.get_lang_id("fr")} & {*ours.encode(texts[-1])}
+
+    same(loaded.tokenizer)
+    same(Ours.from_json(loaded.tokenizer.to_json()))
+    tokens = loaded.model.language_tokens
+    assert (tokens.usual, tokens.ids["zu"], len(tokens.ids)) == (
+        "fr",
+        theirs.get_lang_id("zu"),
+        100,
+    )
+    family.save_pretrained(loaded.model, tmp_path / "again", format="m2m_100")
+    same(family.load(tmp_path / "again").tokenizer)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again", src_lang="fr")
+    assert [again(t)["input_ids"] for t in TEXTS] == [theirs(t)["input_ids"] for t in TEXTS]
+
+
+@pytest.mark.parametrize("name", ["MBart50", "MBart"])
+def test_mbart_of_pieces_alone(tmp_path, piece_model, name):
+    """Ids are those of SentencePiece, moved by one for fairseq's own padding."""
+    import sentencepiece
+
+    file = piece_model / "unigram.model"
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(file.read_bytes())
+    config = {"tokenizer_class": f"{name}Tokenizer", "src_lang": "fr_XX"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours, model = read_tokenizer(tmp_path), sentencepiece.SentencePieceProcessor(str(file))
+    codes = {"MBart50": 52, "MBart": 25}[name]
+    assert ours.vocab_size == model.get_piece_size() + 1 + codes + 1
+    assert (ours.pad_id, ours.eos_id, ours.unk_id) == (1, 2, 3)
+    assert ours.mask_id == ours.vocab_size - 1
+    tokens = read_languages(tmp_path, ours)
+    first = model.get_piece_size() + 1
+    assert (tokens.ids["ar_AR"], tokens.ids["fr_XX"]) == (first, first + 7)
+    for text in (*TEXTS, "  two  spaces ", "Ünknown 東"):
+        ids = [3 if i == 0 else i + 1 for i in model.encode(text)]
+        assert ours.encode(text) == ids
+        around = [first + 7, *ids, 2] if name == "MBart50" else [*ids, 2, first + 7]
+        assert ours.encode(text, True) == around
+        assert tokens.sources(ours, [text], "fr_XX", "en_XX") == [around]
