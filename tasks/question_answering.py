@@ -176,10 +176,16 @@ class QuestionAnswering(Task):
         self.evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, list[Any]]:
-        """Of each question exact match and F1."""
-        scores = [one.judged.at(self.threshold) for one in self.evaluate(batch, "test")]
-        exact, f1 = zip(*scores, strict=True)
-        return {"exact_match": list(exact), "f1": list(f1)}
+        """Of each question its place, exact match and F1, what is answered and the true answers."""
+        found = self.evaluate(batch, "test")
+        scores = [one.judged.at(self.threshold) for one in found]
+        return {
+            "line": [one.line for one in found],
+            "exact_match": [exact for exact, _ in scores],
+            "f1": [f1 for _, f1 in scores],
+            "made": [one.made["answer"] for one in found],
+            "true": [" | ".join(one.true) for one in found],
+        }
 
     def on_validation_epoch_end(self) -> None:
         found = self._score("val")

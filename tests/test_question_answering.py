@@ -8,6 +8,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 import family
 from family.inference.answers import best_spans, joined
 from tasks.cli import main
+from tasks.compare.metrics import METRICS
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.errors import UserError
 from tasks.question_answering import QuestionAnswering, span_loss
@@ -236,6 +238,23 @@ def test_batches_and_order_change_no_score(folder):
         found.append(trainer().test(task, names(folder, batch_size=size), verbose=False)[0])
     for other in found[1:]:
         assert other == pytest.approx({**found[0]}, rel=1e-5)
+
+
+def test_what_a_comparison_resamples(folder):
+    write(folder)
+    rows, callback = [], pl.Callback()
+    callback.on_test_batch_end = lambda *given: rows.append(given[2])
+    found = trainer(callbacks=[callback]).test(
+        QuestionAnswering(Pointer), names(folder), verbose=False
+    )
+    for name in ("f1", "exact_match"):
+        told = [
+            dict(zip(batch, row, strict=True))
+            for batch in rows
+            for row in zip(*batch.values(), strict=True)
+        ]
+        assert sorted(row["line"] for row in told) == list(range(24))
+        assert METRICS[name](told)(np.ones((1, 24))) == pytest.approx(found[0][f"test/{name}"])
 
 
 def test_a_loader_of_ones_own():

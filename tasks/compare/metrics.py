@@ -218,6 +218,8 @@ METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "accuracy": accuracy,
     "bleu": bleu,
     "bleu_lowercase": partial(bleu, lowercase=True),
+    "exact_match": partial(ratio, above="exact_match"),
+    "f1": partial(ratio, above="f1"),
     "loss": mean_loss,
     "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),
