@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.data.labelled_text_data import LabelledTextData
 from tasks.data.labelled_texts import LabelledText, class_names, labelled_shapes
-from tasks.data.shape_pairs import paired_shapes
+from tasks.data.shape_pairs import asked_shapes
 from tasks.errors import UserError, closest
 
 
@@ -35,8 +35,8 @@ class TextClassificationData(LabelledTextData):
             first line names the columns (a ``.tsv`` of two columns may do without: a sentence, a
             tab, a label); or one table of everything, or the folder of it, which is divided: every
             class gives its share to "val" and to "test". None is the built-in world of shapes: which
-            of two shapes is at the left or on top; or, with ``pair_column``, of whatever name, whether
-            one sentence follows from another.
+            of two shapes is at the left or on top; or, with ``pair_column``, of whatever name, the
+            answer to a question about a sentence.
         options: of :class:`LabelledTextData`, for the columns, and of
             :class:`~tasks.data.text_data.TextData`.
     """
@@ -49,7 +49,7 @@ class TextClassificationData(LabelledTextData):
         self._divided_classes: list[str] | None = None
 
     def generated(self, count: int, split: str) -> list[LabelledText]:
-        view = labelled_shapes if self.pair_column is None else paired_shapes
+        view = labelled_shapes if self.pair_column is None else asked_shapes
         return view(count, self.seed, split)
 
     def kinds(self, rows: list[LabelledText]) -> tuple[Sequence[Hashable], Sequence[str]]:

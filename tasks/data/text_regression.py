@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.data.labelled_text_data import LabelledTextData
 from tasks.data.labelled_texts import LabelledText
-from tasks.data.shape_pairs import compared_scenes
+from tasks.data.shape_pairs import asked_shapes
 from tasks.data.text_files import Column
 from tasks.errors import UserError
 
@@ -26,8 +26,8 @@ class TextRegressionData(LabelledTextData):
     - ``text``, ``pair`` and ``line``: lists.
 
     Args:
-        root: as :class:`LabelledTextData`; None is the built-in world of shapes: which share of the
-            things that two sentences tell of is in both.
+        root: as :class:`LabelledTextData`; None is the built-in world of shapes: how many, by a
+            sentence, are on top or elsewhere, as a question asks.
         label_column: without it a column called label, score or similarity.
         options: of :class:`LabelledTextData`, for the other columns, and of
             :class:`~tasks.data.text_data.TextData`.
@@ -44,7 +44,7 @@ class TextRegressionData(LabelledTextData):
         super().__init__(root, label_column=label_column, **options)
 
     def generated(self, count: int, split: str) -> list[LabelledText]:
-        return compared_scenes(count, self.seed, split)
+        return asked_shapes(count, self.seed, split, numbers=True)
 
     def kinds(self, rows: list[LabelledText]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), [row.group or row.text for row in rows]

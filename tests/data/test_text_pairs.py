@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from scipy import stats
 
-from tasks.data.shape_pairs import compared_scenes, paired_shapes
+from tasks.data import shapes
+from tasks.data.shape_pairs import COUNTED, QUESTIONS, asked_shapes
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
 from tasks.errors import UserError
@@ -171,33 +171,37 @@ def test_the_same_first_text_is_held_out_together(tmp_path):
 # --- The built-in world ---
 
 
-def words(text):
-    return {*text.replace(",", "").split()}
+NUMBERS = {words: i for i, (words, _) in shapes.NUMBERS.items()}
 
 
-def overlap(row):
-    one, other = words(row.text), words(row.pair)
-    return len(one & other) / len(one | other)
+def halves(row):
+    """What stands at the left or on top, what does not, and whether the sentence says them in this order."""
+    how, words = next(
+        (how, words) for how, (words, _) in shapes.RELATIONS.items() if f" {words} " in row.text
+    )
+    one, other = row.text.split(f" {words} ")
+    one = one.removesuffix(" is").removesuffix(" are").split()
+    return (one, other.split(), True) if how in ("left", "above") else (other.split(), one, False)
 
 
-def test_words_in_common_do_not_tell_what_follows():
-    rows = paired_shapes(400, 0, "train")
-    count = 0
+def test_questions_about_sentences():
+    rows, orders = asked_shapes(400, 0, "train"), []
     for row in rows:
-        thing = row.pair.partition(" is " if " is " in row.pair else " are ")[2]
-        assert (thing in row.text.replace(" and ", ", ").split(", ")) == (row.label == "yes")
-        assert words(thing) <= words(row.text)
-        count += row.label == "yes"
-    assert 0.4 < count / 400 < 0.6
-    assert not {row.text for row in rows} & {row.text for row in paired_shapes(100, 0, "val")}
+        first, second, in_order = halves(row)
+        place = {"size": 1, "colour": 2, "shape": 3}
+        asked = next(place[name] for name, question in QUESTIONS.items() if question == row.pair)
+        assert first[asked].startswith(row.label) and not second[asked].startswith(row.label)
+        orders.append(in_order)
+    assert 0.4 < sum(orders) / 400 < 0.6 and {row.pair for row in rows} == {*QUESTIONS.values()}
+    assert not {row.text for row in rows} & {row.text for row in asked_shapes(100, 0, "val")}
 
 
-def test_words_in_common_say_little_of_what_two_scenes_share():
-    rows = compared_scenes(400, 0, "val")
-    true = [float(row.label) for row in rows]
-    assert min(true) == 0 and max(true) == 1 and len({*true}) > 5
-    assert 0.3 < stats.spearmanr([overlap(row) for row in rows], true).statistic < 0.65
+def test_questions_about_numbers():
+    rows = asked_shapes(400, 0, "val", numbers=True)
     for row in rows:
-        things = [{*text.replace(" and ", ", ").split(", ")} for text in (row.text, row.pair)]
-        share = len(things[0] & things[1]) / len(things[0] | things[1])
-        assert float(row.label) == pytest.approx(share, abs=1e-4)
+        here, there = (NUMBERS[thing[0]] for thing in halves(row)[:2])
+        answers = {"first": here, "more": here - there}
+        assert int(row.label) == next(
+            answers[name] for name, question in COUNTED.items() if question == row.pair
+        )
+    assert {row.pair for row in rows} == {*COUNTED.values()}
