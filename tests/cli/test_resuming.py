@@ -172,12 +172,12 @@ OTHERS = {
     "std": (0.1, 0.2, 0.3),
     "background": (0, 0, 0),
     "tokenizer": "char",
-    "vocab_size": 300,
+    "vocab_size": 370,  # a hundred are for spans
     "lowercase": None,
     "shared_vocabulary": False,
     "max_tokens": 9,
 }
-SHORT = {"examples": 40, "tokenizer": "bpe", "vocab_size": 280}
+SHORT = {"examples": 40, "tokenizer": "bpe", "vocab_size": 380}
 DATA = [name for name in dir(tasks) if name.endswith("Data") and name != "FamilyData"]
 
 
