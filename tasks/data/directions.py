@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from tasks.data.batching import TokenBatches
 from tasks.data.parallel_texts import Parallel
 from tasks.errors import UserError, closest
 
@@ -105,54 +102,3 @@ def rows_of(blocks: Sequence[Parallel], directions: Sequence[Direction]) -> list
         texts = zip(left, right, block.lines, strict=True)
         rows += [Row(source, target, line, one) for source, target, line in texts]
     return rows
-
-
-def shares(counts: Sequence[int], temperature: float) -> list[int]:
-    """How many of all examples each direction has, ``p ~ count ** (1 / temperature)``; together as many."""
-    sizes = np.asarray(counts, dtype=float)
-    wanted = np.where(sizes > 0, sizes ** (1 / temperature), 0.0)
-    wanted *= sizes.sum() / wanted.sum()
-    found = np.floor(wanted).astype(int)
-    rest = np.argsort(found - wanted, kind="stable")[: int(sizes.sum()) - int(found.sum())]
-    found[rest] += 1
-    return found.tolist()
-
-
-class DirectionBatches(TokenBatches):
-    """Batches in which a direction has the share that a temperature gives it.
-
-    An epoch has as many examples as there are. A direction that has a smaller share than its size is
-    represented by some of its examples, drawn anew in each epoch; of one that has a larger share each
-    comes equally often, up to one.
-
-    Args:
-        lengths, tokens_per_batch: of :class:`~tasks.data.batching.TokenBatches`.
-        directions: the number of each example's.
-        temperature: 1 is as they are, infinity equal shares.
-        options: of :class:`~tasks.data.batching.TokenBatches`.
-    """
-
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        tokens_per_batch: int,
-        directions: Sequence[int],
-        temperature: float,
-        **options: Any,
-    ) -> None:
-        super().__init__(lengths, tokens_per_batch, **options)
-        self.directions = np.asarray(directions)
-        self.temperature = temperature
-
-    def chosen(self) -> np.ndarray:
-        if not self.shuffle or self.temperature == 1:
-            return super().chosen()
-        # Apart from the numbers by which batches are made.
-        random = np.random.default_rng([self.seed, self.progress.epoch, 1])
-        counts = np.bincount(self.directions)
-        picked = []
-        for number, share in enumerate(shares(counts.tolist(), self.temperature)):
-            mine = np.flatnonzero(self.directions == number)
-            whole, rest = divmod(share, max(1, len(mine)))
-            picked += [np.tile(mine, whole), random.permutation(mine)[:rest]]
-        return np.sort(np.concatenate(picked))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from family.inputs.encode import encode_sources
 from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches, token_loader
+from tasks.data.batching import token_loader
 from tasks.data.captions import TABLES
 from tasks.data.mixing import MixedBatches
 from tasks.data.paired_texts import BUILT_IN, Columns, PairedText, paired_shapes, read_paired
@@ -276,23 +276,17 @@ class TextToTextData(FamilyData):
             raise nothing_held_out(split)
         examples = [(name, one) for name, some in by_task.items() for one in some]
         lengths = [length(one) for _, one in examples]
-        sampler: TokenBatches
-        if split == "train":
-            counts = list(map(len, by_task.values()))
-            weights = [self._weight(name) for name in by_task]
-            sampler = MixedBatches(
-                lengths,
-                self.tokens_per_batch,
-                counts,
-                weights,
-                self.temperature,
-                self.order_seed,
-                self.progress,
-            )
-        else:
-            sampler = TokenBatches(
-                lengths, self.tokens_per_batch, False, self.order_seed, self.progress
-            )
+        numbers = {name: i for i, name in enumerate(by_task)}
+        sampler = MixedBatches(
+            lengths,
+            self.tokens_per_batch,
+            [numbers[name] for name, _ in examples],
+            self.temperature,
+            [self._weight(name) for name in by_task],
+            shuffle=split == "train",
+            seed=self.order_seed,
+            progress=self.progress,
+        )
         batch = partial(collate, self._tokenizer(), self._start())
         return token_loader(examples, sampler, batch, self.num_workers)
 

@@ -18,13 +18,13 @@ from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.directions import (
     Direction,
-    DirectionBatches,
     Row,
     check_languages,
     present,
     read_directions,
     rows_of,
 )
+from tasks.data.mixing import MixedBatches
 from tasks.data.pair_texts import PairTexts
 from tasks.data.parallel_texts import Parallel, ParallelTexts
 from tasks.data.splits import nothing_held_out, pattern
@@ -331,7 +331,7 @@ class TranslationData(FamilyData):
                 for example in examples
                 if example.direction
             ]
-            sampler = DirectionBatches(
+            sampler = MixedBatches(
                 lengths, self.tokens_per_batch, numbers, self.temperature, **options
             )
         batch = partial(

@@ -15,7 +15,7 @@ from family.inputs.tokenizer import Tokenizer
 from family.losses.language_model import IGNORE
 from family.pretrained.text import save_tokenizer
 from tasks.data.batching import LoaderProgress, Part, TokenBatches
-from tasks.data.directions import DirectionBatches, shares
+from tasks.data.mixing import MixedBatches, shares
 from tasks.data.tokenizers import train_tokenizer
 from tasks.data.translation import TranslationData
 from tasks.errors import UserError
@@ -239,9 +239,7 @@ def test_small_directions_come_more_often_and_an_epoch_stays_as_long():
     directions = [0] * 1000 + [1] * 10
 
     def batches(temperature, epoch=0, **options):
-        sampler = DirectionBatches(
-            lengths, 256, directions, temperature, progress=At(epoch), **options
-        )
+        sampler = MixedBatches(lengths, 256, directions, temperature, progress=At(epoch), **options)
         return list(sampler)
 
     flat = [i for batch in batches(5) for i in batch]
@@ -263,7 +261,7 @@ def test_the_rest_of_an_epoch_is_what_was_left_of_it():
     directions = [0] * 280 + [1] * 20
 
     def sampler(progress, tokens=256):
-        return DirectionBatches(lengths, tokens, directions, 3, progress=progress)
+        return MixedBatches(lengths, tokens, directions, 3, progress=progress)
 
     whole = list(sampler(At(2)))
     parts = [[4, 1, [256, None]]]

@@ -223,10 +223,11 @@ class At(LoaderProgress):
 
 
 def test_shares_are_those_of_the_paper():
-    assert shares([100, 300], [1, 1], 1.0) == pytest.approx([0.25, 0.75])
-    assert shares([100, 400], [1, 1], 2.0) == pytest.approx([1 / 3, 2 / 3])
-    assert shares([100, 400], [1, 1], 1e9) == pytest.approx([0.5, 0.5], abs=1e-6)
-    assert shares([100, 100], [3, 1], 1.0) == pytest.approx([0.75, 0.25])
+    assert shares([100, 300], 1.0) == [100, 300]
+    assert shares([100, 500], 2.0) == [185, 415]  # 1 to the root of 5
+    assert shares([100, 400], 1e9) == [250, 250]
+    assert shares([100, 100], 1.0, [3, 1]) == [150, 50]
+    assert shares([1, 10_000], 1.0, [0.1, 1]) == [1, 10_001]  # one at least
 
 
 def test_a_task_goes_through_all_its_examples_before_any_comes_again():
@@ -240,10 +241,10 @@ def test_a_task_goes_through_all_its_examples_before_any_comes_again():
 
 
 def test_batches_have_the_shares_that_are_asked_for():
-    counts, lengths = [40, 360], [5] * 400
-    plain = MixedBatches(lengths, 50, counts, [1, 1], 1.0, progress=At())
+    groups, lengths = [0] * 40 + [1] * 360, [5] * 400
+    plain = MixedBatches(lengths, 50, groups, 1.0, progress=At())
     assert sorted(i for batch in plain for i in batch) == list(range(400))
-    mixed = MixedBatches(lengths, 50, counts, [1, 1], 1e9, progress=At())
+    mixed = MixedBatches(lengths, 50, groups, 1e9, progress=At())
     first = [i for batch in mixed for i in batch]
     assert len(first) == 400 and sum(i < 40 for i in first) == 200
     assert all(len(batch) * 5 <= 50 for batch in mixed) and list(mixed) == list(mixed)
