@@ -22,6 +22,8 @@ from tasks.runs.checkpoints import Loaded
 from tasks.training.pictures import sheet
 
 SHEET = Path("search.png")
+TABLES = (".jsonl", ".csv")
+"""Files of texts that were found."""
 PLACES = (
     "picture files, or folders of them; or for a model of texts their files: .txt, one a line, .csv, "
     ".tsv, .jsonl, or folders of .txt"
@@ -49,6 +51,8 @@ def run(arguments: list[str]) -> None:
         raise UserError("the sentence is empty: say what to look for.")
     if named_file(sentence) is not None:
         raise UserError(f"{sentence} is a file: say in words what to look for.")
+    if options.out is not None and options.out.suffix not in TABLES:
+        check_picture(options.out)
     loaded = open_model(options.checkpoint, options, "ImageText", "SentenceEmbedding")
     (search_texts if loaded.task == "SentenceEmbedding" else search_pictures)(
         loaded, sentence, options
@@ -107,12 +111,21 @@ def text_files(places: list[Path]) -> list[Path]:
 # --- Pictures ---
 
 
-def search_pictures(loaded: Loaded, sentence: str, options: argparse.Namespace) -> None:
-    """Print the nearest pictures, and draw them on a contact sheet."""
-    out = options.out or SHEET
+def check_picture(out: Path) -> None:
+    """Refuse a name that no picture can be written under.
+
+    Raises:
+        UserError: see above.
+    """
     kind = Image.registered_extensions().get(out.suffix.lower())
     if kind not in Image.SAVE or out.is_dir():
         raise UserError(f"--out {out} is no name of a picture, such as found.png.")
+
+
+def search_pictures(loaded: Loaded, sentence: str, options: argparse.Namespace) -> None:
+    """Print the nearest pictures, and draw them on a contact sheet."""
+    out = options.out or SHEET
+    check_picture(out)
     found = find_pictures(options.images)
     not_an_input(out, found)
     make_folder(out.parent)

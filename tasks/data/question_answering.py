@@ -111,7 +111,7 @@ class QuestionAnsweringData(TextData[Asked]):
         Raises:
             UserError: a question that leaves too little room for the text.
         """
-        tokenizer = with_pairs(self._tokenizer())
+        tokenizer = self._tokenizer()
         for row in rows:
             pair = [(row.question, row.context)]
             try:
@@ -127,6 +127,9 @@ class QuestionAnsweringData(TextData[Asked]):
             yield tuple(Window(window, *(place or (NOWHERE, NOWHERE))) for window, place in pairs)
 
     # --- What Lightning and tasks ask for ---
+
+    def _tokenizer(self) -> Tokenizer:
+        return with_pairs(super()._tokenizer())
 
     def check(self, split: str) -> None:
         for _ in self.read_windows(self.rows(split)):

@@ -97,7 +97,7 @@ def test_data_take_it_as_it_is(given, kind, options):
     [
         (
             "bqe",
-            "data.tokenizer='bqe' is unknown; choose one of: bpe, unigram, char, .* mean 'bpe'",
+            "data.tokenizer='bqe' is unknown; choose one of: bpe, unigram, word, char, .* mean 'bpe'",
         ),
         ("no/such/folder", "data.tokenizer='no/such/folder': no/such/folder does not exist"),
         ("empty", "data.tokenizer='empty': empty holds no tokenizer"),

@@ -160,8 +160,8 @@ def test_other_classes_start_afresh(tmp_path, name, count):
         ("BertModel", {"type_vocab_size": 3}, "has the shape (2, 32)"),
         (
             "BertModel",
-            {"architectures": ["BertForQuestionAnswering"]},
-            "'BertForQuestionAnswering'",
+            {"architectures": ["BertForMultipleChoice"]},
+            "'BertForMultipleChoice'",
         ),
         ("BertForMaskedLM", {"tie_word_embeddings": False}, "tie_word_embeddings=False"),
         ("RobertaForMaskedLM", {"pad_token_id": 0}, "pad_token_id=0"),

@@ -319,7 +319,7 @@ def test_options_that_exclude_each_other():
     [
         ("nowhere", "nowhere is not to be had."),
         ("no/such/folder", "no/such/folder is no file or folder here, nor the name of a model"),
-        ("vit", "vit is a ViT, made for ImageClassification, but this needs LanguageModeling or "),
+        ("vit", "vit is a ViT, made for ImageClassification, but this needs LanguageModeling."),
         ("mute", "mute has no tokenizer, and its model reads text."),
     ],
 )
