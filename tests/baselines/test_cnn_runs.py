@@ -66,6 +66,7 @@ def test_classification(capsys):
     assert capsys.readouterr().out.startswith("picture.png\t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "terms"),
     [
@@ -95,6 +96,7 @@ def test_detection(config, terms):
         assert row["score"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fcn", "deeplab"])
 def test_segmentation(name):
     assert 0 <= fit(f"segmentation/shapes_{name}")["val/miou"] <= 1

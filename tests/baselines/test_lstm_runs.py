@@ -44,6 +44,7 @@ def test_translation_with_attention(folder, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_translation_by_one_vector_in_mixed_precision(folder):
     more = [
         "--data.examples=300",

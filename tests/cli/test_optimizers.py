@@ -54,6 +54,7 @@ def refused(capsys, *options, call=FIT):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_sgd_of_torch_trains_and_goes_on(capsys):
     content = fit("--optimizer=SGD", "--optimizer.lr=0.05", "--optimizer.momentum=0.5")
     (group,) = content["optimizer_states"][0]["param_groups"]

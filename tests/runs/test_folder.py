@@ -147,9 +147,8 @@ def test_an_older_checkpoint_lacks_what_was_added_since(folder):
     assert (folder / "more/metrics-fit.json").exists()
 
 
-@pytest.mark.parametrize(
-    "config", ["translation/shapes", pytest.param("detection/shapes", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["translation/shapes", "detection/shapes"])
 def test_mixed_precision_clips_gradients(config):
     """PyTorch's fused optimizers would not let Lightning do it."""
     small = [a for a in FIT[2:] if "batch_size" not in a]
