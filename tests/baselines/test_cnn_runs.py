@@ -104,6 +104,7 @@ def test_segmentation(name):
     assert Image.open("out/picture-mask.png").size == (96, 96)
 
 
+@pytest.mark.slow
 def test_image_text(capsys):
     image = "--model.model.init_args.image=test_resnet"
     assert "val/recall@1" in fit("image_text/shapes_cnn", image)

@@ -36,6 +36,7 @@ def metrics(folder: Path) -> dict[str, float]:
     return json.loads((folder / "run/metrics-fit.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_translation_with_attention(folder, capsys):
     main(["fit", "--config", "translation/shapes_lstm", "--data.examples=300", *SMALL])
     assert "val/bleu" in metrics(folder)

@@ -126,6 +126,7 @@ def test_loss_and_gradients(pair, monkeypatch):
     assert trained == {"layer2", "layer3", "layer4"}
 
 
+@pytest.mark.slow
 def test_published_size():
     """Every weight of facebook/detr-resnet-50 has its place, with its shape."""
     theirs = transformers.DetrForObjectDetection(transformers.DetrConfig(num_labels=91))
