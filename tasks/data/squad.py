@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data import shapes
+from tasks.data.shape_passages import passage
 from tasks.data.text_files import read_text
 from tasks.errors import UserError
 
@@ -165,7 +166,7 @@ def asked_shapes(count: int, seed: int, split: str) -> list[Asked]:
     found: list[Asked] = []
     index = 0
     while len(found) < count:
-        context, questions = shapes.passage(shapes.sample(index, seed, split))
+        context, questions = passage(shapes.sample(index, seed, split))
         index += 1
         if zlib.crc32(context.encode()) % 10 not in shapes.SPLITS[split]:
             continue
