@@ -14,6 +14,7 @@ from family import Sampling
 from family.models.member import longest_text
 from family.pretrained.generation import generation_of
 from tasks.errors import UserError
+from tasks.training.reading import check_room
 from tasks.training.token_task import TokenTask
 
 
@@ -30,14 +31,7 @@ class LanguageModeling(TokenTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        context = getattr(self.data, "context", 0)
-        longest = longest_text(self.model)
-        if context > longest:
-            raise UserError(
-                f"data.context={context} is more than the model's max_tokens={longest}: "
-                "make one smaller, or the other larger."
-            )
-
+        check_room(self.model, self.data, "context")
         takes = inspect.signature(type(self.model).forward).parameters
         if getattr(self.data, "isolate", False) and "documents" not in takes:
             raise UserError(

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.inference.answers import LONGEST, Span, answered, best_spans, joined
-from family.models.member import longest_text, tells_segments
 from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.answer_scores import Judged, answer_scores, best_threshold, mean_scores
 from tasks.training.by_class import WORST
+from tasks.training.reading import check_room, read
 from tasks.training.task import Task
 
 SHOWN = 8
@@ -78,12 +78,7 @@ class QuestionAnswering(Task):
 
     def configure_model(self) -> None:
         super().configure_model()
-        wanted, longest = getattr(self.data, "max_tokens", 0), longest_text(self.model)
-        if wanted > longest:
-            raise UserError(
-                f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
-                "make one smaller, or the other larger."
-            )
+        check_room(self.model, self.data)
 
     @property
     def impossible(self) -> bool:
@@ -109,17 +104,13 @@ class QuestionAnswering(Task):
         Raises:
             UserError: the model gives something else.
         """
-        inputs = [batch["input_ids"], batch.get("mask")]
-        if batch.get("token_types") is not None and tells_segments(self.model):
-            inputs.append(batch["token_types"])
-        logits = self.model(*inputs)
+        logits = read(self.model, batch)
         if logits.shape != (*batch["input_ids"].shape, 2):
             raise UserError(
                 f"the model gives logits {tuple(logits.shape)} of input_ids "
                 f"{tuple(batch['input_ids'].shape)}, but an answer needs two of each token, for its begin "
                 "and its end: (batch, tokens, 2); of an encoder of ours, set pooling=spans and pooler=null."
             )
-        logits = logits if logits.dtype == torch.float64 else logits.float()
         mask = batch.get("mask")
         # A softmax over padding too would make the loss of a row depend on its neighbours.
         return logits if mask is None else logits.masked_fill(~mask[..., None], -torch.inf)

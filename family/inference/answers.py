@@ -12,7 +12,7 @@ from torch import Tensor
 from family.inference.batches import TEXTS, chunks, device_of, most_tokens
 from family.inputs.encode import UNLIMITED
 from family.inputs.pair_windows import pad_windows, pair_windows
-from family.models.member import tells_segments
+from family.inputs.text_pairs import segments
 
 LONGEST = 30
 """Tokens of an answer, at most."""
@@ -118,9 +118,9 @@ def answer_questions(
     windows = [(i, window) for i, some in found for window in some]
     spans: dict[int, list[Span]] = {i: [] for i in range(len(pairs))}
     for some in chunks(sorted(windows, key=lambda one: len(one[1].ids)), batch_size):
-        *inputs, places = pad_windows([window for _, window in some], model.tokenizer.pad_id or 0)
-        if not tells_segments(model):
-            inputs.pop()
+        rows = pad_windows([window for _, window in some], model.tokenizer.pad_id or 0)
+        input_ids, mask, types, places = rows
+        inputs = input_ids, mask, *segments(model, types)
         logits = model(*(x.to(device_of(model)) for x in inputs))
         for (i, _), span in zip(some, best_spans(logits.cpu(), places, longest), strict=True):
             spans[i].append(span)

@@ -327,14 +327,6 @@ def build(cls: type[Model], arguments: Mapping[str, Any]) -> Model:
     return cls(**given)
 
 
-def tells_segments(model: Any) -> bool:
-    """Whether a model, ours or not, takes ``token_types`` and tells more than one apart."""
-    arguments = getattr(model, "arguments", {})
-    if "token_types" in arguments:
-        return bool(arguments["token_types"] > 1)
-    return "token_types" in inspect.signature(model.forward).parameters
-
-
 def longest_text(model: Any, otherwise: float = math.inf) -> float:
     """The most tokens by the ``config`` of a model, ours or not: what it calls ``longest``, else its
     ``max_tokens``.

@@ -15,7 +15,7 @@ from family.inference.translation import most_new_tokens as most_new_tokens
 from family.models.languages import LanguageTokens
 from tasks.data import shapes
 from tasks.data.base import FamilyData
-from tasks.data.batching import TokenBatches, token_loader
+from tasks.data.batching import token_loader
 from tasks.data.directions import (
     Direction,
     Row,
@@ -318,22 +318,16 @@ class TranslationData(FamilyData):
         )
         if split == "train":
             examples = short_enough(examples, self.max_tokens)
-        lengths = list(map(length, examples))
-        options: dict[str, Any] = {
-            "shuffle": split == "train",
-            "seed": self.order_seed,
-            "progress": self.progress,
-        }
-        sampler = TokenBatches(lengths, self.tokens_per_batch, **options)
-        if self.directions is not None and self.temperature != 1:
-            numbers = [
-                self.directions.index(example.direction)
-                for example in examples
-                if example.direction
-            ]
-            sampler = MixedBatches(
-                lengths, self.tokens_per_batch, numbers, self.temperature, **options
-            )
+        numbers: dict[Direction | None, int] = {}
+        sampler = MixedBatches(
+            list(map(length, examples)),
+            self.tokens_per_batch,
+            [numbers.setdefault(example.direction, len(numbers)) for example in examples],
+            self.temperature,
+            shuffle=split == "train",
+            seed=self.order_seed,
+            progress=self.progress,
+        )
         batch = partial(
             collate, *tokenizers, start_id=self.start_id, languages=self.language_tokens
         )

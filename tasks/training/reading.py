@@ -1,4 +1,4 @@
-"""How tasks of labelled texts read them."""
+"""How tasks read texts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from family.models.member import longest_text
 from tasks.errors import UserError
 
 
-def check_room(model: Any, data: Any) -> None:
+def check_room(model: Any, data: Any, option: str = "max_tokens") -> None:
     """Refuse data whose texts are longer than a model reads.
+
+    Args:
+        option: of the data, says how long they are.
 
     Raises:
         UserError: see above.
     """
-    wanted, longest = getattr(data, "max_tokens", 0), longest_text(model)
+    wanted, longest = getattr(data, option, 0), longest_text(model)
     if wanted > longest:
         raise UserError(
-            f"data.max_tokens={wanted} is more than the model's max_tokens={longest}: "
+            f"data.{option}={wanted} is more than the model's max_tokens={longest}: "
             "make one smaller, or the other larger."
         )
 

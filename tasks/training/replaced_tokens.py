@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from family.inputs.text import TextEmbedding, share_tables
 from family.losses.replaced_tokens import Corrupted
-from family.models.member import longest_text
 from tasks.errors import UserError
+from tasks.training.reading import check_room
 
 SHOWN = 8
 """Texts among the samples."""
@@ -72,12 +72,7 @@ def check_reads(model: nn.Module, data: Any) -> None:
     Raises:
         UserError: they are too long, or it would let texts see each other.
     """
-    context, longest = getattr(data, "context", 0), longest_text(model)
-    if context > longest:
-        raise UserError(
-            f"data.context={context} is more than the model's max_tokens={longest}: "
-            "make one smaller, or the other larger."
-        )
+    check_room(model, data, "context")
     takes = inspect.signature(type(model).forward).parameters
     several = getattr(data, "several", bool)
     if several() and "documents" not in takes:
