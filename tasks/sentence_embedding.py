@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from family.losses.sentence_pairs import cosent_loss, cosine_loss, ranking_loss
 from family.models.sentence import as_sentence_encoder
+from tasks.data.sentence_pairs import SIDES
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.class_task import GIVEN, given_of, places_of
@@ -21,7 +22,6 @@ from tasks.training.retrieval import normalised, partner_ranks
 from tasks.training.task import Task
 
 Loss = Literal["ranking", "cosine", "cosent"]
-SIDES = (("input_ids", "mask"), ("pair_ids", "pair_mask"), ("negative_ids", "negative_mask"))
 SHOWN = 8
 """Pairs among the samples."""
 WORST = 50

@@ -208,19 +208,18 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
         quotes: also of a ``.tsv``, see :func:`~tasks.data.text_files.tab_rows`.
     """
     if file.suffix == ".jsonl":
-        for number, line in enumerate(read_text(file).split("\n"), 1):
-            if line.strip():
-                yield number, json_row(file, number, line)
+        for number, row in json_rows(file):
+            yield number, {name: "" if one is None else str(one) for name, one in row.items()}
         return
     rows = table_fields(file, quotes)
     _, names = next(rows, (0, []))
-    for place, row in rows:
-        if len(row) != len(names):
+    for place, fields in rows:
+        if len(fields) != len(names):
             raise UserError(
-                f"{file} line {place} has {len(row)} columns, but the first line names "
+                f"{file} line {place} has {len(fields)} columns, but the first line names "
                 f"{len(names)}: {', '.join(names)}."
             )
-        yield place, dict(zip(names, row, strict=True))
+        yield place, dict(zip(names, fields, strict=True))
 
 
 def table_fields(file: Path, quotes: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -256,25 +255,22 @@ def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
         raise quote_error(file, reader.line_num, error) from None
 
 
-def json_row(file: Path, number: int, line: str) -> dict[str, str]:
-    """The fields of a line as texts."""
-    row = json_object(file, number, line)
-    return {name: "" if value is None else str(value) for name, value in row.items()}
-
-
-def json_object(file: Path, number: int, line: str) -> dict[str, Any]:
-    """A line of a ``.jsonl``, with its values as they are.
+def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line of a ``.jsonl`` that is not empty, values as they are.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: one is no JSON object.
     """
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{file} line {number} is no JSON object.")
-    return row
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{file} line {number} is no JSON object.")
+        yield number, row
 
 
 def choose(

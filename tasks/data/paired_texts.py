@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data import shapes
-from tasks.data.captions import choose, json_object, table_rows
-from tasks.data.text_files import read_text
+from tasks.data.captions import choose, json_rows, table_rows
 from tasks.errors import UserError, closest
 
 USUAL = (
@@ -73,12 +72,7 @@ def read_paired(file: Path, columns: Columns, quotes: bool = False) -> list[Pair
 
 def rows_of(file: Path, quotes: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and fields of each row; of JSON lines with the values as they are."""
-    if file.suffix != ".jsonl":
-        yield from table_rows(file, quotes)
-        return
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if line.strip():
-            yield number, json_object(file, number, line)
+    return json_rows(file) if file.suffix == ".jsonl" else table_rows(file, quotes)
 
 
 def chosen(file: Path, names: list[str], columns: Columns) -> dict[str, str]:

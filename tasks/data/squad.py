@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data import shapes
+from tasks.data.captions import json_rows
 from tasks.data.shape_passages import passage
 from tasks.data.text_files import read_text
 from tasks.errors import UserError
@@ -88,14 +89,8 @@ def read_lines(file: Path, needed: bool) -> Iterator[Asked]:
     """``{"question", "context", "answers", "id"}`` a line: answers as in SQuAD, or as lists of texts and
     starts, ``{"text": [...], "answer_start": [...]}``. Without ``id`` it is the number of the line."""
     paragraphs: dict[str, str] = {}
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, row in json_rows(file):
         where = f"{file} line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error.msg}.") from None
         told(row, "question", where)
         context = told(row, "context", where)
         given = row.get("answers")

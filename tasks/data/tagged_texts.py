@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from family.inference.spans import OUTSIDE, PREFIXES, split_tag
 from tasks.data import shapes
+from tasks.data.captions import json_rows
 from tasks.data.text_files import Column, read_text
 from tasks.errors import UserError
 
@@ -113,15 +113,7 @@ def tagged(file: Path, rows: Sequence[tuple[str, str, int]]) -> TaggedText:
 
 def read_json(file: Path, word: Column, tag: Column) -> Iterator[TaggedText]:
     """A text a line, ``{"tokens": [...], "tags": [...]}``."""
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{file} line {number} is no JSON object.")
+    for number, row in json_rows(file):
         words = listed(file, number, row, "word_column", word, WORD_FIELDS)
         tags = listed(file, number, row, "tag_column", tag, TAG_FIELDS)
         if len(words) != len(tags):

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data import shapes
-from tasks.data.captions import json_object
-from tasks.data.text_files import read_text
+from tasks.data.captions import json_rows
 from tasks.errors import UserError, closest
 
 PROMPTS = ("prompt", "question")
@@ -137,9 +136,7 @@ def read_task(file: Path) -> TaskFile:
     Raises:
         UserError: see :func:`read_tasks`.
     """
-    text = read_text(file)
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = [(n, json_object(file, n, line)) for n, line in lines]
+    rows = list(json_rows(file))
     first, kind = rows[0][0], kind_of(file, *rows[0])
     items = []
     for number, row in rows:
