@@ -19,6 +19,7 @@ from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for, check_precision
 from tasks.training.finetuning import LoRA, adapt
+from tasks.training.logs import watched, written
 from tasks.training.optim import build_optimizer, build_schedule, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
@@ -276,9 +277,7 @@ class Task(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         self._terms = -1, []  # those of a fit before are of no step of this one
-        monitors = [str(getattr(one, "monitor", "")) for one in self.trainer.callbacks]  # type: ignore[attr-defined]
-        bar = self.trainer.progress_bar_callback
-        self._watched = bar is not None or any(name.startswith("train/") for name in monitors)
+        self._watched = watched(self.trainer)
         shares = getattr(self.trainer, "_accelerator_connector", None)
         twice = hasattr(self.data, "assets") and getattr(shares, "use_distributed_sampler", False)
         if twice and self.trainer.world_size > 1:
@@ -315,30 +314,19 @@ class Task(pl.LightningModule):
         )
 
     def log_training(self, terms: dict[str, Tensor]) -> None:
-        """Log the numbers of a training step; where gradients come in several parts, their mean so far.
-
-        At the steps that somebody sees, since a log costs a fifth of a small step: those that loggers
-        write, the last of an epoch and of a run, and all where there is a progress bar or a callback
-        that monitors ``train/...``. Of several processes it is the first's.
-        """
+        """Log the numbers of a training step that somebody sees, see :mod:`tasks.training.logs`; where
+        gradients come in several parts, their mean so far. Of several processes it is the first's."""
         if self._terms[0] != self.global_step:
             self._terms = self.global_step, []
         parts = self._terms[1]
         parts.append({name: value.detach() for name, value in terms.items()})
-        if not self._seen():
+        if not (self._watched or written(self.trainer, self.global_step + 1)):
             return
         for name, value in parts[-1].items():
             if len(parts) > 1:
                 found = [part[name] for part in parts if name in part]
                 value = torch.stack(found).mean()
             self.log(f"train/{name}", value, prog_bar=name == "loss")
-
-    def _seen(self) -> bool:
-        """Whether somebody sees the numbers of this training step."""
-        trainer, step = self.trainer, self.global_step + 1
-        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        written = interval > 0 and step % interval == 0
-        return written or self._watched or trainer.is_last_batch or step == trainer.max_steps
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule. A resumed run takes their state from the checkpoint; ``lr``,

@@ -14,30 +14,18 @@ import family
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
 import transformers
-from cases import encoders, text_encoders
-from harness import randomise
+from cases import encoders
+from cases.text_encoders import saved
 
-SIZES = {
-    "Bert": encoders.BERT,
-    "DistilBert": encoders.DISTILBERT,
-    "ModernBert": text_encoders.SIZES["ModernBert"],
-}
+KINDS = ("Bert", "DistilBert", "ModernBert")
 
 
-def folder_of(name, folder, **options):
-    kind = max((kind for kind in SIZES if name.startswith(kind)), key=len)
-    model = encoders.build(name, **{**SIZES[kind], **options}).eval()
-    randomise(model)
-    model.save_pretrained(folder)
-    return model
-
-
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_tags_and_spans_are_told_apart(tmp_path, kind):
     """Weights of the same shapes: what a model is for stands in the file, and in ours."""
     for ending, task in (("Token", "Tagging"), ("Question", "QuestionAnswering")):
         name = f"{kind}For{ending}{'Classification' if ending == 'Token' else 'Answering'}"
-        folder_of(name, tmp_path / task, num_labels=2)
+        saved(name, tmp_path / task, num_labels=2)
         ours = family.from_pretrained(tmp_path / task)
         assert ours.facts.task == task
         family.save_pretrained(ours, tmp_path / f"{task} ours")
@@ -48,8 +36,8 @@ def test_two_tags_and_spans_are_told_apart(tmp_path, kind):
 
 
 def test_a_fresh_head_on_a_masked_model_and_on_a_tagger(tmp_path):
-    folder_of("BertForMaskedLM", tmp_path / "masked")
-    folder_of("BertForTokenClassification", tmp_path / "tagger", num_labels=2)
+    saved("BertForMaskedLM", tmp_path / "masked")
+    saved("BertForTokenClassification", tmp_path / "tagger", num_labels=2)
     ids = torch.randint(2, 90, (2, 7))
     for name in ("masked", "tagger"):
         ours = family.from_pretrained(tmp_path / name, num_classes=2, task="QuestionAnswering")
@@ -58,7 +46,7 @@ def test_a_fresh_head_on_a_masked_model_and_on_a_tagger(tmp_path):
 
 
 def test_a_pooler_that_older_files_carry_along(tmp_path):
-    theirs = folder_of("BertForQuestionAnswering", tmp_path, num_labels=2)
+    theirs = saved("BertForQuestionAnswering", tmp_path, num_labels=2)
     file = tmp_path / "model.safetensors"
     pooler = {"weight": torch.ones(32, 32), "bias": torch.ones(32)}
     old = {f"bert.pooler.dense.{name}": value for name, value in pooler.items()}

@@ -14,29 +14,17 @@ import family
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 pytest.importorskip("transformers")
 import transformers
-from cases import encoders, text_encoders
+from cases import encoders
+from cases.text_encoders import saved
 from harness import randomise
 
 TAGS = {0: "O", 1: "B-shape", 2: "I-shape"}
-SIZES = {
-    "Bert": encoders.BERT,
-    "Roberta": encoders.ROBERTA,
-    "DistilBert": encoders.DISTILBERT,
-    **{name: text_encoders.SIZES[name] for name in ("Electra", "MPNet", "ModernBert")},
-}
+KINDS = ("Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert")
 
 
-def folder_of(name, folder, **options):
-    kind = max((kind for kind in SIZES if name.startswith(kind)), key=len)
-    model = encoders.build(name, **{**SIZES[kind], **options}).eval()
-    randomise(model)
-    model.save_pretrained(folder)
-    return model
-
-
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_head_on_a_masked_model_is_saved_as_theirs(tmp_path, kind):
-    theirs = folder_of(f"{kind}ForMaskedLM", tmp_path / "masked")
+    theirs = saved(f"{kind}ForMaskedLM", tmp_path / "masked")
     ours = family.from_pretrained(tmp_path / "masked", num_classes=3, task="Tagging")
     assert ours.facts.task == "Tagging" and type(ours).facts.task == "TextClassification"
     assert (ours.pooler is not None) == (kind == "ModernBert") and ours.labels is None
@@ -56,7 +44,7 @@ def test_a_fresh_head_on_a_masked_model_is_saved_as_theirs(tmp_path, kind):
 
 
 def test_a_pooler_that_older_files_carry_along(tmp_path):
-    theirs = folder_of("BertForTokenClassification", tmp_path, num_labels=3, id2label=TAGS)
+    theirs = saved("BertForTokenClassification", tmp_path, num_labels=3, id2label=TAGS)
     file = tmp_path / "model.safetensors"
     pooler = {"weight": torch.ones(32, 32), "bias": torch.ones(32)}
     old = {f"bert.pooler.dense.{name}": value for name, value in pooler.items()}
@@ -68,7 +56,7 @@ def test_a_pooler_that_older_files_carry_along(tmp_path):
 
 
 def test_other_tags_than_the_source_has(tmp_path):
-    folder_of("BertForTokenClassification", tmp_path, num_labels=3, id2label=TAGS)
+    saved("BertForTokenClassification", tmp_path, num_labels=3, id2label=TAGS)
     same = family.from_pretrained(tmp_path, num_classes=3)
     assert same.labels == list(TAGS.values()) and same.pooling == "tokens"
     other = family.from_pretrained(tmp_path, num_classes=5)

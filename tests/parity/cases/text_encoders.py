@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from cases import encoders
 from cases.causal import our_loss, their_loss, widened
 from cases.encoders import arguments, build, inputs, masked
-from harness import Batch, Case
+from harness import Batch, Case, randomise
 from torch import Tensor
 
 
@@ -157,3 +158,18 @@ CASES = [
         classifier_pooling="mean",
     ),
 ]
+
+
+def saved(name: str, folder: Path, **options: Any) -> Any:
+    """A model of theirs in a folder, ``BertForMaskedLM`` or any kind here, its weights drawn at random.
+
+    Args:
+        options: of its config, over those of its kind.
+    """
+    bases = {"Bert": encoders.BERT, "Roberta": encoders.ROBERTA, "DistilBert": encoders.DISTILBERT}
+    sizes = {**bases, **SIZES}
+    kind = max((kind for kind in sizes if name.startswith(kind)), key=len)
+    model = build(name, **{**sizes[kind], **options}).eval()
+    randomise(model)
+    model.save_pretrained(folder)
+    return model
