@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tasks.data.captions import TABLES, choose, table_rows
 from tasks.data.split_files import own_file
-from tasks.data.splits import called, divide
+from tasks.data.splits import called, divide, joined
 from tasks.data.text_files import check_aligned, read_lines
 from tasks.errors import UserError, closest
 
@@ -211,19 +211,7 @@ def aligned(languages: Sequence[str], files: Sequence[Path]) -> Parallel:
 def groups(blocks: Sequence[Parallel]) -> list[str]:
     """Of each line of all blocks the name of its group: those that share a sentence, or a key, directly or
     through others. A group is called by the first of what its lines share, in whatever order they come."""
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parents.setdefault(name, name) != name:
-            parents[name] = parents[parents[name]]
-            name = parents[name]
-        return name
-
-    lines = [list(names) for block in blocks for names in zip(*shared(block), strict=True)]
-    for names in lines:
-        roots = sorted(map(root, names))
-        parents.update(dict.fromkeys(roots[1:], roots[0]))
-    return [root(names[0]) for names in lines]
+    return joined(list(names) for block in blocks for names in zip(*shared(block), strict=True))
 
 
 def shared(block: Parallel) -> Iterator[list[str]]:

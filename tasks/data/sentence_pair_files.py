@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
 from tasks.data.labelled_texts import PAIR_COLUMNS, numbered_rows
+from tasks.data.splits import joined
 from tasks.data.text_files import Column
 from tasks.errors import UserError
 
@@ -139,18 +140,7 @@ def number_of(text: str, where: str) -> float:
 
 def groups_of(rows: Sequence[SentencePair]) -> list[str]:
     """A name for each pair, the same for pairs that share a text, or that others join which do."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = text = parent[parent[text]]
-        return text
-
-    for row in rows:
-        for text in row.texts[1:]:
-            one, other = sorted((root(row.text), root(text)))  # whatever the order of the rows
-            parent[other] = one
-    return [root(row.text) for row in rows]
+    return joined(row.texts for row in rows)
 
 
 # --- The world of shapes ---------------------------------------------------------------------

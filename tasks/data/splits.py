@@ -6,7 +6,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,3 +169,22 @@ def pattern(option: str, text: str | None) -> re.Pattern[str] | None:
         return None if text is None else re.compile(text)
     except re.error as error:
         raise UserError(f"data.{option}={text!r} is no regular expression: {error}.") from None
+
+
+def joined(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Of each row of names, one at least, that of its group: rows that share a name, directly or through
+    others, are one. A group is called by the first of its names, in whatever order the rows come."""
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            parents[name] = parents[parents[name]]
+            name = parents[name]
+        return name
+
+    firsts = []
+    for names in rows:
+        roots = sorted(map(root, names))
+        parents.update(dict.fromkeys(roots[1:], roots[0]))
+        firsts.append(names[0])
+    return [root(name) for name in firsts]
