@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -243,6 +244,20 @@ def unmerge_lora(model: nn.Module) -> None:
     """Undo :func:`merge_lora`, to the bit."""
     for _, layer in adapted(model):
         layer.merged = None
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Within it, adapted layers compute what their bases do: the model is what it was before."""
+    layers = [layer for _, layer in adapted(model)]
+    merged = [layer.merged for layer in layers]
+    for layer in layers:
+        layer.merged = layer.base.weight
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, merged, strict=True):
+            layer.merged = weight
 
 
 def lora_state(model: nn.Module) -> dict[str, Tensor]:

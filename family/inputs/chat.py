@@ -12,15 +12,37 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+CHATML = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' }}
+    {%- if message['role'] == 'assistant' %}
+        {%- generation %}{{- message['content'] + '<|im_end|>' }}{%- endgeneration %}
+    {%- else %}
+        {{- message['content'] + '<|im_end|>' }}
+    {%- endif %}
+    {{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+"""The template of conversations for tokenizers that are trained here, by OpenAI's marks of turns."""
+TURNS = ("<|im_start|>", "<|im_end|>")
+"""Its special tokens."""
+
 
 class Generation(Extension):
-    """``{% generation %}`` marks what the assistant says, for training; here it is that and no more."""
+    """``{% generation %}`` marks what the assistant says, for training: it is written between the values
+    ``generation_begin`` and ``generation_end``, which are nothing unless they are given."""
 
     tags: set[str] = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        said = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        marks = [nodes.Name(f"generation_{end}", "load", lineno=line) for end in ("begin", "end")]
+        first, last = (nodes.Output([mark], lineno=line) for mark in marks)
+        return [first, *said, last]
 
 
 def refuse(message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, Self, cast
@@ -262,12 +262,15 @@ class Tokenizer:
             return self.inner.decode(seen, skip_special_tokens=False)
         return self.inner.decoder.decode([self.tokens[i] for i in seen if i in self.tokens])
 
-    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: str
+    ) -> str:
         """A conversation as the text that the model was trained on; :meth:`chat_ids` is for a model.
 
         Args:
             messages: in turn, ``{"role": ..., "content": ...}``.
             add_generation_prompt: end with what stands before an answer.
+            values: what else the template sees.
 
         Raises:
             ValueError: no template, or one that is broken or refuses the conversation.
@@ -280,6 +283,7 @@ class Tokenizer:
             messages=[dict(message) for message in messages],
             add_generation_prompt=add_generation_prompt,
             **tokens,
+            **values,
         )
 
     def chat_ids(
@@ -291,35 +295,54 @@ class Tokenizer:
         Raises:
             ValueError: see :meth:`chat`.
         """
+        text, encode = self.chat_text(messages, add_generation_prompt)
+        return self.ids_of(encode(text))
+
+    def chat_text(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: str
+    ) -> tuple[str, Callable[[str], tokenizers.Encoding]]:
+        """The text of a conversation, and what encodes it as :meth:`chat_ids` says.
+
+        Raises:
+            ValueError: see :meth:`chat`.
+        """
         inner = self.inner
         inner.encode_special_tokens = False
         said = [(t, inner.encode(t, add_special_tokens=False)) for t in texts_of(list(messages))]
         if not any(self.finds_special(text, found, False) for text, found in said):
-            return self.encode(self.chat(messages, add_generation_prompt), parse_special=True)
+            text = self.chat(messages, add_generation_prompt, **values)
+            return text, lambda text: self.encodings([(text,)], parse_special=True)[0]
         (plain, names), hidden = self.plain, unwritable(self.plain[1])
-        text = self.chat(exchange(list(messages), hidden), add_generation_prompt)
+        text = self.chat(exchange(list(messages), hidden), add_generation_prompt, **values)
         added = {token.content for token in inner.get_added_tokens_decoder().values()}
         text = exchange(text, {token: name for token, name in names.items() if token in added})
         text = exchange(text, {name: token for token, name in hidden.items()})
-        if self.alphabet is not None:
-            bare = exchange(text, dict.fromkeys(names.values(), ""))
-            self.check_characters([bare], self.alphabet)
-        return self.ids_of(plain.encode(text, add_special_tokens=False))
+
+        def encode(text: str) -> tokenizers.Encoding:
+            if self.alphabet is not None:
+                bare = exchange(text, dict.fromkeys(names.values(), ""))
+                self.check_characters([bare], self.alphabet)
+            return plain.encode(text, add_special_tokens=False)
+
+        return text, encode
 
     def stop_ids(self) -> set[int]:
         """The tokens that end an answer: the end of a text and, of a chat model, that of a turn."""
-        stops = set() if self.eos_id is None else {self.eos_id}
+        return {end for end in (self.eos_id, self.turn_end()) if end is not None}
+
+    def turn_end(self) -> int | None:
+        """The special token that the chat template writes behind an answer; None where it writes none."""
         if self.chat_template is None:
-            return stops
+            return None
         said = "\N{WHITE SQUARE}"
         turns = [{"role": "user", "content": said}, {"role": "assistant", "content": said * 2}]
         try:
             after = self.chat(turns, add_generation_prompt=False).rpartition(said)[2]
         except ValueError:
-            return stops
+            return None
         self.inner.encode_special_tokens = False
         first = self.inner.encode(after.lstrip(), add_special_tokens=False).ids[:1]
-        return stops | (self.marked.keys() & set(first))
+        return first[0] if first and first[0] in self.marked else None
 
     def to_json(self) -> str:
         """All of it as one string; kept in checkpoints."""

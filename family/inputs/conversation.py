@@ -1,0 +1,102 @@
+"""Conversations as a model learns from them: which tokens the assistant says, and where answers begin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from family.inputs.encode import encode_prompt
+from family.inputs.plain_text import unwritable
+from family.inputs.tokenizer import Message, Tokenizer
+
+BLOCK = re.compile(r"\{%[-+]?\s*generation\b")
+"""What begins the assistant's words in a template that marks them."""
+
+
+class Marked(NamedTuple):
+    """A conversation as a model reads it."""
+
+    ids: list[int]
+    said: list[bool]
+    """Of each token, whether the assistant says it, the end of its turn included."""
+
+
+def marks_answers(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template itself says what the assistant's words are."""
+    return BLOCK.search(tokenizer.chat_template or "") is not None
+
+
+def mark_answers(tokenizer: Tokenizer, messages: Sequence[Message]) -> Marked:
+    """A conversation as ids, with what its assistant says: by the template's ``{% generation %}``, as
+    transformers has it; of one without these, what the conversation up to an answer has more than that
+    up to the question before it (their longest common prefix).
+
+    Raises:
+        ValueError: no template, or one that is broken or refuses the conversation.
+    """
+    found = by_marks if marks_answers(tokenizer) else by_prefixes
+    ids, said = found(tokenizer, messages)
+    stops = tokenizer.stop_ids()
+    for i in range(1, len(ids)):  # also where the mark ends before it
+        if said[i - 1] and ids[i - 1] not in stops and ids[i] in stops:
+            said[i] = True
+    return Marked(ids, said)
+
+
+def by_marks(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """See :func:`mark_answers`."""
+    begin, end = unwritable(("begin", "end")).values()
+    text, encode = tokenizer.chat_text(messages, False, generation_begin=begin, generation_end=end)
+    bare, spans = "", list[tuple[int, int]]()
+    for i, piece in enumerate(re.split(f"{begin}|{end}", text)):
+        if i % 2:
+            spans.append((len(bare), len(bare) + len(piece)))
+        bare += piece
+    encoding = encode(bare)
+    said = [any(a <= first < b for a, b in spans) for first, _ in encoding.offsets]
+    return tokenizer.ids_of(encoding), said
+
+
+def by_prefixes(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """See :func:`mark_answers`; nothing behind the end of a turn counts."""
+    ids = tokenizer.chat_ids(messages, add_generation_prompt=False)
+    said, stops = [False] * len(ids), tokenizer.stop_ids()
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        first = common(tokenizer.chat_ids(messages[:i]), ids)
+        last = common(tokenizer.chat_ids(messages[: i + 1], add_generation_prompt=False), ids)
+        ends = [place for place in range(first, last) if ids[place] in stops]
+        last = ends[-1] + 1 if ends else last
+        said[first:last] = [True] * (last - first)
+    return ids, said
+
+
+def common(one: Sequence[int], two: Sequence[int]) -> int:
+    """How many ids two rows begin with alike."""
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
+    """What stands before an answer: a text's begin, or a conversation up to where its assistant answers.
+
+    Raises:
+        ValueError: see :meth:`~family.inputs.tokenizer.Tokenizer.chat_ids`.
+    """
+    if isinstance(prompt, str):
+        return encode_prompt(tokenizer, prompt)
+    return tokenizer.chat_ids(prompt)
+
+
+def answer_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message], answer: str) -> list[int]:
+    """An answer and its end, cut by itself, so that no token reaches over the border to the prompt: as
+    the model itself would write it.
+
+    Raises:
+        ValueError: a character that the tokenizer does not know.
+    """
+    end = tokenizer.eos_id if isinstance(prompt, str) else tokenizer.turn_end()
+    end = tokenizer.eos_id if end is None else end
+    return [*tokenizer.encode(answer), *(() if end is None else (end,))]
