@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.training.coco_metrics import RECALLS, THRESHOLDS
-from tasks.training.text_scores import bleu_of
+from tasks.training.text_scores import LONGER, bleu_of
 
 Numbers = NDArray[np.float64]
 Rows = Sequence[dict[str, Any]]
@@ -62,11 +62,15 @@ def ratio(
 
 def bleu(rows: Rows, lowercase: bool = False) -> Score | None:
     """Corpus BLEU, smoothed as sacreBLEU does (Chen & Cherry 2014, method 3); between several languages the
-    mean over the directions."""
+    mean over the directions, of several tasks the mean over those with answers of four words."""
     if not tell(rows, "made", "true"):
         return None
-    if tell(rows, "direction") and len({row["direction"] for row in rows}) > 1:
-        return over_directions(rows, partial(bleu, lowercase=lowercase))
+    again = partial(bleu, lowercase=lowercase)
+    if several(rows, "direction"):
+        return over(rows, "direction", again)
+    if several(rows, "task"):
+        long = {row["task"] for row in rows if len(row["true"].split()) >= LONGER}
+        return over(rows, "task", lambda some: again(some) if some[0]["task"] in long else None)
     language = str(rows[0].get("target_language", ""))
     metric = bleu_of(language, lowercase=lowercase, effective_order=True)
     found = [metric.sentence_score(row["made"], [row["true"]]) for row in rows]
@@ -114,17 +118,29 @@ def ranks(values: Numbers, drawn: Numbers) -> Numbers:
     return (often.cumsum(1) - often / 2 + 0.5)[:, group]
 
 
-def over_directions(rows: Rows, metric: Callable[[Rows], Score | None]) -> Score:
-    """The mean of what a metric makes of the rows of each direction."""
+def answers(rows: Rows, name: str) -> Score | None:
+    """The mean of a number of each answer; of several tasks, the mean over these."""
+    metric = partial(ratio, above=name)
+    return over(rows, "task", metric) if several(rows, "task") else metric(rows)
+
+
+def several(rows: Rows, name: str) -> bool:
+    """Whether rows are of several directions or tasks."""
+    return tell(rows, name) and len({row[name] for row in rows}) > 1
+
+
+def over(rows: Rows, name: str, metric: Callable[[Rows], Score | None]) -> Score | None:
+    """The mean of what a metric makes of the rows of each direction or task, of those where it does."""
     places: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        places.setdefault(row["direction"], []).append(i)
-    parts = [(mine, metric([rows[i] for i in mine])) for mine in places.values()]
+        places.setdefault(row[name], []).append(i)
+    found = [(mine, metric([rows[i] for i in mine])) for mine in places.values()]
+    parts = [(mine, one) for mine, one in found if one is not None]
 
     def score(drawn: Numbers) -> Numbers:
-        return np.mean([one(drawn[:, mine]) for mine, one in parts if one is not None], axis=0)
+        return np.mean([one(drawn[:, mine]) for mine, one in parts], axis=0)
 
-    return score
+    return score if parts else None
 
 
 # --- Pictures ------------------------------------------------------------------------------------
@@ -218,8 +234,8 @@ METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "accuracy": accuracy,
     "bleu": bleu,
     "bleu_lowercase": partial(bleu, lowercase=True),
-    "exact_match": partial(ratio, above="exact_match"),
-    "f1": partial(ratio, above="f1"),
+    "exact_match": partial(answers, name="exact_match"),
+    "f1": partial(answers, name="f1"),
     "loss": mean_loss,
     "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),

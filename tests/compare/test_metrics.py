@@ -246,3 +246,17 @@ def test_detection_tells_the_matches_of_each_picture(monkeypatch):
     assert len(rows) == 100
     assert metrics["test/map"] > 0.05
     check(rows, metrics, "map", "map_50", "map_75")
+
+
+def test_several_tasks_count_alike_whatever_their_sizes():
+    long, short = "a red circle above a star", "yes"
+    rows = [
+        {"task": "tell", "made": long, "true": long, "exact_match": 1.0, "f1": 1.0},
+        {"task": "tell", "made": "a red star", "true": long, "exact_match": 0.0, "f1": 0.5},
+        *[{"task": "ask", "made": "no", "true": short, "exact_match": 0.0, "f1": 0.0}] * 6,
+    ]
+    once = np.ones((1, len(rows)))
+    assert METRICS["exact_match"](rows)(once) == pytest.approx([0.25])
+    assert METRICS["f1"](rows)(once) == pytest.approx([0.375])
+    alone = METRICS["bleu"]([{**row, "task": ""} for row in rows[:2]])(once[:, :2])
+    assert METRICS["bleu"](rows)(once) == pytest.approx(alone)  # short answers have none
