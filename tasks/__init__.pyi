@@ -4,7 +4,9 @@ from . import compare as compare
 from . import data as data
 from . import runs as runs
 from . import training as training
+from .chat_tuning import ChatTuning as ChatTuning
 from .data.base import FamilyData as FamilyData
+from .data.chat_tuning import ChatTuningData as ChatTuningData
 from .data.detection import DetectionData as DetectionData
 from .data.image_classification import ImageClassificationData as ImageClassificationData
 from .data.image_text import ImageTextData as ImageTextData

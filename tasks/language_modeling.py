@@ -28,6 +28,8 @@ class LanguageModeling(TokenTask):
     """
 
     fields = ("input_ids", "labels")
+    packing = "data.isolate=true"
+    """What asks for texts in one row that do not see each other."""
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -35,7 +37,7 @@ class LanguageModeling(TokenTask):
         takes = inspect.signature(type(self.model).forward).parameters
         if getattr(self.data, "isolate", False) and "documents" not in takes:
             raise UserError(
-                f"data.isolate=true needs a model that takes documents: "
+                f"{self.packing} needs a model that takes documents: "
                 f"{type(self.model).__name__} does not."
             )
 

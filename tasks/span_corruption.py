@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from family.losses.language_model import IGNORE, language_model_loss
+from family.losses.language_model import IGNORE
 from family.models.member import longest_text
 from tasks.data.span_corruption import SENTINEL, sentinels
 from tasks.errors import UserError
@@ -56,18 +56,7 @@ class SpanCorruption(TokenTask):
         Returns:
             Of each row the ``loss``, summed over its ``tokens``, their number, and how many are ``right``.
         """
-        labels, logits = batch["labels"], self.logits(batch)
-        each = language_model_loss(logits, labels, reduction="none").view_as(labels)
-        right = (logits.argmax(-1) == labels).sum(1)
-        counts = (labels != IGNORE).sum(1)
-        count = int(counts.sum())
-        means = {"loss": each.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}
-        self.log_mean({f"{split}/{name}": value for name, value in means.items()}, count)
-        return {
-            "loss": [round(x, 4) for x in each.sum(1).tolist()],
-            "tokens": counts.tolist(),
-            "right": right.tolist(),
-        }
+        return self.evaluate_accuracy(batch, split)
 
     def on_validation_epoch_start(self) -> None:
         self.samples = []

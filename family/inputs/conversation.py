@@ -49,12 +49,16 @@ def by_marks(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[in
     begin, end = unwritable(("begin", "end")).values()
     text, encode = tokenizer.chat_text(messages, False, generation_begin=begin, generation_end=end)
     bare, spans = "", list[tuple[int, int]]()
-    for i, piece in enumerate(re.split(f"{begin}|{end}", text)):
+    for i, piece in enumerate(text.replace(end, begin).split(begin)):
         if i % 2:
             spans.append((len(bare), len(bare) + len(piece)))
         bare += piece
     encoding = encode(bare)
-    said = [any(a <= first < b for a, b in spans) for first, _ in encoding.offsets]
+    said, before = list[bool](), 0
+    for first, last in encoding.offsets:
+        place = before if first == last else first  # of spaces alone some tokenizers give their end
+        said.append(any(a <= place < b for a, b in spans))
+        before = last
     return tokenizer.ids_of(encoding), said
 
 

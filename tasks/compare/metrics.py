@@ -236,6 +236,7 @@ METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "bleu_lowercase": partial(bleu, lowercase=True),
     "exact_match": partial(answers, name="exact_match"),
     "f1": partial(answers, name="f1"),
+    "exact": partial(ratio, above="exact"),
     "loss": mean_loss,
     "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),

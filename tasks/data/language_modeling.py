@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -102,13 +102,9 @@ class LanguageModelingData(FamilyData):
         self._tokens: dict[str, np.ndarray] = {}
 
     def assets(self) -> dict[str, Any]:
-        tokenizer, generation = self._tokenizer(), self.generation
-        if generation is None:
-            ends = {} if tokenizer.eos_id is None else {"eos_token_id": tokenizer.eos_id}
-            generation = {**ends, "trained_tokens": self.context}
-        elif "trained_tokens" in generation:  # a published model keeps its own length
-            longest = max(generation["trained_tokens"], self.context)
-            generation = {**generation, "trained_tokens": longest}
+        tokenizer = self._tokenizer()
+        stops = set() if tokenizer.eos_id is None else {tokenizer.eos_id}
+        generation = generation_fields(self.generation, stops, self.context)
         texts = {"text": tokenizer.to_json()}
         return {"tokenizers": texts, "generation": generation, "documents": not self.joined}
 
@@ -342,3 +338,23 @@ class LanguageModelingData(FamilyData):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         raise UserError("a language model continues prompts: use family generate.")
+
+
+def generation_fields(
+    own: dict[str, Any] | None, stops: Collection[int], context: int
+) -> dict[str, Any]:
+    """How a model generates, as a checkpoint says it: where texts end, and how long those were that it was
+    trained on.
+
+    Args:
+        own: what a checkpoint or a published model says already; the latter keeps its own length.
+        stops: the tokens that end a text.
+        context: tokens of a row.
+    """
+    if own is None:
+        ends = sorted(stops)
+        said = {"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {}
+        return {**said, "trained_tokens": context}
+    if "trained_tokens" in own:
+        return {**own, "trained_tokens": max(own["trained_tokens"], context)}
+    return own

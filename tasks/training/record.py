@@ -21,7 +21,10 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 def kind_of(task: type) -> str:
-    """The task of ours that a class is, or is derived from: its name is what commands ask for."""
+    """The task of ours that a class is, or is derived from, or whose members it gives: its name is what
+    commands ask for."""
+    if getattr(task, "gives", ""):
+        return task.gives  # type: ignore[attr-defined]
     ours = (base for base in task.__mro__ if base.__module__.count(".") == 1)
     return next((base.__name__ for base in ours if base.__module__.startswith("tasks.")), "")
 

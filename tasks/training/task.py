@@ -69,6 +69,8 @@ class Task(pl.LightningModule):
     """The metric by which the best checkpoint is chosen."""
     trains: tuple[str, ...] = ()
     """Further tasks whose members it trains."""
+    gives: str = ""
+    """The task by whose name commands know its models, where that is another: they are used alike."""
     fields: tuple[str, ...] = ()
     """What stands where in a batch that is a tuple; those that may be left out come last."""
 

@@ -94,3 +94,23 @@ class TokenTask(Task):
         count = int(counts.sum())
         self.log_mean({f"{split}/loss": sums.sum() / max(1, count)}, count)
         return {"loss": [round(x, 4) for x in sums.tolist()], "tokens": counts.tolist()}
+
+    def evaluate_accuracy(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
+        """As :meth:`evaluate`, with the share of the tokens that the model makes likeliest, reading the
+        true ones before each.
+
+        Returns:
+            Beside ``loss`` and ``tokens`` of each example how many are ``right``.
+        """
+        labels, logits = batch["labels"], self.logits(batch)
+        each = language_model_loss(logits, labels, reduction="none").view_as(labels)
+        right = (logits.argmax(-1) == labels).sum(1)
+        counts = (labels != IGNORE).sum(1)
+        count = int(counts.sum())
+        means = {"loss": each.sum() / max(1, count), "accuracy": right.sum() / max(1, count)}
+        self.log_mean({f"{split}/{name}": value for name, value in means.items()}, count)
+        return {
+            "loss": [round(x, 4) for x in each.sum(1).tolist()],
+            "tokens": counts.tolist(),
+            "right": right.tolist(),
+        }
