@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     """Answer each line of standard input, in one conversation, as the answer grows."""
     parser = argparse.ArgumentParser("family chat", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "source", help="a model with a chat template: a folder, or a name on the hub"
+        "source", help="a model with a chat template: a run, a folder, or a name on the hub"
     )
     parser.add_argument("--system", help="what the model is told before the conversation")
     parser.add_argument("--max_new_tokens", type=int, default=None, help="of an answer, at most")

@@ -20,6 +20,7 @@ from tasks.data.sampling import ExampleBatches
 from tasks.errors import UserError
 
 SMALL = {
+    "ChatTuningData": {"examples": 40, "vocab_size": 300, "batch_size": 3},
     "DetectionData": {"examples": 20, "image_size": (32, 32)},
     "ImageClassificationData": {"examples": 20, "image_size": 16},
     "ImageTextData": {"examples": 20, "image_size": (16, 16), "vocab_size": 300},
@@ -36,6 +37,7 @@ SMALL = {
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
 READ = {
+    "ChatTuningData": "rows",
     "ImageTextData": "pairs",
     "LanguageModelingData": "texts",
     "MaskedLanguageModelingData": "texts",

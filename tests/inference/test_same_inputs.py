@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 import family
+from family.inputs.conversation import prompt_ids
 from family.inputs.encode import encode_prompt
 from family.models.member import describe
 from family.pretrained.runs import build_model
 from tasks.data.base import FamilyData
+from tasks.data.chat_tuning import ChatTuningData
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
@@ -75,6 +77,7 @@ CASES = [
         {"tokenizer": "char", "max_tokens": 60},
     ),  # others are left out of training alone
     *((LanguageModelingData, given) for given in TOKENS),
+    *((ChatTuningData, given) for given in TOKENS),
     *((MaskedLanguageModelingData, given) for given in TOKENS),
     (SpanCorruptionData, {"tokenizer": "bpe", "vocab_size": 370}),  # a hundred for spans
     (SpanCorruptionData, {"tokenizer": "char"}),
@@ -148,6 +151,13 @@ def files_of(root, kind):
                 {"question": question, "context": WORDS[3], "answers": []} for question in WORDS
             ]
             lines(root / f"{split}.jsonl", map(json.dumps, rows))
+        elif kind is ChatTuningData:
+            roles = ("user", "assistant")
+            rows = [
+                [{"role": r, "content": t} for r, t in zip(roles, (text, text), strict=True)]
+                for text in WORDS
+            ]
+            lines(root / f"{split}.jsonl", (json.dumps({"messages": row}) for row in rows))
         elif kind is TextToTextData:
             lines(root / f"{split}.tsv", ["source\ttarget", *(f"{text}\t{text}" for text in WORDS)])
         elif kind is TranslationData:
@@ -188,7 +198,10 @@ def small(kind):
         TextToTextData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         SpanCorruptionData: ("family.T5", {"config": stack}),
-        LanguageModelingData: ("family.GPT", {"config": {**stack, "causal": True}}),
+        **dict.fromkeys(
+            (LanguageModelingData, ChatTuningData),
+            ("family.GPT", {"config": {**stack, "causal": True}}),
+        ),
     }[kind]
 
 
@@ -284,6 +297,11 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         prompt = encode_prompt(loaded.tokenizer, WORDS[0])
         tokens = data.tokens("val").tolist()
         assert any(tokens[i : i + len(prompt)] == prompt for i in range(len(tokens)))
+    elif kind is ChatTuningData:
+        for batch in batches:
+            for messages, ids in zip(batch["messages"], batch["input_ids"].tolist(), strict=True):
+                prompt = prompt_ids(loaded.tokenizer, messages[:-1])
+                assert ids[: len(prompt)] == prompt
     elif kind is MaskedLanguageModelingData:
         shown = watch(model, "encode")
         loaded.predict([f"{WORDS[2]} [MASK]"])
@@ -313,6 +331,10 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     again.setup("predict")
     if issubclass(kind, LanguageModelingData):
         assert np.array_equal(again.tokens("val"), data.tokens("val"))
+        return
+    if kind is ChatTuningData:
+        for one, other in zip(batches, again.predict_dataloader(), strict=True):
+            assert torch.equal(one["input_ids"], other["input_ids"])
         return
     name = "source" if kind in (TranslationData, TextToTextData) else "input_ids"
     predicted = list(again.predict_dataloader())

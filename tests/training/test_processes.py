@@ -37,6 +37,11 @@ KINDS = {
         [*tiny("config"), "--data.context=16"],
         "--data.batch_size=5",
     ),
+    "chat_tuning": (
+        "chat_tuning/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.vocab_size=300", "--model.answers=20"],
+        "--data.batch_size=30",
+    ),
     "detection": (
         "detection/shapes",
         [*tiny("config"), "--data.image_size=[32,32]", "--data.examples=60"],
