@@ -67,6 +67,7 @@ from .models.gpt import gpt2_medium as gpt2_medium
 from .models.gpt import gpt2_xl as gpt2_xl
 from .models.gpt import gpt_nano as gpt_nano
 from .models.gpt import llama as llama
+from .models.reward import RewardModel as RewardModel
 from .models.segmenter import Segmenter as Segmenter
 from .models.segmenter import segmenter_small as segmenter_small
 from .models.segmenter import segmenter_tiny as segmenter_tiny

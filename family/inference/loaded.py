@@ -22,6 +22,7 @@ from family.inference.embeddings import (
     similarities,
 )
 from family.inference.masked import fill_masks
+from family.inference.rewards import reward_answers
 from family.inference.segmentation import segment
 from family.inference.tagging import tag_texts
 from family.inference.text_to_text import answer_texts
@@ -53,6 +54,7 @@ PREDICTORS = {
     "Segmentation": Predictor(segment, ("preprocess",)),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
+    "RewardModeling": Predictor(reward_answers, ("tokenizer",)),
 }
 """By the names of the tasks."""
 
@@ -64,10 +66,11 @@ READERS = (
     "QuestionAnswering",
     "SentenceEmbedding",
     "ImageText",
+    "RewardModeling",
 )
 """Tasks whose texts are cut, or read in windows, at so many tokens."""
 
-INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "contexts")
+INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "contexts", "answers")
 """How the functions call what they are given, where it is given by name."""
 
 
@@ -139,7 +142,9 @@ class Loaded:
         - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
         - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
           :meth:`embed` too;
-        - ``SentenceEmbedding``: texts -> ``(texts, dim)``.
+        - ``SentenceEmbedding``: texts -> ``(texts, dim)``;
+        - ``RewardModeling``: prompts, texts or conversations (lists of messages), and as many ``answers``
+          -> of each a number, how good it is.
 
         Raises:
             ValueError: another task; an input that cannot be read, or is too long; a model without
@@ -153,7 +158,7 @@ class Loaded:
         function, needs = PREDICTORS[self.task]
         self.check(needs)
         for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
-            check_list(given, "predict")
+            check_list(given, "predict", conversations=self.task == "RewardModeling")
         if self.task in ("TextClassification", "TextRegression"):
             self.check_pairs("pairs" in options)
         known = {
@@ -214,8 +219,11 @@ class Loaded:
         raise ValueError(f"{self.origin} reads pairs of texts, but one text alone is given.")
 
 
-def check_list(given: Any, method: str) -> None:
+def check_list(given: Any, method: str, conversations: bool = False) -> None:
     """Refuse one input in place of several: a text would be taken for a list of its characters.
+
+    Args:
+        conversations: an input may be a list of messages.
 
     Raises:
         ValueError: see above.
@@ -225,7 +233,7 @@ def check_list(given: Any, method: str) -> None:
     if not isinstance(given, Sequence):
         raise ValueError(f"{method} takes lists of inputs, not a {type(given).__name__}.")
     for one in given:
-        if not isinstance(one, Picture):
+        if not (isinstance(one, Picture) or (conversations and isinstance(one, list))):
             kind = type(one).__name__
             raise ValueError(f"{method} takes texts, paths or pictures of PIL's, not a {kind}.")
 

@@ -104,3 +104,27 @@ def answer_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message], answer: st
     end = tokenizer.eos_id if isinstance(prompt, str) else tokenizer.turn_end()
     end = tokenizer.eos_id if end is None else end
     return [*tokenizer.encode(answer), *(() if end is None else (end,))]
+
+
+def answered_ids(
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[Message],
+    answers: Sequence[str],
+    max_tokens: int | None = None,
+) -> tuple[int, list[list[int]]]:
+    """A prompt with each of its answers: how many tokens the prompt has, and the rows; of one that is too
+    long the end is cut off.
+
+    Raises:
+        ValueError: see :func:`prompt_ids` and :func:`answer_ids`; a prompt that is empty, or that leaves no
+            room for an answer.
+    """
+    before = prompt_ids(tokenizer, prompt)
+    if not before:
+        raise ValueError("the prompt is empty: it needs one token at least.")
+    if max_tokens is not None and len(before) >= max_tokens:
+        raise ValueError(
+            f"the prompt has {len(before)} tokens, which leaves no room for an answer in {max_tokens}."
+        )
+    rows = [[*before, *answer_ids(tokenizer, prompt, answer)][:max_tokens] for answer in answers]
+    return len(before), rows

@@ -89,6 +89,7 @@ ROWS: Mapping[str, tuple[int, ...]] = {"input_ids": (0, 1), "mask": (0, 1)}
 PICTURE: Mapping[str, tuple[int, ...]] = {"pixel_values": (0,)}
 TEXT = Inputs(text_rows, ROWS)
 SENTENCES = Inputs(text_rows, ROWS, ("sentence_embedding",))
+REWARDS = Inputs(text_rows, ROWS, ("rewards",))
 PAIRS = Inputs(pairs, {"source": (0, 1), "target": (0, 1), "source_mask": (0, 1)})
 PICTURES = Inputs(pictures, PICTURE)
 SCENES = Inputs(scenes, {"pixel_values": (0, 2, 3), "pixel_mask": (0, 1, 2)}, ("logits", "boxes"))

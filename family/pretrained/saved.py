@@ -22,6 +22,7 @@ from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import as_format
+from family.pretrained.formats.reward import fitted
 from family.pretrained.found import Published
 from family.pretrained.generation import FILE, read_generation
 from family.pretrained.images import PICTURES, to_transformers
@@ -89,6 +90,7 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
                 f"format={layout.name!r} has room for one tokenizer, but those of sources and "
                 "translations differ: write our own, format=None."
             )
+        model, layout = fitted(model, layout)
         config, state = to_config(layout, model), published_state(model, layout)
         files, preprocess = layout.files, getattr(model, "preprocess", None)
         if layout.image_processor and isinstance(preprocess, Preprocess):

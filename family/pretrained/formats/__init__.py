@@ -29,6 +29,7 @@ from family.pretrained.formats import (
     opt,
     phi3,
     qwen3,
+    reward,
     roberta,
     segmenter,
     smollm3,
@@ -136,9 +137,11 @@ def find_format(config: dict[str, Any], origin: str) -> Format:
             f"known are {', '.join(known)}."
         )
     named = architectures if isinstance(architectures, list) else []
+    layout = reward.named(layout, list(map(str, named)))
     if named and not set(map(str, named)) & set(layout.architectures):
+        ours = (*layout.architectures, *reward.architectures_of(layout))
         raise ValueError(
             f"{origin}: the architecture {named[0]!r} is not supported; of {layout.name} we know "
-            f"{', '.join(layout.architectures)}."
+            f"{', '.join(ours)}."
         )
     return layout
