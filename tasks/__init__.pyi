@@ -12,6 +12,7 @@ from .data.image_classification import ImageClassificationData as ImageClassific
 from .data.image_text import ImageTextData as ImageTextData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
+from .data.preferences import PreferenceData as PreferenceData
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.sentence_pairs import SentencePairsData as SentencePairsData
@@ -27,7 +28,9 @@ from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
+from .preference_tuning import PreferenceTuning as PreferenceTuning
 from .question_answering import QuestionAnswering as QuestionAnswering
+from .reward_modeling import RewardModeling as RewardModeling
 from .segmentation import Segmentation as Segmentation
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .span_corruption import SpanCorruption as SpanCorruption

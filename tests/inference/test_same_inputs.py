@@ -23,6 +23,7 @@ from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
+from tasks.data.preferences import PreferenceData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.sentence_pairs import SentencePairsData
@@ -68,6 +69,8 @@ CASES = [
         QuestionAnsweringData,
         {"tokenizer": "char", "lowercase": True, "max_tokens": 50, "stride": 3},
     ),
+    *((PreferenceData, given) for given in TOKENS),
+    (PreferenceData, {"tokenizer": "char", "lowercase": True, "max_tokens": 60}),  # some are cut
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     (TranslationData, {"tokenizer": "char", "languages": ["en", "fr"], "directions": ["fr-en"]}),
@@ -101,6 +104,11 @@ def pictures(folder, count=COUNT):
 
 def lines(path, rows):
     path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def talk(text, i):
+    """A prompt: a text, or a conversation."""
+    return [{"role": "user", "content": text}] if i % 2 else text
 
 
 def files_of(root, kind):
@@ -158,6 +166,12 @@ def files_of(root, kind):
                 for text in WORDS
             ]
             lines(root / f"{split}.jsonl", (json.dumps({"messages": row}) for row in rows))
+        elif kind is PreferenceData:
+            rows = [
+                {"prompt": talk(text, i), "chosen": WORDS[i - 1], "rejected": f"a {WORDS[i - 1]}"}
+                for i, text in enumerate(WORDS)
+            ]
+            lines(root / f"{split}.jsonl", map(json.dumps, rows))
         elif kind is TextToTextData:
             lines(root / f"{split}.tsv", ["source\ttarget", *(f"{text}\t{text}" for text in WORDS)])
         elif kind is TranslationData:
@@ -194,6 +208,7 @@ def small(kind):
             "family.BERT",
             {"config": learned, "masked_head": False, "pooling": "spans"},
         ),
+        PreferenceData: ("family.RewardModel", {"config": {**stack, "causal": True}}),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
         TextToTextData: ("family.Seq2Seq", {"config": stack}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
@@ -257,6 +272,14 @@ def rows_of(batches, name):
     return found
 
 
+def in_rows(batch):
+    """The two rows of each pair one after the other."""
+    return {
+        name: value.flatten(0, 1) if name in ("input_ids", "mask") and value.dim() == 3 else value
+        for name, value in batch.items()
+    }
+
+
 def same(ours, theirs):
     """Equal to the bit, in any order (batches of texts are sorted by length)."""
     assert len(ours) == len(theirs)
@@ -284,7 +307,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     data.setup()
     torch.manual_seed(0)
     loaded = family.load(saved(tmp_path / "best.ckpt", data))
-    model, batches = loaded.model, list(data.val_dataloader())
+    model, batches = loaded.model, list(map(in_rows, data.val_dataloader()))
 
     if "pixel_values" in batches[0]:
         shown = watch(model, "encode_image" if kind is ImageTextData else "forward")
@@ -315,6 +338,11 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         loaded.predict(WORDS, beams=1)
         pad = loaded.tokenizer.pad_id
         same(rows_of(batches, "source"), unpadded(shown.seen, pad))
+    elif kind is PreferenceData:
+        shown, prompts = watch(model, "forward"), [talk(text, i) for i, text in enumerate(WORDS)]
+        answers = [WORDS[i - 1] for i in range(COUNT)]
+        loaded.predict(prompts * 2, [*answers, *(f"a {text}" for text in answers)])
+        same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
     elif "input_ids" in batches[0]:
         embeds = kind in (ImageTextData, SentencePairsData)
         shown = watch(model, "encode_text" if embeds else "forward")
@@ -337,7 +365,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
             assert torch.equal(one["input_ids"], other["input_ids"])
         return
     name = "source" if kind in (TranslationData, TextToTextData) else "input_ids"
-    predicted = list(again.predict_dataloader())
+    predicted = list(map(in_rows, again.predict_dataloader()))
     for field in {"pixel_values", name} & batches[0].keys():
         same(rows_of(batches, field), rows_of(predicted, field))
 
