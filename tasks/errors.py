@@ -11,6 +11,10 @@ class UserError(Exception):
     """Bad input: names the field or file, the value, and what would be right."""
 
 
+class NotFiniteError(UserError):
+    """A number of training is infinite or none: what was learnt last is not to be kept."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """What the library refuses by a ``ValueError`` is the user's to mend; decorates functions too."""

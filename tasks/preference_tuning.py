@@ -18,7 +18,8 @@ from family.losses.preferences import (
 )
 from tasks.errors import UserError, at_least
 from tasks.training.dropout import without_dropout
-from tasks.training.finite import check_finite, check_gradients
+from tasks.training.finite import check_finite
+from tasks.training.gradients import check_gradients
 from tasks.training.pairs import check_pairs, columns, flat, judged, shown, won
 from tasks.training.reading import check_room
 from tasks.training.reference import Reference
@@ -221,7 +222,7 @@ class PreferenceTuning(Task):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         loss = super().training_step(batch, index)
-        check_finite(self, loss=loss.detach())
+        check_finite({"loss": loss.detach()}, self.global_step + 1)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:

@@ -13,7 +13,8 @@ from family.models.reward import as_reward_model
 from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST
-from tasks.training.finite import check_finite, check_gradients
+from tasks.training.finite import check_finite
+from tasks.training.gradients import check_gradients
 from tasks.training.pairs import (
     ahead,
     calibration_error,
@@ -119,7 +120,7 @@ class RewardModeling(Task):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         loss = super().training_step(batch, index)
-        check_finite(self, loss=loss.detach())
+        check_finite({"loss": loss.detach()}, self.global_step + 1)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:

@@ -152,7 +152,7 @@ def test_it_learns_and_a_loss_that_is_no_number_stops(folder):
     assert all(row["reward_chosen"] > row["reward_rejected"] for row in made)
     with torch.no_grad():
         task.model.head.weight.fill_(math.nan)
-    with pytest.raises(UserError, match="the loss is nan at step 1: the run stops there"):
+    with pytest.raises(UserError, match="loss is nan at step 1: the run ends"):
         trainer(max_epochs=1).fit(task, data)
 
 

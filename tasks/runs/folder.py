@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 from tasks.runs.tables import write_table
 
@@ -62,6 +63,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
     ) -> None:
+        if isinstance(exception, NotFiniteError) and self.file.exists():
+            return  # the weights of now are those that led there
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
             self._save(trainer)  # all processes end here
         elif isinstance(trainer.strategy, DDPStrategy) and trainer.is_global_zero:
