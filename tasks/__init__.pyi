@@ -13,6 +13,7 @@ from .data.image_text import ImageTextData as ImageTextData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
 from .data.preferences import PreferenceData as PreferenceData
+from .data.prompts import PromptData as PromptData
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.sentence_pairs import SentencePairsData as SentencePairsData
@@ -29,6 +30,7 @@ from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
 from .preference_tuning import PreferenceTuning as PreferenceTuning
+from .policy_tuning import PolicyTuning as PolicyTuning
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .reward_modeling import RewardModeling as RewardModeling
 from .segmentation import Segmentation as Segmentation

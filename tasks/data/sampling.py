@@ -118,9 +118,7 @@ def seeded(seed: int, pick: Pick) -> Iterator[None]:
         random.setstate(states[2])
 
 
-def batch_loader(
-    dataset: Dataset[Any], batches: Sampler[list[Pick]], num_workers: int
-) -> DataLoader[Any]:
+def batch_loader(dataset: Dataset[Any], batches: Sampler[Any], num_workers: int) -> DataLoader[Any]:
     """A loader of a dataset whose ``__getitems__(picks)`` gives a whole batch."""
     return DataLoader(
         dataset,
