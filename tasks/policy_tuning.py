@@ -147,7 +147,7 @@ class PolicyTuning(Task):
         with torch.no_grad():
             some = torch.zeros(1, 1, dtype=torch.long, device=parameter.device)
             width = self.model.features(some).shape[-1]
-        head = nn.Linear(width, 1, device=parameter.device)
+        head = nn.Linear(width, 1, device=parameter.device, dtype=parameter.dtype)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.value_head = head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -10,8 +11,14 @@ import pytorch_lightning as pl
 import torch
 
 import family
+from family.losses.language_model import IGNORE
+from family.losses.log_probs import token_log_probs
 from tasks.data.prompts import PromptData
+from tasks.errors import NotFiniteError, UserError
 from tasks.policy_tuning import PolicyTuning
+from tasks.runs.folder import LastCheckpoint
+from tasks.training.answers import joined, parts, read, together
+from tasks.training.rollout import roll_out
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "max_tokens": 24}
 
@@ -148,29 +155,32 @@ def test_parts_of_a_step_are_one_step(folder, method, unbiased):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
+class Cut(pl.Callback):
+    """Keep what a validation in the midst of a run leaves."""
+
+    def on_validation_end(self, trainer, module):
+        if trainer.global_step < trainer.max_steps:
+            trainer.save_checkpoint("cut.ckpt")
+
+
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
 def test_a_run_resumes_to_the_bit_between_two_uses_of_its_answers(folder, method):
-    """After 3 steps of 4 of the second batch's answers."""
+    """After 3 steps of 4 of the second batch's answers, as a validation leaves it."""
     options = {"method": method, "epochs": 2, "minibatches": 2, "kl": 0.05}
+    ends = {"check_val_every_n_epoch": None, "val_check_interval": 7}
     whole = task_of(lengths, **options)
-    trainer(max_steps=13, limit_val_batches=0).fit(whole, data_of(folder))
-    cut = task_of(lengths, **options)
-    runner = trainer(max_steps=7, limit_val_batches=0)
-    runner.fit(cut, data_of(folder))
-    runner.save_checkpoint("cut.ckpt")
-    torch.load("cut.ckpt", weights_only=True)
+    trainer(max_steps=13, **ends, callbacks=[Cut()]).fit(whole, data_of(folder))
+    content = torch.load("cut.ckpt", weights_only=True)
+    assert content["global_step"] == 7 and len(content["rollouts"]) == 1
     again = task_of(lengths, **options)
-    runner = trainer(max_steps=13, limit_val_batches=0)
-    runner.fit(again, data_of(folder), ckpt_path="cut.ckpt")
-    assert runner.global_step == 13
+    trainer(max_steps=13, **ends).fit(again, data_of(folder), ckpt_path="cut.ckpt")
     assert torch.equal(weights(whole), weights(again))
     assert whole.rollouts[0]["index"] == again.rollouts[0]["index"]
     # Without the answers it writes others, by other weights.
-    content = torch.load("cut.ckpt", weights_only=True)
     del content["rollouts"]
     torch.save(content, "less.ckpt")
     less = task_of(lengths, **options)
-    trainer(max_steps=13, limit_val_batches=0).fit(less, data_of(folder), ckpt_path="less.ckpt")
+    trainer(max_steps=13, **ends).fit(less, data_of(folder), ckpt_path="less.ckpt")
     assert not torch.equal(weights(whole), weights(less))
 
 
