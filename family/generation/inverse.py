@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from family.losses.log_probs import token_log_probs
-
 
 class InverseSampling:
     """A logits hook that draws each token from ``softmax(logits / temperature)`` by the inverse of its
@@ -34,7 +32,7 @@ class InverseSampling:
         else:
             chosen = draw(logits, self.numbers[:, tokens.shape[-1]], self.temperature)
         self.drawn.append(chosen)
-        self.found.append(token_log_probs(logits, chosen, self.temperature))
+        self.found.append(log_probs_of(logits, chosen, self.temperature))
         alone = torch.full_like(logits, -math.inf)
         return alone.scatter_(-1, chosen[:, None], 0.0)
 
@@ -62,3 +60,14 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0) -> Tensor:
     most = 1 - 2 * torch.finfo(working).eps  # or rounding might lead beyond the last token
     wanted = numbers.to(sums).clamp(max=most)[:, None] * sums[:, -1:]
     return torch.searchsorted(sums, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+
+
+def log_probs_of(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """Of one token a row, in float32 at least, step by step as
+    :func:`family.losses.log_probs.token_log_probs` computes them.
+
+    Args:
+        logits: ``(rows, vocab)``; tokens: ``(rows,)``.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)

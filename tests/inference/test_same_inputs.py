@@ -24,6 +24,7 @@ from tasks.data.image_text import ImageTextData
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.preferences import PreferenceData
+from tasks.data.prompts import PromptData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.sentence_pairs import SentencePairsData
@@ -82,9 +83,14 @@ CASES = [
     *((LanguageModelingData, given) for given in TOKENS),
     *((ChatTuningData, given) for given in TOKENS),
     *((MaskedLanguageModelingData, given) for given in TOKENS),
+    *((PromptData, given) for given in TOKENS),
+    (PromptData, {"tokenizer": "char", "lowercase": True}),
     (SpanCorruptionData, {"tokenizer": "bpe", "vocab_size": 370}),  # a hundred for spans
     (SpanCorruptionData, {"tokenizer": "char"}),
 ]
+
+KINDS = {PromptData: "LanguageModeling"}
+"""What a checkpoint's model is used as, where its task is called otherwise."""
 
 
 def name_of(case) -> str:
@@ -172,6 +178,8 @@ def files_of(root, kind):
                 for i, text in enumerate(WORDS)
             ]
             lines(root / f"{split}.jsonl", map(json.dumps, rows))
+        elif kind is PromptData:
+            lines(root / f"{split}.jsonl", (json.dumps({"prompt": text}) for text in WORDS))
         elif kind is TextToTextData:
             lines(root / f"{split}.tsv", ["source\ttarget", *(f"{text}\t{text}" for text in WORDS)])
         elif kind is TranslationData:
@@ -214,7 +222,7 @@ def small(kind):
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         SpanCorruptionData: ("family.T5", {"config": stack}),
         **dict.fromkeys(
-            (LanguageModelingData, ChatTuningData),
+            (LanguageModelingData, ChatTuningData, PromptData),
             ("family.GPT", {"config": {**stack, "causal": True}}),
         ),
     }[kind]
@@ -231,6 +239,7 @@ def saved(path, data: FamilyData):
     model = build_model(spec, data.model_arguments)
     record = {
         "task": f"tasks.{data.task.lower()}.{data.task}",
+        "kind": KINDS.get(kind, data.task),
         "model": spec,
         "arguments": data.model_arguments,
         "assets": data.assets(),
@@ -333,6 +342,10 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         assert ids[:1] == around[0] and ids[-1:] == around[1]
         inner = data.tokenizer.encode(f"{WORDS[2]} ")
         assert ids[1 : 1 + len(inner)] == inner and ids[-2] == data.tokenizer.mask_id
+    elif kind is PromptData:
+        shown = watch(model, "prefill")
+        loaded.predict(WORDS, max_new_tokens=1)
+        same(rows_of(batches, "input_ids"), shown.seen)
     elif kind in (TranslationData, TextToTextData):
         shown = watch(model, "generate")
         loaded.predict(WORDS, beams=1)
