@@ -29,8 +29,8 @@ from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
 from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
-from .preference_tuning import PreferenceTuning as PreferenceTuning
 from .policy_tuning import PolicyTuning as PolicyTuning
+from .preference_tuning import PreferenceTuning as PreferenceTuning
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .reward_modeling import RewardModeling as RewardModeling
 from .segmentation import Segmentation as Segmentation

@@ -69,6 +69,7 @@ class PolicyTuning(Task):
 
     monitor = ("val/reward", "max")
     trains = ("LanguageModeling",)
+    gives = "LanguageModeling"
     fields = ("input_ids", "mask", "prompt")
 
     def __init__(
@@ -302,7 +303,6 @@ class PolicyTuning(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["family"]["kind"] = "LanguageModeling"  # what the model is used as
         if self.rollouts and self.steps:
             checkpoint["rollouts"] = self.rollouts
         if self.reference is not None and self.reference.copy is not None:
