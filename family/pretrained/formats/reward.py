@@ -18,6 +18,8 @@ SUFFIX = "ForSequenceClassification"
 
 def of_rewards(layout: Format) -> Format:
     """The format of reward models whose body is of another format, a causal one."""
+    bare = layout.architectures[0].removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    kind = f"{bare}{SUFFIX}"
 
     def names(model: RewardModel) -> Names:
         own = layout.table(model.body)
@@ -27,9 +29,7 @@ def of_rewards(layout: Format) -> Format:
     def detect(config: dict[str, Any], weights: set[str]) -> dict[str, Any]:
         count = count_labels(config)
         if count != 1:
-            raise ValueError(
-                f"{count} labels are no reward: of a causal stack only 1 is supported."
-            )
+            raise ValueError(f"a {kind} of {count} labels is not supported; only of 1, a reward.")
         return layout.detect(config, weights)
 
     def finish(model: RewardModel, config: dict[str, Any]) -> dict[str, Any]:
@@ -38,11 +38,10 @@ def of_rewards(layout: Format) -> Format:
         own = layout.finish(model, config)
         return {**own, **token_ids(model), **labels, "problem_type": REGRESSION}
 
-    kind = layout.architectures[0].removesuffix("ForCausalLM").removesuffix("LMHeadModel")
     return replace(
         layout,
         member=RewardModel,
-        architectures=(f"{kind}{SUFFIX}",),
+        architectures=(kind,),
         fields=tuple(field for field in layout.fields if field.ours != "tie_embeddings"),
         constants={**layout.constants, "head_bias": False},
         names=names,
