@@ -187,6 +187,22 @@ def test_a_run_trains_on_with_its_own_tokenizer_and_template(run, tmp_path, caps
     assert after.generation == before.generation  # which knows longer texts than these
 
 
+def test_a_rule_judges_a_run_through_the_task_that_would_go_on_from_it(run, tmp_path):
+    prompt = [{"role": "user", "content": "what is red?"}]
+    rows = [{"prompt": prompt, "answer": answer} for answer in ("a fox", "the sea")]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judge = [
+        "--model=tasks.PolicyTuning",
+        "--model.scorer=tasks.training.scorers.ExactAnswer",
+        "--model.greedy=true",
+        "--data=tasks.PromptData",
+        f"--data.root={tmp_path}",
+        "--trainer.accelerator=cpu",
+    ]
+    main(["test", *judge, f"--ckpt_path={run}", f"--run_folder={tmp_path}/judged"])
+    assert metrics(tmp_path / "judged", "test")["test/reward"] == 0.5
+
+
 # --- The loss ---
 
 

@@ -50,7 +50,7 @@ from tasks.runs.checkpoints import (
 )
 from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
-from tasks.runs.sources import is_published
+from tasks.runs.sources import is_published, used_alike
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
 from tasks.training.task import Task
@@ -229,7 +229,8 @@ class FamilyCLI(LightningCLI):
         if not fit:
             check_ancestor(config, self.given)
         self.record.checkpoint = path
-        if path is not None and not is_published(path):
+        other = path is not None and not fit and used_alike(path, self.model)
+        if path is not None and not is_published(path) and not other:
             file = find_checkpoint(path, "last" if fit else "best")
             config.ckpt_path = called.ckpt_path = self.record.checkpoint = str(file)
             self._use_run(file, fit)

@@ -38,6 +38,17 @@ def is_published(path: str) -> bool:
     return not runs.is_run(path)
 
 
+def used_alike(path: str, task: Any) -> bool:
+    """Whether a run of another task has a model that is used as those of ``task`` are, so that it can be
+    judged as a published one: each stage from a language model to an assistant by the same questions."""
+    if not getattr(task, "gives", "") or is_published(path):
+        return False
+    with user_errors():
+        run = runs.open_run(path)
+    trained = run.record["task"].rpartition(".")[2]
+    return trained != type(task).__name__ and run.task == task.gives
+
+
 def located(source: str) -> str:
     """A source by a path that holds wherever it is read, if it is a file or folder here."""
     return str(Path(source).resolve()) if Path(source).exists() else source
