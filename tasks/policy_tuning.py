@@ -20,15 +20,15 @@ from tasks.errors import UserError, at_least, between
 from tasks.runs.gathering import gather
 from tasks.training.answers import Rows, check_policy, parts, read, room_of, shows_features
 from tasks.training.finite import check_finite
+from tasks.training.finite_task import FiniteTask
 from tasks.training.reference import Reference
 from tasks.training.rollout import EVALUATE, answer, roll_out
-from tasks.training.task import Task
 
 SHOWN = 8
 """Answers among the samples."""
 
 
-class PolicyTuning(Task):
+class PolicyTuning(FiniteTask):
     """Let a language model write answers, score them, and make the better ones likelier.
 
     At the first use of a batch of prompts the model writes ``samples`` answers to each, by its cached
@@ -234,7 +234,7 @@ class PolicyTuning(Task):
         terms = self.loss(parts(rollout["rows"], self.minibatches)[part])
         names = ("loss", "kl")
         seen = {f"train/{n}": terms[n].detach() for n in names if n in terms}
-        check_finite(seen, self.global_step)
+        check_finite(seen, self.global_step + 1)
         found = {name: torch.tensor(value) for name, value in rollout["found"].items()}
         self.log_training({**terms, **found})
         return terms["loss"]

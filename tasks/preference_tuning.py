@@ -18,20 +18,18 @@ from family.losses.preferences import (
 )
 from tasks.errors import UserError, at_least
 from tasks.training.dropout import without_dropout
-from tasks.training.finite import check_finite
-from tasks.training.gradients import check_gradients
+from tasks.training.finite_task import FiniteTask
 from tasks.training.pairs import check_pairs, columns, flat, judged, shown, won
 from tasks.training.reading import check_room
 from tasks.training.reference import Reference
 from tasks.training.reference_log_probs import Kept
-from tasks.training.task import Task
 
 Loss = Literal["dpo", "ipo", "simpo"]
 BETAS = {"dpo": 0.1, "ipo": 0.1, "simpo": 2.0}
 """Usual strengths."""
 
 
-class PreferenceTuning(Task):
+class PreferenceTuning(FiniteTask):
     """Tune a language model on pairs of answers: DPO (Rafailov et al. 2023), IPO (Azar et al. 2023) or SimPO
     (Meng et al. 2024), see :mod:`family.losses.preferences`.
 
@@ -219,14 +217,6 @@ class PreferenceTuning(Task):
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return means(*self.compare(batch))
-
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss = super().training_step(batch, index)
-        check_finite({"loss": loss.detach()}, self.global_step + 1)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        check_gradients(self)
 
     # --- Evaluation ---
 

@@ -13,8 +13,7 @@ from family.models.reward import as_reward_model
 from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST
-from tasks.training.finite import check_finite
-from tasks.training.gradients import check_gradients
+from tasks.training.finite_task import FiniteTask
 from tasks.training.pairs import (
     ahead,
     calibration_error,
@@ -26,10 +25,9 @@ from tasks.training.pairs import (
     won,
 )
 from tasks.training.reading import check_room
-from tasks.training.task import Task
 
 
-class RewardModeling(Task):
+class RewardModeling(FiniteTask):
     """Learn from pairs which of two answers is better, by the model of Bradley & Terry: the one is preferred
     with the probability ``sigmoid(r_chosen - r_rejected)``, see
     :func:`~family.losses.preferences.bradley_terry`.
@@ -117,14 +115,6 @@ class RewardModeling(Task):
         if self.centre:
             loss = loss + self.centre * ((chosen + rejected) ** 2).mean()
         return {"loss": loss, **beside}
-
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss = super().training_step(batch, index)
-        check_finite({"loss": loss.detach()}, self.global_step + 1)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        check_gradients(self)
 
     # --- Evaluation ---
 

@@ -274,9 +274,9 @@ def nothing(prompts, answers, **fields):
 @pytest.mark.parametrize(
     ("scorer", "says"),
     [
-        (fails, "the scorer fails fails at step 0: KeyError: 'colour'"),
-        (few, "the scorer few gives 1 rewards for 16 answers at step 0"),
-        (nothing, "the scorer nothing gives nan at step 0, for the answer"),
+        (fails, "the scorer fails fails at step 1: KeyError: 'colour'"),
+        (few, "the scorer few gives 1 rewards for 16 answers at step 1"),
+        (nothing, "the scorer nothing gives nan at step 1, for the answer"),
     ],
 )
 def test_a_scorer_that_fails_is_named_with_the_step(folder, scorer, says):
@@ -308,7 +308,7 @@ def test_a_run_that_is_not_finite_keeps_its_last_good_checkpoint(folder, kept):
         val_check_interval=2 if kept else 8,
     )
     # Validation asks 4 times.
-    with pytest.raises(NotFiniteError, match="gives nan at step 3"):
+    with pytest.raises(NotFiniteError, match="gives nan at step 4"):
         runner.fit(task_of(Later(7 if kept else 3)), data)
     assert torch.load(last.file, weights_only=True)["global_step"] == (2 if kept else 3)
 
@@ -316,5 +316,5 @@ def test_a_run_that_is_not_finite_keeps_its_last_good_checkpoint(folder, kept):
 def test_a_loss_that_is_not_finite_ends_the_run(folder):
     task = task_of(lengths, kl=0.1)
     task.loss = lambda batch: {"loss": torch.tensor(1.0), "kl": torch.tensor(math.inf)}
-    with pytest.raises(NotFiniteError, match="train/kl is inf at step 0: the run ends"):
+    with pytest.raises(NotFiniteError, match="train/kl is inf at step 1: the run ends"):
         trainer(max_steps=1, limit_val_batches=0).fit(task, data_of(folder))

@@ -67,7 +67,7 @@ def answer(
         name: [one for one in values for _ in range(count)]
         for name, values in batch.get("fields", {}).items()
     }
-    return found, texts, rewards_of(task.scorer, prompts, texts, fields, task.global_step)
+    return found, texts, rewards_of(task.scorer, prompts, texts, fields, task.global_step + 1)
 
 
 @torch.no_grad()
