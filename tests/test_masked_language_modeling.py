@@ -248,6 +248,7 @@ PRETRAIN = [
 ]
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_a_run_by_one_line(folder, caplog, capsys):
     main([*PRETRAIN, "--run_folder=before"])
     main(["fill", "before", "a picture of a red [MASK]", "--top=2"])

@@ -359,6 +359,7 @@ RUN = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_gives_its_discriminator(folder, capsys):
     data_of(folder)
     (folder / "config.yaml").write_text(json.dumps(CONFIG))

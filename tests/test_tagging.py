@@ -283,6 +283,7 @@ def test_mistakes_end_in_one_sentence(folder, capsys):
     assert "train.conll line 2 has 3 columns, but line 1 has 2" in said
 
 
+@pytest.mark.slow
 def test_a_published_model_learns_tags(folder, capsys):
     """A masked model, with its tokenizer, becomes a tagger by a line of a config; and is one when saved."""
     fit(folder, "--data.tokenizer=bpe")

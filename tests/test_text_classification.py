@@ -153,6 +153,7 @@ def test_from_fit_to_classify(folder, monkeypatch, capsys):
     assert json.loads(rows[0]).keys() == {"line", "text", "label", "score", "probabilities"}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_if_it_was_not_stopped(folder):
     config = ["fit", "--config=text_classification/shapes", *SMALL, "--model.schedule=constant"]
     main([*config, "--trainer.max_steps=5", "--run_folder=whole"])
@@ -192,6 +193,7 @@ def test_mistakes_end_in_one_sentence(folder, capsys):
     assert "data.root nowhere does not exist" in said
 
 
+@pytest.mark.slow
 def test_a_model_of_pictures_wants_pictures(folder, capsys):
     config = ["fit", "--config=image_classification/shapes", "--run_folder=run", *SMALL]
     main(config)

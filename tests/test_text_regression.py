@@ -195,6 +195,7 @@ def refused_by(loaded, texts, **options):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_pairs_of_classes(folder, capsys, monkeypatch):
     config = [*SMALL, *STACK, "--data.examples=300"]  # in which each answer is once
     main(["fit", "--config=text_classification/shapes_pairs", "--run_folder=run", *config])

@@ -212,6 +212,7 @@ def test_a_pattern_that_takes_the_layer_takes_it_whole():
     assert model.transformer.blocks[0].feedforward.sublayer.up.lora_a.weight.shape == (2, 16)
 
 
+@pytest.mark.slow
 def test_layers_compile_in_one_piece():
     model = made(gpt)
     add_lora(model, 2, targets=["*.qkv.q", "*.qkv.v", "*.out"])

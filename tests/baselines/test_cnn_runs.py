@@ -150,6 +150,7 @@ class Around(nn.Module):
 
 
 @pytest.mark.parametrize("path", ["torchvision.models.MobileNetV2", "cnn_modules.Around"])
+@pytest.mark.slow
 def test_a_class_that_takes_no_size_of_pictures(folder, monkeypatch, path):
     (folder / "cnn_modules.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(folder)

@@ -131,6 +131,7 @@ class Topics(nn.Module):
         ("text_classification/shapes_lstm", Topics),
     ],
 )
+@pytest.mark.slow
 def test_a_module_needs_nothing_beyond_the_contract(folder, monkeypatch, config, module):
     (folder / "modules.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(folder)

@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_language_model_from_fit_to_generate(folder, capsys):
     main(["fit", "--config", "gpt/shapes", "--run_folder", "run", *SMALL])
     record = json.loads((folder / "run/metrics-fit.json").read_text())
@@ -82,6 +83,7 @@ def test_list(capsys):
     assert "translation/shapes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_custom_member_trains_through_its_class_path(folder, monkeypatch):
     examples = Path(__file__).parents[2] / "examples"
     monkeypatch.syspath_prepend(examples)

@@ -85,6 +85,7 @@ def test_what_a_resumed_run_keeps_of_them_is_not_passed_over(capsys):
     assert task.options["optimizer"].endswith("SGD")
 
 
+@pytest.mark.slow
 def test_a_schedule_goes_with_it(capsys):
     step = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=1", "--lr_scheduler.gamma=0.5"]
     content = fit("--optimizer=SGD", "--optimizer.lr=0.1", *step, "--trainer.limit_train_batches=1")
@@ -93,6 +94,7 @@ def test_a_schedule_goes_with_it(capsys):
     assert "needs --optimizer" in refused(capsys, *step)
 
 
+@pytest.mark.slow
 def test_what_cannot_train_a_model_says_so(capsys):
     assert "--optimizer torch.optim" in refused(capsys, "--optimizer=torch.optim.Muon")
     assert "sparse gradients" in refused(capsys, "--optimizer=SparseAdam")
@@ -174,6 +176,7 @@ def test_a_source_takes_the_place_of_the_configs_model(folder, capsys):
     assert "leave model.model out" in said
 
 
+@pytest.mark.slow
 def test_a_config_that_names_both_a_source_and_a_model_does_not_say_which(folder, capsys):
     save_pretrained(vit_tiny(9, patch_size=4, image_size=16, **TINY), folder / "source")
     main([*FIT, "--run_folder=run"])
@@ -185,6 +188,7 @@ def test_a_config_that_names_both_a_source_and_a_model_does_not_say_which(folder
     fit("--model.pretrained=source", call=["fit", "--config=run/config.yaml"], name="more")
 
 
+@pytest.mark.slow
 def test_a_freeze_pattern_that_matches_nothing_names_some_that_do(capsys):
     for pattern, near in (
         ("block.0", "blocks.0.*"),

@@ -59,6 +59,7 @@ def rates(run):
     return [group["lr"] for group in rows["optimizer_states"][0]["param_groups"]]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_scored_by_its_own_checkpoint(capsys):
     half()
     go_on()
@@ -76,6 +77,7 @@ def test_a_resumed_run_is_scored_by_its_own_checkpoint(capsys):
     assert scored["checkpoint"] == "rest/checkpoints/best.ckpt"
 
 
+@pytest.mark.slow
 def test_rate_decay_and_schedule_of_the_call_are_taken():
     half("--model.lr=0.01", "--model.schedule=constant", "--model.warmup_steps=0")
     given = ["--model.lr=0.001", "--model.weight_decay=0.3", "--model.betas=[0.5,0.6]"]
@@ -102,6 +104,7 @@ def test_rate_decay_and_schedule_of_the_call_are_taken():
         (["--seed_everything=3"], "seed_everything=0"),
     ],
 )
+@pytest.mark.slow
 def test_what_resuming_overrides_is_refused(options, says, capsys):
     half()
     said = refused(go_on, capsys, *options)
@@ -115,12 +118,14 @@ def test_evaluation_refuses_what_the_checkpoint_decides(capsys):
     assert "data.image_size=16" in refused(main, capsys, [*test, "--data.image_size=24"])
 
 
+@pytest.mark.slow
 def test_the_order_of_batches_is_recorded_as_it_goes_on():
     half("--seed_everything=3")
     go_on()
     assert yaml.safe_load(Path("rest/config.yaml").read_text())["seed_everything"] == 3
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_no_empty_folder(capsys):
     half()
     said = refused(go_on, capsys, "--trainer.max_steps=4")
@@ -133,6 +138,7 @@ def test_a_finished_run_leaves_no_empty_folder(capsys):
 @pytest.mark.parametrize(
     ("limit", "value"), [("max_steps", 1), ("max_epochs", 1), ("max_time", "00:00:00:01")]
 )
+@pytest.mark.slow
 def test_a_finished_run_says_what_makes_it_train_longer(limit, value, capsys, folder):
     """By whatever it came to its end; one by counting, whichever of its checkpoints is named."""
     ends = [
@@ -182,6 +188,7 @@ DATA = [name for name in dir(tasks) if name.endswith("Data") and name != "Family
 
 
 @pytest.mark.parametrize("name", DATA)
+@pytest.mark.slow
 def test_every_option_that_a_checkpoint_carries_is_held_against_it(name):
     cls = getattr(tasks, name)
     assert issubclass(cls, FamilyData)
@@ -197,6 +204,7 @@ def test_every_option_that_a_checkpoint_carries_is_held_against_it(name):
         assert option in cls.decided or changed.assets() == before.assets(), option
 
 
+@pytest.mark.slow
 def test_a_run_is_named_alone(capsys):
     half()
     main(["resume", "half", "--trainer.max_steps=6", "--run_folder=rest"])

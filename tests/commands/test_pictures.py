@@ -97,6 +97,7 @@ def test_segmentation(folder):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.slow
 def test_image_text(folder, capsys, loss):
     bias = ["--model.model.init_args.logit_bias=true"] if loss == "sigmoid" else []
     metrics = fit("image_text", folder, f"--model.loss={loss}", *bias)
@@ -110,6 +111,7 @@ def test_image_text(folder, capsys, loss):
     assert Image.open(folder / "found.png").width > 300
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder):
     """In mid-epoch, with augmentation: the same weights to the bit."""
     config = ["fit", "--config", "image_classification/shapes", *SMALL, "--model.schedule=constant"]

@@ -9,6 +9,7 @@ import pytest
 from tasks.cli import main
 
 
+@pytest.mark.slow
 def test_without_submitit_one_is_told_what_to_install(comparison, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SystemExit):

@@ -77,6 +77,7 @@ def test_what_was_spent_stands_at_each_point_of_the_curve():
     assert found["seconds"] >= seconds[-1]
 
 
+@pytest.mark.slow
 def test_counting_leaves_no_trace(monkeypatch):
     fit("counted")
     monkeypatch.setattr(counting, "counted_flops", lambda step: 1)
@@ -112,6 +113,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end():
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_outcomes_agree_with_the_score():
     fit("run")
     tested = ["test", *FIT[1:], "--config=measured.yaml", "--ckpt_path=run"]

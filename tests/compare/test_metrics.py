@@ -210,6 +210,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_language_model_tells_the_loss_of_each_window():
     config = "--model.model.init_args.config"
     options = [f"{config}.dim=32", f"{config}.depth=1", f"{config}.ffn_dim=32"]
@@ -218,6 +219,7 @@ def test_a_language_model_tells_the_loss_of_each_window():
     check(rows, metrics, "loss", "perplexity", "bits_per_byte")
 
 
+@pytest.mark.slow
 def test_segmentation_tells_the_pixels_of_each_picture():
     options = ["--data.examples=200", "--data.batch_size=16"]
     rows, metrics = outcomes_of("segmentation/shapes", *options)
@@ -226,6 +228,7 @@ def test_segmentation_tells_the_pixels_of_each_picture():
     check(rows, metrics, "miou")
 
 
+@pytest.mark.slow
 def test_detection_tells_the_matches_of_each_picture(monkeypatch):
     def near(task, outputs, targets):
         """Boxes near the true ones, some of a wrong class."""

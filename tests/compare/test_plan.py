@@ -63,6 +63,7 @@ def test_a_missing_test_split_shows_before_anything_is_trained(tmp_path):
         planned(tmp_path, variants=variants, test=True)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_matched_is_refused(tmp_path):
     variants = {"a": SMALL, "b": {CONFIG: SMALL[CONFIG] | {"depth": 2}}}
     for field, multiple, said in (

@@ -61,6 +61,7 @@ def vit() -> str:
 # --- The command -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_language_models_longer_than_their_contexts(capsys):
     configs = ["--config", gpt(), "--config", lstm()]
     sizes = ["--lengths", "24,12", "--batch_sizes", "1,3", "--repeats", "1"]
@@ -88,6 +89,7 @@ def test_two_language_models_longer_than_their_contexts(capsys):
     assert Path("out/profile.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_pictures_have_sides_and_no_decoding():
     main(["profile", "--config", vit(), "--batch_sizes", "2", "--repeats", "1", "--out", "out"])
     found = json.loads(Path("out/profile.json").read_text())
@@ -100,6 +102,7 @@ def test_pictures_have_sides_and_no_decoding():
     assert "power of the number of pixels" in Path("out/profile.md").read_text()
 
 
+@pytest.mark.slow
 def test_translation_reads_and_writes_as_many_tokens():
     stack = {**TINY, "position": "sinusoidal", "max_tokens": 4}
     path = config("to_en", "Translation", "Seq2Seq", {"config": stack}, "TranslationData")
@@ -139,6 +142,7 @@ def test_refusals_in_one_sentence(capsys, arguments, sentence):
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together_is_refused(capsys):
     for configs, sentence in (
         ((gpt(), vit()), "gpt reads texts and vit sees pictures: profile them apart."),
@@ -183,6 +187,7 @@ def test_pictures_grow_with_their_masks_and_captions_stay():
     assert torch.equal(as_picture(batch["labels"], 2)[0], batch["labels"][0][::2, ::3])
 
 
+@pytest.mark.slow
 def test_models_get_room_and_pictures_their_own_sizes():
     parsed = {"model.init_args.model.init_args.config.max_tokens": 8, "data.max_tokens": 8}
     make_room(parsed, 20)

@@ -144,6 +144,7 @@ def first_batch(data):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.slow
 def test_runs_of_other_seeds_see_another_order(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
 

@@ -227,6 +227,7 @@ def test_bfloat16_training(option):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned_by_heart():
     model, loss, targets = small().train(), SetLoss("focal"), objects(2, 1)
     pixels = torch.randn(2, 3, 32, 32)

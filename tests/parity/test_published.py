@@ -41,13 +41,30 @@ MODULES = (
     fusion,
 )
 CASES = [case for module in MODULES for case in module.CASES]
+LONG = ("Gemma", "Llama", "OPT", "Phi", "Qwen", "SmolLM3", "DETR")
+"""Kinds of whose cases the first runs always, and the others, named after a comma, in the long run."""
+FIRST = {case.member.partition(",")[0]: case for case in reversed(CASES)}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.member)
+def marks(case, dtype):
+    """Whether a case is for the long run."""
+    kind = case.member.partition(",")[0]
+    variant = kind.startswith(LONG) and FIRST[kind] is not case
+    return [pytest.mark.slow] if variant or dtype == torch.float32 else []
+
+
 @pytest.mark.parametrize(
-    "dtype",
-    [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)],
-    ids=["float64", "float32"],
+    ("case", "dtype"),
+    [
+        pytest.param(
+            case,
+            dtype,
+            id=f"{str(dtype).removeprefix('torch.')}-{case.member}",
+            marks=marks(case, dtype),
+        )
+        for dtype in (torch.float64, torch.float32)
+        for case in CASES
+    ],
 )
 def test_equal(case, dtype):
     tolerance = 1e-9 if dtype == torch.float64 else case.float32

@@ -176,6 +176,7 @@ def test_translate_puts_around_a_sentence_what_their_tokenizer_puts(tmp_path, ca
     assert len(set(ids[0].tolist())) > 3
 
 
+@pytest.mark.slow
 def test_t5_translates_a_sentence_longer_than_its_config_says(tmp_path, capsys):
     tokenizer = bart()
     config = transformers.T5Config(

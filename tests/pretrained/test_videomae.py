@@ -37,6 +37,7 @@ TOKENS = SimpleNamespace(batch=video.clips, ours=video.tokens, theirs=video.hidd
 SMALL = {"dim": 24, "depth": 1, "heads": 2, "image_size": 16, "patch_size": 8}
 
 
+@pytest.mark.slow
 def test_published_size():
     theirs = transformers.VideoMAEForVideoClassification(
         transformers.VideoMAEConfig(num_labels=400, num_hidden_layers=1)

@@ -76,6 +76,7 @@ def validated():
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_run_is_validated_where_it_ends(limits, steps):
     main([*FIT, *(f"--trainer.{limit}" for limit in limits)])
     assert list(validated()) == steps
@@ -99,6 +100,7 @@ def test_an_error_saves_the_last_state_and_leaves_the_best_alone(monkeypatch):
     assert step_of("last") == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_begin_leaves_its_name_free(folder, capsys):
     with pytest.raises(SystemExit):
         main([*FIT, "--model.optimizer=adamm"])
@@ -111,6 +113,7 @@ def test_a_run_that_could_not_begin_leaves_its_name_free(folder, capsys):
     assert step_of("last") == 3  # the refused call touched nothing
 
 
+@pytest.mark.slow
 def test_validate_writes_its_config_and_metrics(folder):
     segment = ["--config=segmentation/shapes", *FIT[2:]]
     main(["fit", *segment])

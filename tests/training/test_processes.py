@@ -85,12 +85,10 @@ KINDS = {
         "--data.batch_size=30",
     ),
 }
-QUICK = ("language_modeling",)
 
 
-@pytest.mark.parametrize(
-    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
     config, small, batches = KINDS[kind]
     if kind == "language_modeling":

@@ -63,6 +63,7 @@ def test_a_run_and_what_is_saved_of_it(capsys):
 
 
 @pytest.mark.parametrize(("context", "found"), [(8, 12), (20, 20)])
+@pytest.mark.slow
 def test_a_run_that_goes_on_knows_the_longest(context, found):
     main([*FIT, *SMALL, "--data.context=12"])
     more = ["--ckpt_path=run", "--trainer.max_steps=4", "--run_folder=more"]

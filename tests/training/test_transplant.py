@@ -250,6 +250,7 @@ def state(path: str) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_what_the_config_says_and_is_then_on_its_own(folder, capsys):
     main(["fit", "--config", "vit.yaml", "--run_folder", "run"])
     trained, source = state("run/checkpoints/last.ckpt"), vit().state_dict()
@@ -269,6 +270,7 @@ def test_a_run_begins_with_what_the_config_says_and_is_then_on_its_own(folder, c
         assert torch.equal(value, trained[name])
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_fit_would_do(folder, capsys):
     main(["fit", "--config", "vit.yaml", "--run_folder", "run"])
     capsys.readouterr()

@@ -235,6 +235,7 @@ SMALL = [
 
 
 @pytest.mark.parametrize("given", ["balanced", "[1,2,3,4,5,6,7,8]", "{star: 2}", "null"])
+@pytest.mark.slow
 def test_by_the_command_line(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     main([*SMALL, f"--model.class_weights={given}"])
