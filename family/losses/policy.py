@@ -13,14 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from family.losses.log_probs import full
+
 EPSILON = 1e-4
 """Added to a group's standard deviation, as TRL does."""
 AGGREGATIONS = ("sequence", "constant")
-
-
-def exact(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 # --- Advantages ---
@@ -37,7 +34,7 @@ def group_advantages(rewards: Tensor, group_size: int, scaled: bool = True) -> T
     Returns:
         ``(answers,)``, zeros for a group without a difference.
     """
-    groups = exact(rewards).view(-1, group_size)
+    groups = full(rewards).view(-1, group_size)
     centred = groups - groups.mean(1, keepdim=True)
     if scaled:
         centred = centred / (groups.std(1, keepdim=True) + EPSILON)
@@ -58,7 +55,7 @@ def generalised_advantages(
     Returns:
         ``(answers, tokens)``, 0 outside of the mask; with ``values`` added they are the returns.
     """
-    rewards, values = (exact(x).masked_fill(~mask, 0.0) for x in (rewards, values))
+    rewards, values = (full(x).masked_fill(~mask, 0.0) for x in (rewards, values))
     following, found, columns = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0]), []
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * following - values[:, t]
@@ -69,7 +66,7 @@ def generalised_advantages(
 
 def whitened(x: Tensor, mask: Tensor) -> Tensor:
     """With mean 0 and variance 1 over the tokens of all answers, of all processes together."""
-    x = exact(x)
+    x = full(x)
     sums = over_processes(torch.stack([x[mask].sum(), mask.sum().to(x.dtype)]))
     centred = (x - sums[0] / sums[1]).masked_fill(~mask, 0.0)
     variance = over_processes(centred.square().sum()) / sums[1]
@@ -113,8 +110,8 @@ def clipped_policy_loss(
         clip_high: None is ``clip``; more of it lets unlikely tokens grow (DAPO: Yu et al. 2025).
     """
     high = clip if clip_high is None else clip_high
-    change = (exact(log_probs) - exact(old)).masked_fill(~mask, 0.0)
-    ratio, advantages = change.exp(), exact(advantages)
+    change = (full(log_probs) - full(old)).masked_fill(~mask, 0.0)
+    ratio, advantages = change.exp(), full(advantages)
     loss = -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + high) * advantages)
     beyond = ((ratio < 1 - clip) & (advantages < 0)) | ((ratio > 1 + high) & (advantages > 0))
     share = (beyond & mask).sum() / mask.sum().clamp(min=1)
@@ -126,7 +123,7 @@ def clipped_value_loss(
 ) -> Tensor:
     """Half the squared error of each token, the larger of that of the values and of values that stay near
     the old ones, as PPO's own code has it (openai/baselines, ``ppo2``)."""
-    values, old_values, returns = exact(values), exact(old_values), exact(returns)
+    values, old_values, returns = full(values), full(old_values), full(returns)
     near = old_values + (values - old_values).clamp(-clip, clip)
     worse = torch.max((values - returns).square(), (near - returns).square())
     return (0.5 * worse).masked_fill(~mask, 0.0)
@@ -144,7 +141,7 @@ class KL(NamedTuple):
 
 def kl_estimates(log_probs: Tensor, reference: Tensor) -> KL:
     """Of tokens that the policy ``p`` drew, by its log-probabilities and those of the reference ``q``."""
-    change = exact(reference) - exact(log_probs)
+    change = full(reference) - full(log_probs)
     return KL(-change, change.exp() - 1 - change)
 
 
@@ -166,7 +163,7 @@ def aggregate(
     """
     if how not in AGGREGATIONS:
         raise ValueError(f"aggregation {how!r} is unknown; choose {' or '.join(AGGREGATIONS)}.")
-    sums = exact(losses).masked_fill(~mask, 0.0).sum(1)
+    sums = full(losses).masked_fill(~mask, 0.0).sum(1)
     if how == "sequence":
         return (sums / mask.sum(1).clamp(min=1)).mean()
     assert max_new_tokens is not None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from family.losses.language_model import IGNORE
-from family.losses.log_probs import token_log_probs
+from family.losses.log_probs import full, token_log_probs
 
 
 class Preference(NamedTuple):
@@ -115,8 +114,3 @@ def smoothed(ahead: Tensor, smoothing: float) -> Tensor:
     if not smoothing:
         return loss
     return (1 - smoothing) * loss - smoothing * F.logsigmoid(-ahead)
-
-
-def full(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
