@@ -21,6 +21,7 @@ from .data.span_corruption import SpanCorruptionData as SpanCorruptionData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
 from .data.text_regression import TextRegressionData as TextRegressionData
+from .data.text_to_image import TextToImageData as TextToImageData
 from .data.text_to_text import TextTask as TextTask
 from .data.text_to_text import TextToTextData as TextToTextData
 from .data.translation import TranslationData as TranslationData

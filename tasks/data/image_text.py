@@ -135,7 +135,7 @@ class ImageTextData(FamilyData):
             if self.root is None:
                 count = self.examples if split == "train" else max(100, self.examples // 20)
                 size = min(self.preprocess.size)
-                self._pairs[split] = ShapePairs(count, size, self.seed, split)
+                self._pairs[split] = self.shape_pairs(count, size, split)
             else:
                 rows = self._rows(split)
                 if not rows:
@@ -145,6 +145,10 @@ class ImageTextData(FamilyData):
                     )
                 self._pairs[split] = Pairs(self._checked(rows))
         return self._pairs[split]
+
+    def shape_pairs(self, count: int, size: int, split: str) -> ShapePairs:
+        """So many pictures of the built-in world."""
+        return ShapePairs(count, size, self.seed, split)
 
     def _rows(self, split: str) -> list[Caption]:
         """All rows of a split: of its own files, or its part of the common ones."""

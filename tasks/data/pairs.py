@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +41,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def where(self, index: int) -> str:
+        """The place of a sentence, for messages."""
+        return self.rows[index].where
+
+    def only(self, chosen: Sequence[int]) -> Pairs:
+        """Some of the rows."""
+        return Pairs([self.rows[i] for i in chosen])
+
     def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         row = self.rows[index]
         name = str(row.path) if row.span is None else f"{row.path}/{row.file}"
@@ -47,26 +56,45 @@ class Pairs:
 
 
 class ShapePairs:
-    """The built-in world; as in translation, no sentence belongs to two splits."""
+    """The built-in world; as in translation, no sentence belongs to two splits.
 
-    def __init__(self, count: int, image_size: int, seed: int, split: str) -> None:
+    Args:
+        held_out: colours with shapes, "purple star": in test every scene has one, elsewhere none.
+    """
+
+    def __init__(
+        self, count: int, image_size: int, seed: int, split: str, held_out: Collection[str] = ()
+    ) -> None:
         self.image_size = image_size
-        self.scenes: list[shapes.Scene] = []
-        self.texts: list[str] = []
+        scenes: list[shapes.Scene] = []
         index = 0
-        while len(self.scenes) < count:
+        while len(scenes) < count:
             scene = shapes.sample(index, seed, split)
-            text = shapes.caption(scene)
-            if zlib.crc32(text.encode()) % 10 in shapes.SPLITS[split]:
-                self.scenes.append(scene)
-                self.texts.append(text)
+            mine = zlib.crc32(shapes.caption(scene).encode()) % 10 in shapes.SPLITS[split]
+            has = any(f"{thing.colour} {thing.shape}" in held_out for thing in scene.objects)
+            if mine and has == bool(held_out and split == "test"):
+                scenes.append(scene)
             index += 1
-        self.files = [f"shapes-{split}-{i}" for i in range(count)]
-        self.labels = [shapes.label(scene) for scene in self.scenes]
-        self.picture_ids, self.caption_ids = list(range(count)), numbered(self.texts)
+        self._fill(scenes, [f"shapes-{split}-{i}" for i in range(count)])
+
+    def _fill(self, scenes: list[shapes.Scene], files: list[str]) -> None:
+        self.scenes, self.files = scenes, files
+        self.texts = [shapes.caption(scene) for scene in scenes]
+        self.labels = [shapes.label(scene) for scene in scenes]
+        self.picture_ids, self.caption_ids = list(range(len(scenes))), numbered(self.texts)
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+    def where(self, index: int) -> str:
+        """The place of a sentence, for messages."""
+        return self.files[index]
+
+    def only(self, chosen: Sequence[int]) -> ShapePairs:
+        """Some of the scenes."""
+        made = copy.copy(self)
+        made._fill([self.scenes[i] for i in chosen], [self.files[i] for i in chosen])
+        return made
 
     def image(self, index: int, background: Colour = WHITE) -> Image.Image:
         return shapes.draw(self.scenes[index], self.image_size)

@@ -35,6 +35,12 @@ SMALL = {
     "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},
     "TextRegressionData": {"examples": 200, "vocab_size": 300},
+    "TextToImageData": {
+        "examples": 20,
+        "image_size": (16, 16),
+        "vocab_size": 300,
+        "max_tokens": 200,
+    },
     "TextToTextData": {"examples": 20, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
@@ -51,6 +57,7 @@ READ = {
     "TaggingData": "texts",
     "TextClassificationData": "rows",
     "TextRegressionData": "rows",
+    "TextToImageData": "pairs",
     "TextToTextData": "rows",
     "TranslationData": "pairs",
 }
