@@ -19,6 +19,16 @@ class TextToImageData(ImageTextData):
     """Pictures and sentences as :class:`~tasks.data.image_text.ImageTextData` has them, for a model that draws:
     pixels are in -1..1, pictures are as they are, and no sentence loses its end.
 
+    A batch:
+
+    - ``pixel_values (batch, 3, height, width)`` float32: -1 to 1;
+    - ``input_ids (batch, tokens)`` int64: <bos> sentence <eos>, padded at the right;
+    - ``mask (batch, tokens)`` bool: True = a token;
+    - ``picture_ids (batch,)`` int64: equal over the split where the picture is the same;
+    - ``caption_ids (batch,)`` int64: equal over the split where the sentence is the same;
+    - ``caption``: list of the sentences; ``file``: list of the pictures' names;
+    - with the built-in world ``labels (batch,)`` int64: their classes.
+
     Args:
         held_out: of the built-in world, things that no picture has in training and validation, "purple star";
             in test all pictures have one.
