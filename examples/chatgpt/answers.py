@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from family.inference.batches import chunks
+from family.inference.texts import stops_of
 from family.inputs.conversation import prompt_ids
 from family.inputs.encode import pad_rows
-from tasks.training.answers import Answers, stops_of, text_of, uniform_numbers, write
+from tasks.training.answers import Answers, text_of, uniform_numbers, write
 
 BATCH = 64
 """Answers at a time."""
@@ -36,7 +37,7 @@ def read_prompts(file: str | Path, most: int | None = None) -> list[str]:
 
 def written(model: Any, prompts: list[str], each: int, tokens: int, seed: int) -> Iterator[Written]:
     """So many answers to each prompt, of at most so many tokens."""
-    stops = stops_of(model, model.tokenizer)
+    stops = tuple(sorted(stops_of(model)))
     numbered = list(enumerate(prompts))
     for some in chunks(numbered, max(1, BATCH // each)):
         rows = pad_rows([prompt_ids(model.tokenizer, prompt) for _, prompt in some], -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,6 @@ from family.inputs.encode import pad_rows
 from family.inputs.tokenizer import Message
 
 
-@torch.no_grad()
 def reward_answers(
     model: Any,
     prompts: Sequence[str | Sequence[Message]],
@@ -28,12 +27,36 @@ def reward_answers(
     """
     if len(prompts) != len(answers):
         raise ValueError(f"{len(prompts)} prompts but {len(answers)} answers: give as many.")
-    tokenizer, device, limit = model.tokenizer, device_of(model), most_tokens(model)
-    rewards: list[float] = []
-    for some in chunks(zip(prompts, answers, strict=True), batch_size):
-        rows = [answered_ids(tokenizer, prompt, [said], limit)[1][0] for prompt, said in some]
-        ids = pad_rows(rows, -1)
+    tokenizer, limit = model.tokenizer, most_tokens(model)
+    rows = (
+        answered_ids(tokenizer, prompt, [said], limit)[1][0]
+        for prompt, said in zip(prompts, answers, strict=True)
+    )
+    return reward_rows(model, rows, batch_size)
+
+
+@torch.no_grad()
+def reward_rows(
+    model: Any, rows: Iterable[list[int]], batch_size: int = TEXTS, origin: str = "the model"
+) -> list[float]:
+    """What rows of ids, of prompts with their answers, are worth.
+
+    Args:
+        origin: what to call the model in an error.
+
+    Raises:
+        ValueError: a model that gives something else than a number of each.
+    """
+    device, rewards = device_of(model), list[float]()
+    for some in chunks(rows, batch_size):
+        ids = pad_rows(some, -1)
         mask = ids >= 0
-        found = model(ids.masked_fill(~mask, tokenizer.pad_id or 0).to(device), mask.to(device))
+        filled = ids.masked_fill(~mask, model.tokenizer.pad_id or 0)
+        found = model(filled.to(device), mask.to(device))
+        if found.shape != (len(some),):
+            raise ValueError(
+                f"{origin} gives {tuple(found.shape)} for {len(some)} texts: a reward model gives one "
+                "number each."
+            )
         rewards += found.float().tolist()
     return rewards

@@ -175,13 +175,18 @@ def written(
     return pieces(model.tokenizer, tokens, before)
 
 
-def stops_of(model: Any) -> set[int]:
+def stops_of(model: Any, tokenizer: Any = None) -> set[int]:
     """What ends a text, by the model's ``generation`` and its tokenizer: the end of a turn too. Nothing
-    does, where ``generation`` has no ``stop_ids`` on purpose, ``()``."""
+    does, where ``generation`` has no ``stop_ids`` on purpose, ``()``.
+
+    Args:
+        tokenizer: in place of the model's own.
+    """
     own = getattr(model, "generation", None) or Generation()
     if own.stop_ids == ():
         return set()
-    return model.tokenizer.stop_ids() | set(own.stop_ids or ())
+    known = model.tokenizer if tokenizer is None else tokenizer
+    return (set() if known is None else known.stop_ids()) | set(own.stop_ids or ())
 
 
 def new_tokens(model: Any, prompt: int, wanted: int | None, usual: int = NEW_TOKENS) -> int:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from family.inputs.chat import CHATML, TURNS
+from family.inputs.chat import CHATML
 from family.inputs.conversation import mark_answers, marks_answers
 from family.inputs.encode import pad_rows
 from family.inputs.tokenizer import TRAINED, Tokenizer
@@ -27,7 +27,7 @@ from tasks.data.sampling import ExampleBatches, Pick, batch_loader
 from tasks.data.shape_dialogues import exchange
 from tasks.data.text_data import TextData
 from tasks.data.text_files import read_text
-from tasks.data.tokenizers import SPECIALS, Kind, make_tokenizer
+from tasks.data.tokenizers import SPECIALS, make_chat_tokenizer
 from tasks.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -223,14 +223,12 @@ class ChatTuningData(TextData[Conversation]):
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            trained = self.kind in get_args(Kind)
             # Of characters without <unk>: one that is unknown is said, not learnt.
             own = (TRAINED["pad"], TRAINED["eos"]) if self.kind == "char" else SPECIALS
-            made = make_tokenizer(
-                self.kind, self.written(), self.vocab_size, specials=(*own, *TURNS)
+            template = CHATML if self.template is None else None
+            made = make_chat_tokenizer(
+                self.kind, self.written(), self.vocab_size, specials=own, template=template
             )
-            if trained and self.template is None:
-                made.chat_template = CHATML
             self.tokenizer = self._templated(made, f"data.tokenizer={self.kind!r}")
         return self.tokenizer
 

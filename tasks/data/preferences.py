@@ -8,19 +8,18 @@ import logging
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
-from family.inputs.chat import CHATML, TURNS
 from family.inputs.conversation import answered_ids
 from family.inputs.encode import pad_rows
 from family.losses.language_model import IGNORE
 from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.preference_files import Compared, compared_shapes, read_compared
 from tasks.data.text_data import TextData
-from tasks.data.tokenizers import SPECIALS, Kind, Tokenizer, make_tokenizer
+from tasks.data.tokenizers import Tokenizer, make_chat_tokenizer, make_tokenizer
 from tasks.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -104,13 +103,8 @@ class PreferenceData(TextData[Compared]):
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             talks = any(not isinstance(row.prompt, str) for row in self.rows("train"))
-            special = (*SPECIALS, *TURNS) if talks else True
-            made = make_tokenizer(
-                self.kind, self.written(), self.vocab_size, self.lowercase, special
-            )
-            if talks and self.kind in get_args(Kind):
-                made.chat_template = CHATML
-            self.tokenizer = made
+            make = make_chat_tokenizer if talks else make_tokenizer
+            self.tokenizer = make(self.kind, self.written(), self.vocab_size, self.lowercase)
         return self.tokenizer
 
     def assets(self) -> dict[str, Any]:

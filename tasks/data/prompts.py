@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from family.inputs.chat import CHATML, TURNS
 from family.inputs.conversation import prompt_ids
 from family.inputs.encode import pad_rows
 from family.inputs.tokenizer import Tokenizer
@@ -21,7 +20,7 @@ from tasks.data.shape_dialogues import exchange
 from tasks.data.splits import nothing_held_out
 from tasks.data.sums import sums
 from tasks.data.text_data import TextData
-from tasks.data.tokenizers import SPECIALS, make_tokenizer
+from tasks.data.tokenizers import make_chat_tokenizer, make_tokenizer
 from tasks.errors import UserError
 
 Batch = dict[str, Any]
@@ -169,12 +168,8 @@ class PromptData(TextData[Prompt]):
         """A checkpoint's, that of the first process, or made now; for conversations with a template."""
         if self.tokenizer is None:
             chats = not isinstance(self.rows("train")[0].prompt, str)
-            more = TURNS if chats else ()
-            self.tokenizer = make_tokenizer(
-                self.kind, self.written(), self.vocab_size, self.lowercase, (*SPECIALS, *more)
-            )
-            if chats and self.tokenizer.chat_template is None:
-                self.tokenizer.chat_template = CHATML
+            make = make_chat_tokenizer if chats else make_tokenizer
+            self.tokenizer = make(self.kind, self.written(), self.vocab_size, self.lowercase)
         return self.tokenizer
 
     def assets(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from family.inputs.chat import CHATML, TURNS
 from family.inputs.tokenizer import TRAINED, Tokenizer
 from family.pretrained.tokenizers import find_tokenizer
 from tasks.errors import UserError, closest
@@ -56,6 +57,22 @@ def make_tokenizer(
             "letters as its own file says."
         )
     return tokenizer
+
+
+def make_chat_tokenizer(
+    source: str,
+    texts: Iterable[str],
+    vocab_size: int = 8000,
+    lowercase: bool = False,
+    specials: Sequence[str] = SPECIALS,
+    template: str | None = CHATML,
+) -> Tokenizer:
+    """As :func:`make_tokenizer`, for conversations: one that is trained here knows the marks of turns, and has
+    this template; one that exists has its own, or none."""
+    made = make_tokenizer(source, texts, vocab_size, lowercase, (*specials, *TURNS))
+    if source in get_args(Kind):
+        made.chat_template = template
+    return made
 
 
 def train_tokenizer(

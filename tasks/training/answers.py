@@ -41,14 +41,6 @@ def uniform_numbers(keys: Sequence[Sequence[int]], count: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def stops_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end an answer: by the model's ``generation``, or else by the tokenizer."""
-    known = defaults_of(model).stop_ids
-    if known is None and tokenizer is not None:
-        known = tuple(sorted(tokenizer.stop_ids()))
-    return known or ()
-
-
 def room_of(model: Any) -> float:
     """Tokens of prompt and answer together that a model reads as a whole, when it writes too."""
     longest = longest_text(model)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from family.inference.texts import stops_of
 from family.losses.language_model import IGNORE
 from family.losses.log_probs import token_log_probs
 from family.losses.policy import (
@@ -23,7 +24,6 @@ from tasks.training.answers import (
     joined,
     parts,
     read,
-    stops_of,
     text_of,
     together,
     uniform_numbers,
@@ -51,7 +51,7 @@ def answer(
     first = task.trainer.global_rank * len(ids)
     places = batch.get("index", range(first, first + len(ids)))
     keys = [(seed, purpose, step, place, i) for place in places for i in range(count)]
-    stops = stops_of(task.model, task.tokenizer())
+    stops = tuple(sorted(stops_of(task.model, task.tokenizer())))
     found = write(
         task.model,
         ids.repeat_interleave(count, 0),

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from family.inference.batches import chunks, device_of
 from family.inference.classes import text_logits
 from family.inference.loaded import load
+from family.inference.rewards import reward_rows
 from family.inputs.conversation import answer_ids, prompt_ids
-from family.inputs.encode import pad_rows
 from family.models.member import longest_text
 from tasks.data.shape_dialogues import judge
 from tasks.errors import NotFiniteError, UserError, closest, user_errors
@@ -168,11 +167,10 @@ class RewardModelScorer:
     def to(self, device: torch.device) -> None:
         self.model.to(device)
 
-    @torch.no_grad()
     def __call__(
         self, prompts: Sequence[str], answers: Sequence[str], **fields: Sequence[Any]
     ) -> list[float]:
-        tokenizer, found = self.model.tokenizer, list[float]()
+        tokenizer = self.model.tokenizer
         given = fields.get("messages", prompts)
         rows = [
             [*prompt_ids(tokenizer, prompt), *answer_ids(tokenizer, prompt, one)]
@@ -184,14 +182,5 @@ class RewardModelScorer:
                 f"a prompt and its answer have {max(map(len, rows))} tokens, more than the "
                 f"{int(longest)} that {self.source} reads."
             )
-        device = device_of(self.model)
-        for some in chunks(rows, self.batch_size):
-            ids = pad_rows(some, -1).to(device)
-            made = self.model(ids.clamp(min=0), ids >= 0)
-            if made.shape != (len(some),):
-                raise UserError(
-                    f"{self.source} gives {tuple(made.shape)} for {len(some)} texts: a reward model gives "
-                    "one number each."
-                )
-            found += made.float().tolist()
-        return found
+        with user_errors():
+            return reward_rows(self.model, rows, self.batch_size, self.source)
