@@ -48,6 +48,7 @@ from .models.bert import modernbert_base as modernbert_base
 from .models.bert import mpnet_base as mpnet_base
 from .models.bert import roberta_base as roberta_base
 from .models.bert import xlm_roberta_base as xlm_roberta_base
+from .models.captioner import Captioner as Captioner
 from .models.clip import CLIP as CLIP
 from .models.clip import TowerPoolConfig as TowerPoolConfig
 from .models.clip import clip_small as clip_small

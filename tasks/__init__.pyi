@@ -4,8 +4,10 @@ from . import compare as compare
 from . import data as data
 from . import runs as runs
 from . import training as training
+from .captioning import Captioning as Captioning
 from .chat_tuning import ChatTuning as ChatTuning
 from .data.base import FamilyData as FamilyData
+from .data.captioning import CaptioningData as CaptioningData
 from .data.chat_tuning import ChatTuningData as ChatTuningData
 from .data.detection import DetectionData as DetectionData
 from .data.image_classification import ImageClassificationData as ImageClassificationData

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from family.adapt.lora import adapted, merge_lora
 from family.inference.answers import answer_questions
 from family.inference.batches import Picture, most_tokens
+from family.inference.captions import caption_pictures
 from family.inference.classes import classify_pictures, classify_texts, rate_texts
 from family.inference.detection import detect
 from family.inference.embeddings import (
@@ -52,6 +53,7 @@ PREDICTORS = {
     "TextToText": Predictor(answer_texts, ("tokenizer",)),
     "Detection": Predictor(detect, ("preprocess",)),
     "Segmentation": Predictor(segment, ("preprocess",)),
+    "Captioning": Predictor(caption_pictures, ("preprocess", "tokenizer")),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
     "RewardModeling": Predictor(reward_answers, ("tokenizer",)),
@@ -136,6 +138,7 @@ class Loaded:
           ``target`` and ``source``, of a model of several languages: their codes, or ``en``;
         - ``TextToText``: texts, with the prefix of their task -> texts; option ``beams``: else the model's
           own, or 1;
+        - ``Captioning``: pictures -> a sentence about each; option ``beams``: else the model's own, or 1;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;

@@ -18,6 +18,7 @@ from family.inputs.position import (
     centre_coordinates,
     grid_coordinates,
 )
+from family.inputs.text import Tokens
 
 POSITIONS = ("none", "sinusoidal", "learned", "rotary")
 STEMS = ("patch", "conv")
@@ -183,6 +184,19 @@ class PatchEmbedding(nn.Module):
         if prefix is not None:
             x = torch.cat([prefix.expand(batch, -1, -1), x], dim=1)
         return self.norm(self.dropout(x))
+
+    def read(self, source: Tensor, source_mask: Tensor | None = None) -> Tokens:
+        """As a front-end of any stack: :meth:`forward` of pictures, with the mask and the positions of its
+        tokens.
+
+        Args:
+            source_mask: ``(batch, height, width)``, as :meth:`seen` takes it; None = all is picture.
+        """
+        seen = None if source_mask is None else self.seen(source_mask)
+        mask = None
+        if seen is not None:
+            mask = F.pad(seen.flatten(1), (self.num_prefix_tokens, 0), value=True)
+        return Tokens(self(source, seen), mask, self.coordinates(*source.shape[-2:]))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """``(rows, columns)`` of patches in a picture.

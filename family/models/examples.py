@@ -73,6 +73,12 @@ def questions(model: Any, more: int) -> dict[str, Tensor]:
     return pictures(model, more) | text_rows(model, more)
 
 
+def captioned(model: Any, more: int) -> dict[str, Tensor]:
+    """Pictures as ``source``, and what is written so far of their sentences."""
+    target = text_rows(model, more, model.decoder_config.max_tokens)["input_ids"]
+    return {"source": torch.randn(len(target), 3, *model.image_size), "target": target}
+
+
 def recordings(model: Any, more: int) -> dict[str, Tensor]:
     """Log-mel frames as ``source``, and what is written so far of their text."""
     target = text_rows(model, more)["input_ids"]
@@ -96,4 +102,5 @@ SCENES = Inputs(scenes, {"pixel_values": (0, 2, 3), "pixel_mask": (0, 1, 2)}, ("
 PICTURES_AND_TEXTS = Inputs(pictures_and_texts, {**PICTURE, **ROWS})
 QUESTIONS = Inputs(questions, {**PICTURE, **ROWS})
 SOUND = Inputs(recordings, {"source": (0,), "target": (0, 1)})
+CAPTIONED = Inputs(captioned, {"source": (0,), "target": (0, 1)})
 CLIPS = Inputs(clips, PICTURE)

@@ -66,6 +66,7 @@ class ImageTextData(FamilyData):
     """
 
     task = "ImageText"
+    batches = PairBatches
     decided = ("image_size", "background", "tokenizer", "vocab_size", "lowercase", "max_tokens")
 
     def __init__(
@@ -243,7 +244,7 @@ class ImageTextData(FamilyData):
         augment = None
         if training:
             augment = augmentation(self.preprocess.size, self.crop, self.flip, self.colour)
-        dataset = PairBatches(
+        dataset = self.batches(
             pairs,
             self._tokenizer(),
             self.max_tokens,

@@ -89,9 +89,9 @@ class Verdict(NamedTuple):
 
 
 def claims(text: str) -> Claims | None:
-    """What an English sentence says; None where it has none of the forms of
+    """What an English sentence says, however it is spaced; None where it has none of the forms of
     :func:`tasks.data.shapes.sentences`."""
-    text = text.strip().lower()
+    text = " ".join(text.lower().replace(",", " , ").split()).replace(" ,", ",")
     for form, pattern in SENTENCES.items():
         found = pattern.fullmatch(text)
         if found is None:

@@ -20,6 +20,12 @@ from tasks.data.sampling import ExampleBatches
 from tasks.errors import UserError
 
 SMALL = {
+    "CaptioningData": {
+        "examples": 20,
+        "image_size": (16, 16),
+        "vocab_size": 300,
+        "max_tokens": 200,
+    },
     "ChatTuningData": {"examples": 40, "vocab_size": 300, "batch_size": 3},
     "DetectionData": {"examples": 20, "image_size": (32, 32)},
     "ImageClassificationData": {"examples": 20, "image_size": 16},
@@ -45,6 +51,7 @@ SMALL = {
     "TranslationData": {"examples": 20, "vocab_size": 300},
 }
 READ = {
+    "CaptioningData": "pairs",
     "ChatTuningData": "rows",
     "ImageTextData": "pairs",
     "LanguageModelingData": "texts",

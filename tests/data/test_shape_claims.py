@@ -27,6 +27,10 @@ BLUE = Things(2, "large", "blue", "cross")
             Claims((RED, RED), relation="left"),
         ),
         ("the small red star is above the small red star", Claims((RED, RED), relation="above")),
+        (
+            "Two large blue crosses , a small red star and a small red star",
+            Claims((BLUE, RED, RED)),
+        ),
         ("a small red house", None),
         ("", None),
     ],

@@ -17,6 +17,7 @@ from family.inputs.encode import encode_prompt
 from family.models.member import describe
 from family.pretrained.runs import build_model
 from tasks.data.base import FamilyData
+from tasks.data.captioning import CaptioningData
 from tasks.data.chat_tuning import ChatTuningData
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
@@ -54,6 +55,7 @@ CASES = [
     (ImageTextData, {"image_size": (24, 16), "background": (0, 0, 0)}),
     (ImageTextData, {"image_size": (16, 16), "max_tokens": 5, "lowercase": False}),
     *((ImageTextData, {"image_size": (16, 16), **given}) for given in TOKENS),
+    (CaptioningData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
     *((TextClassificationData, given) for given in TOKENS),
     (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
@@ -145,7 +147,7 @@ def files_of(root, kind):
                     }
                 )
             )
-        elif kind is ImageTextData:
+        elif kind in (ImageTextData, CaptioningData):
             found = pictures(root)
             rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["file\tcaption", *rows])
@@ -206,6 +208,14 @@ def small(kind):
         **dict.fromkeys(
             (TextClassificationData, TextRegressionData),
             ("family.BERT", {"config": learned, "masked_head": False}),
+        ),
+        CaptioningData: (
+            "family.Captioner",
+            {
+                "config": learned,
+                "decoder_config": {**learned, "causal": True, "cross_attention": True},
+                "patch_size": 8,
+            },
         ),
         SentencePairsData: ("family.SentenceEncoder", {"config": learned}),
         TaggingData: (
@@ -319,7 +329,8 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     model, batches = loaded.model, list(map(in_rows, data.val_dataloader()))
 
     if "pixel_values" in batches[0]:
-        shown = watch(model, "encode_image" if kind is ImageTextData else "forward")
+        reads = {ImageTextData: "encode_image", CaptioningData: "prefill"}
+        shown = watch(model, reads.get(kind, "forward"))
         if kind is ImageTextData:
             loaded.embed(pictures=paths)
         else:

@@ -1,0 +1,27 @@
+"""``family caption SOURCE PICTURE...``: a sentence about each picture."""
+
+from __future__ import annotations
+
+from tasks.commands.pictures import find_pictures, parser, read_pictures
+from tasks.commands.results import Results, format_option
+from tasks.commands.running import open_model
+from tasks.errors import at_least, user_errors
+
+
+def run(arguments: list[str]) -> None:
+    """Print the file and the sentence of each."""
+    options_parser = parser("caption", __doc__)
+    options_parser.add_argument("--beams", type=int, help="without, as the model says, or 1")
+    format_option(options_parser)
+    options = options_parser.parse_args(arguments)
+    if options.beams is not None:
+        at_least(1, of="--", beams=options.beams)
+    paths = find_pictures(options.images)
+    loaded = open_model(options.checkpoint, options, "Captioning")
+    with Results(options.format) as results:
+        for batch in read_pictures(paths, loaded, options):
+            with user_errors():
+                pictures = [picture for _, picture in batch]
+                made = loaded.predict(pictures, beams=options.beams, batch_size=options.batch_size)
+            for (path, _), text in zip(batch, made, strict=True):
+                results.write({"file": str(path), "caption": text}, f"{path}\t{text}")

@@ -1,0 +1,161 @@
+"""Captioning: what it learns and reports, and the command that uses what was trained."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+import family
+from family import TransformerConfig
+from tasks.captioning import Captioning
+from tasks.cli import main
+from tasks.data.captioning import CaptioningData
+
+CONFIG = TransformerConfig(dim=16, depth=1, heads=2, position="learned", max_tokens=64)
+
+
+class Says(nn.Module):
+    """Writes what it is told to, one text after another."""
+
+    longest_target = 20
+
+    def __init__(self, texts):
+        super().__init__()
+        self.texts, self.asked = list(texts), 0
+        self.head = nn.Parameter(torch.zeros(1))
+
+    def forward(self, pixel_values, target):
+        return self.head.expand(*target.shape, 99)
+
+    def generate(self, pixel_values, **options):
+        first, self.asked = self.asked, self.asked + len(pixel_values)
+        return torch.tensor([[i] for i in range(first, self.asked)])
+
+
+class Words:
+    """Ids are places in a list of texts."""
+
+    eos_id = pad_id = 0
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def decode(self, ids):
+        return self.texts[ids[0]]
+
+
+def scored(monkeypatch, texts, captions, pictures, judge=None):
+    """What is logged of sentences ``captions`` about ``pictures``."""
+    model, logged = Says(texts), {}
+    task = Captioning(model=model)
+    task.adapt_model()
+    monkeypatch.setattr(task, "tokenizer", lambda: Words(texts))
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value}))
+    monkeypatch.setattr(task, "log_mean", lambda values, count: logged.update(values))
+    for first in range(0, len(captions), 2):
+        some = slice(first, first + 2)
+        batch = {
+            "pixel_values": torch.rand(len(captions[some]), 3, 4, 4),
+            "target": torch.ones(len(captions[some]), 3, dtype=torch.long),
+            "labels": torch.ones(len(captions[some]), 3, dtype=torch.long),
+            "caption": captions[some],
+            "picture_ids": torch.tensor(pictures[some]),
+        }
+        task.validation_step(batch, 0)
+    task.on_validation_epoch_end()
+    return logged, model, task
+
+
+def test_all_sentences_of_a_picture_are_its_references(monkeypatch):
+    captions = ["a b c d e", "f g h i j", "k l m n o p", "a b c d e", "x y z x y"]
+    made = ["f g h i j", "k l m n o p", "x y z x y"]
+    found, model, task = scored(monkeypatch, made, captions, [0, 0, 1, 0, 2])
+    assert model.asked == 3  # each picture once
+    assert found["val/bleu"] == pytest.approx(100) and "val/true" not in found
+    assert found["val/cider"] == pytest.approx((5 + 10 + 10) / 3)  # of the first one in two
+    assert "nrefs:2" in task.signatures["val/cider"]
+
+
+def test_what_is_said_of_the_built_in_world_is_judged():
+    data = CaptioningData(examples=40)
+    pairs = data.pairs("val")
+    for file, text in zip(pairs.files[:20], pairs.texts, strict=False):
+        assert data.is_true(file, text) is True
+        assert data.is_true(file, "a picture of seven stars") is False
+    assert data.is_true(pairs.files[0], pairs.texts[1]) is False
+    assert data.is_true("elsewhere.png", pairs.texts[0]) is None
+
+
+def test_the_decoder_is_fed_the_sentence_and_answers_it_to_its_end():
+    data = CaptioningData(tokenizer="char", max_tokens=99, examples=20, batch_size=4)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    tokenizer = data.tokenizer
+    for target, labels, caption in zip(
+        batch["target"].tolist(), batch["labels"].tolist(), batch["caption"], strict=True
+    ):
+        answered = [one for one in labels if one != -100]
+        assert target[0] == tokenizer.bos_id and answered[-1] == tokenizer.eos_id
+        assert target[1 : len(answered)] == answered[:-1]
+        assert tokenizer.decode(answered[:-1]) == caption
+
+
+def test_it_learns_a_few_pictures_by_heart():
+    pl.seed_everything(0)
+    data = CaptioningData(
+        image_size=(16, 16), tokenizer="word", max_tokens=20, examples=4, batch_size=4
+    )
+    task = Captioning(
+        lambda vocab_size, image_size: family.Captioner(
+            vocab_size, CONFIG, image_size=image_size, patch_size=8
+        ),
+        lr=1e-2,
+        warmup_steps=5,
+        schedule="constant",
+    )
+    trainer = pl.Trainer(
+        max_epochs=80,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(task, data)
+    batch = next(iter(data.train_dataloader()))
+    made = task.eval().write(batch["pixel_values"], beams=2)
+    assert made == [caption.replace(",", " ,") for caption in batch["caption"]]
+    assert all(data.is_true(*one) for one in zip(batch["file"], made, strict=True))
+
+
+def test_a_run_captions_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(
+        [
+            "fit",
+            "--config=captioning/shapes",
+            "--trainer.max_steps=2",
+            "--trainer.val_check_interval=2",
+            "--trainer.limit_val_batches=1",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.accelerator=cpu",
+            "--data.examples=100",
+            "--data.batch_size=8",
+            "--run_folder=run",
+        ]
+    )
+    data = CaptioningData(examples=100)
+    picture = data.pairs("val").image(0)
+    picture.convert("RGBA").save("one.png")
+    capsys.readouterr()
+    main(["caption", "run", "one.png", "--beams=2", "--format=jsonl"])
+    said = json.loads(capsys.readouterr().out)
+    assert said.keys() == {"file", "caption"} and said["file"] == "one.png"
+    assert family.load("run").predict([picture], beams=2) == [said["caption"]]
+    main(["test", "run", "--trainer.limit_test_batches=1"])
+    assert "test/cider" in capsys.readouterr().out
