@@ -27,6 +27,7 @@ from .data.text_to_image import TextToImageData as TextToImageData
 from .data.text_to_text import TextTask as TextTask
 from .data.text_to_text import TextToTextData as TextToTextData
 from .data.translation import TranslationData as TranslationData
+from .data.visual_questions import VisualQuestionsData as VisualQuestionsData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
@@ -45,3 +46,4 @@ from .text_regression import TextRegression as TextRegression
 from .text_to_text import TextToText as TextToText
 from .training.task import Task as Task
 from .translation import Translation as Translation
+from .visual_questions import VisualQuestions as VisualQuestions

@@ -29,6 +29,7 @@ from family.inference.tagging import tag_texts
 from family.inference.text_to_text import answer_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
+from family.inference.visual_questions import answer_about_pictures
 from family.models.member import Facts, facts_of, overflows_float16, tasks_of
 from family.pretrained import runs
 from family.pretrained.sources import check_arguments, from_pretrained
@@ -53,6 +54,7 @@ PREDICTORS = {
     "TextToText": Predictor(answer_texts, ("tokenizer",)),
     "Detection": Predictor(detect, ("preprocess",)),
     "Segmentation": Predictor(segment, ("preprocess",)),
+    "VisualQuestions": Predictor(answer_about_pictures, ("preprocess", "tokenizer")),
     "Captioning": Predictor(caption_pictures, ("preprocess", "tokenizer")),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
@@ -68,6 +70,7 @@ READERS = (
     "QuestionAnswering",
     "SentenceEmbedding",
     "ImageText",
+    "VisualQuestions",
     "RewardModeling",
 )
 """Tasks whose texts are cut, or read in windows, at so many tokens."""
@@ -76,7 +79,11 @@ INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "co
 """How the functions call what they are given, where it is given by name."""
 
 
-OPTIONS = {"Detection": ("threshold",), "QuestionAnswering": ("threshold", "longest", "stride")}
+OPTIONS = {
+    "Detection": ("threshold",),
+    "QuestionAnswering": ("threshold", "longest", "stride"),
+    "VisualQuestions": ("without",),
+}
 """Options of the functions that a checkpoint may have values of."""
 
 
@@ -139,6 +146,7 @@ class Loaded:
         - ``TextToText``: texts, with the prefix of their task -> texts; option ``beams``: else the model's
           own, or 1;
         - ``Captioning``: pictures -> a sentence about each; option ``beams``: else the model's own, or 1;
+        - ``VisualQuestions``: pictures, and as many questions -> of each ``answer`` and ``score``;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;

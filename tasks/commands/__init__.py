@@ -28,6 +28,7 @@ COMMANDS = {
     "answer": Command("answer", "the span of a text that answers a question"),
     "fill": Command("fill", "the likeliest words for the gaps of a text"),
     "caption": Command("caption", "a sentence about each picture"),
+    "ask": Command("ask", "questions about pictures"),
     "detect": Command("detect", "boxes in pictures, drawn and as JSON"),
     "segment": Command("segment", "the class of each pixel, as masks and overlays"),
     "search": Command("search", "rank pictures by a sentence"),

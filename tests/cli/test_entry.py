@@ -77,7 +77,10 @@ def test_list_of_a_task(capsys):
         (["compair"], "there is no command 'compair'. Did you mean 'compare'?"),
         (["--config", "gpt/shapes"], "there is no command '--config'. family --help names them."),
         (["list", "detektion"], "there are no configs of 'detektion'. Did you mean 'detection'?"),
-        (["list", "x"], "there are no configs of 'x'. There are: captioning, chat_tuning, compare,"),
+        (
+            ["list", "x"],
+            "there are no configs of 'x'. There are: captioning, chat_tuning, compare,",
+        ),
     ],
 )
 def test_what_there_is_not(capsys, arguments, said):

@@ -49,6 +49,13 @@ SMALL = {
     },
     "TextToTextData": {"examples": 20, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
+    "VisualQuestionsData": {
+        "examples": 300,
+        "image_size": (16, 16),
+        "vocab_size": 300,
+        "max_tokens": 99,
+        "unknown_answers": "wrong",
+    },
 }
 READ = {
     "CaptioningData": "pairs",
@@ -67,6 +74,7 @@ READ = {
     "TextToImageData": "pairs",
     "TextToTextData": "rows",
     "TranslationData": "pairs",
+    "VisualQuestionsData": "rows",
 }
 """What reads the texts of a split."""
 

@@ -35,6 +35,7 @@ from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
+from tasks.data.visual_questions import VisualQuestionsData
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 COUNT = 4
@@ -56,6 +57,8 @@ CASES = [
     (ImageTextData, {"image_size": (16, 16), "max_tokens": 5, "lowercase": False}),
     *((ImageTextData, {"image_size": (16, 16), **given}) for given in TOKENS),
     (CaptioningData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
+    (VisualQuestionsData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
+    (VisualQuestionsData, {"image_size": (16, 24), "max_tokens": 99, "without": "picture"}),
     *((TextClassificationData, given) for given in TOKENS),
     (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
@@ -151,6 +154,13 @@ def files_of(root, kind):
             found = pictures(root)
             rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["file\tcaption", *rows])
+        elif kind is VisualQuestionsData:
+            found = pictures(root / "images")
+            rows = [
+                {"image": path.name, "question": text, "answer": "yes"}
+                for path, text in zip(found, WORDS, strict=True)
+            ]
+            lines(root / f"{split}.jsonl", map(json.dumps, rows))
         elif kind in (TextClassificationData, TextRegressionData):
             rows = [f"{text}\t{WORDS[i - 1]}\t{i % 2}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["text\tother\tlabel", *rows])
@@ -217,6 +227,7 @@ def small(kind):
                 "patch_size": 8,
             },
         ),
+        VisualQuestionsData: ("family.Fusion", {"config": learned, "patch_size": 8}),
         SentencePairsData: ("family.SentenceEncoder", {"config": learned}),
         TaggingData: (
             "family.BERT",
@@ -331,7 +342,9 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     if "pixel_values" in batches[0]:
         reads = {ImageTextData: "encode_image", CaptioningData: "prefill"}
         shown = watch(model, reads.get(kind, "forward"))
-        if kind is ImageTextData:
+        if kind is VisualQuestionsData:
+            loaded.predict(paths, WORDS)
+        elif kind is ImageTextData:
             loaded.embed(pictures=paths)
         else:
             loaded.predict(paths)
@@ -366,6 +379,10 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         shown, prompts = watch(model, "forward"), [talk(text, i) for i, text in enumerate(WORDS)]
         answers = [WORDS[i - 1] for i in range(COUNT)]
         loaded.predict(prompts * 2, [*answers, *(f"a {text}" for text in answers)])
+        same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
+    elif kind is VisualQuestionsData:
+        shown = watch(model, "words")
+        loaded.predict(paths, WORDS)
         same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
     elif "input_ids" in batches[0]:
         embeds = kind in (ImageTextData, SentencePairsData)
