@@ -27,7 +27,7 @@ from family.pretrained.found import Published, from_hub_folder
 from family.pretrained.languages import read_languages
 from family.pretrained.table import Format
 from family.pretrained.text import read_tokenizer
-from family.pretrained.weights import INDEX, PICKLED, SINGLE, Weights, read_json
+from family.pretrained.weights import ANY, PICKLED_FILES, Weights, read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_FILES = [
@@ -338,7 +338,7 @@ def read_adapted(folder: Path, classes: bool) -> Published:
     base = adapters.base_of(folder)
     if sentence.is_sentence_folder(folder):
         raise ValueError(f"{folder} holds adapters of a sentence encoder, which is not supported.")
-    if any((folder / name).is_file() for name in (SINGLE, INDEX, PICKLED)):
+    if any((folder / name).is_file() for name in ANY):
         return replace(read_model(folder, classes), adapter=folder)
     try:
         return replace(find(base, classes, adapted=False), adapter=folder)
@@ -363,7 +363,7 @@ def find_folder(source: str, files: Sequence[str] = ()) -> Path:
     try:
         path = Path(huggingface_hub.snapshot_download(source, allow_patterns=[*HUB_FILES, *files]))
         if not list(path.rglob("*.safetensors")):
-            pickled = [f"*{PICKLED}", adapters.PICKLED]
+            pickled = [*PICKLED_FILES, adapters.PICKLED]
             huggingface_hub.snapshot_download(source, allow_patterns=pickled)
         return path
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -13,11 +13,14 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-SINGLE, INDEX, PICKLED = (
+SINGLE, INDEX, PICKLED, PICKLED_INDEX = ANY = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
+PICKLED_FILES = ("*pytorch_model.bin", "*pytorch_model-*.bin")
+"""Pickled weights in a repository: one file, or those that an index names."""
 
 Place = Tensor | Path | Callable[[], Tensor]
 
@@ -59,7 +62,8 @@ def open_file(file: Path) -> Weights:
 
 
 def open_folder(folder: Path) -> Weights:
-    """The weights of a folder in the hub's layout: one safetensors file, several, or a pickled one.
+    """The weights of a folder in the hub's layout: one file, or several with an index, of safetensors or,
+    where there are none, pickled.
 
     Raises:
         ValueError: no weights, or a file that is missing or broken.
@@ -67,27 +71,36 @@ def open_folder(folder: Path) -> Weights:
     if (folder / SINGLE).is_file():
         return open_file(folder / SINGLE)
     if (folder / INDEX).is_file():
-        return open_shards(folder)
+        return open_shards(folder / INDEX, open_file)
     if (folder / PICKLED).is_file():
-        return Weights(read_pickled(folder / PICKLED), str(folder / PICKLED))
-    raise ValueError(f"{folder} holds no weights: {SINGLE}, {INDEX} or {PICKLED} is wanted.")
+        return open_pickled(folder / PICKLED)
+    if (folder / PICKLED_INDEX).is_file():
+        return open_shards(folder / PICKLED_INDEX, open_pickled)
+    raise ValueError(
+        f"{folder} holds no weights: {SINGLE} or {PICKLED} is wanted, or {INDEX} or {PICKLED_INDEX} with "
+        "the files that it names."
+    )
 
 
-def open_shards(folder: Path) -> Weights:
-    """The tensors of the files that an index names."""
-    index = read_json(folder / INDEX)
-    places = index.get("weight_map")
+def open_pickled(file: Path) -> Weights:
+    """The tensors of one pickled file."""
+    return Weights(read_pickled(file), str(file))
+
+
+def open_shards(index: Path, opened: Callable[[Path], Weights]) -> Weights:
+    """The tensors of the files that an index names, each as ``opened`` reads it."""
+    folder, places = index.parent, read_json(index).get("weight_map")
     if not isinstance(places, dict):
-        raise ValueError(f"{folder / INDEX} has no weight_map (name -> file).")
+        raise ValueError(f"{index} has no weight_map (name -> file).")
     found: dict[str, Place] = {}
     for shard in sorted({str(name) for name in places.values()}):
         file = folder / shard
         if Path(shard).name != shard or not file.is_file():
-            raise ValueError(f"{folder / INDEX} names {shard}, which {folder} does not hold.")
-        found |= open_file(file).places
+            raise ValueError(f"{index} names {shard}, which {folder} does not hold.")
+        found |= opened(file).places
     missing = sorted(places.keys() - found.keys())
     if missing:
-        raise ValueError(f"{folder / INDEX} names the weight {missing[0]}, which no file holds.")
+        raise ValueError(f"{index} names the weight {missing[0]}, which no file holds.")
     return Weights(found, str(folder))
 
 
