@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,25 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 SHORTER = ("CLIPImage", "CLIPFeature", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
 """Beginnings of classes of transformers for which a single number is the shorter side."""
+KNOWN = frozenset(
+    [
+        "Beit",
+        "Bit",
+        "Blip",
+        "ChineseCLIP",
+        "CLIP",
+        "ConditionalDetr",
+        "DeiT",
+        "Detr",
+        "DINOv3ViT",
+        "Siglip",
+        "VideoMAE",
+        "Vilt",
+        "ViT",
+    ]
+)
+"""Classes of transformers, without their endings, that do what their fields say, and no more."""
+ENDINGS = re.compile(r"(ImageProcessor|FeatureExtractor|VideoProcessor)(Fast|Pil)?$")
 VILT = "Vilt"
 """The beginning of the class that says of its longer side nothing: it is 1333 to 800 at most."""
 
@@ -65,6 +85,11 @@ def from_transformers(fields: Mapping[str, Any]) -> Preprocess:
     Raises:
         ValueError: steps that we do not have.
     """
+    kind = class_name(fields)
+    if kind and ENDINGS.sub("", kind) not in KNOWN:
+        raise ValueError(
+            f"pictures as {kind} prepares them are not supported; known are {', '.join(sorted(KNOWN))}."
+        )
     if not fields.get("do_resize", True) or not fields.get("do_rescale", True):
         raise ValueError("pictures that are not resized, or not scaled to 0..1, are not supported.")
     if not math.isclose(fields.get("rescale_factor", 1 / 255), 1 / 255):

@@ -238,3 +238,24 @@ def test_smaller_pictures_are_filled_up():
 def test_bad_preprocess():
     with pytest.raises(ValueError, match="resized=40"):
         Preprocess((32, 32), "squash", resized=40)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ConvNextImageProcessor", "Siglip2ImageProcessorFast", "OurProcessor"]
+)
+def test_a_class_with_rules_of_its_own_is_named(tmp_path, caplog, kind):
+    fields = {
+        "size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    for known, said in (
+        ("ViTImageProcessorFast", None),
+        ("ViTFeatureExtractor", None),
+        (kind, kind),
+    ):
+        content = json.dumps({**fields, "image_processor_type": known})
+        (tmp_path / "preprocessor_config.json").write_text(content)
+        found = read_preprocess(tmp_path)
+        assert (found is None) == bool(said)
+    assert kind in caplog.text and "not supported" in caplog.text
