@@ -42,6 +42,8 @@ class Tokenizer:
             counts as None.
         chat_template: a Jinja template that writes a conversation as text.
         max_tokens: the longest text that the model was made for, special tokens included.
+        padding_side: "right" or "left": where others fill a row; :meth:`batch` gives a mask instead.
+        truncation_side: where a text that is too long is cut.
         vocabulary: token -> id, where those of ``inner`` count for nothing (Marian); what it lacks is
             unknown.
         target: cuts what a model translates into, where that is cut otherwise than its sources.
@@ -61,6 +63,8 @@ class Tokenizer:
         mask: str | None = None,
         chat_template: str | None = None,
         max_tokens: int | None = None,
+        padding_side: str = "right",
+        truncation_side: str = "right",
         vocabulary: dict[str, int] | None = None,
         target: Tokenizer | None = None,
         file: bytes | None = None,
@@ -72,6 +76,7 @@ class Tokenizer:
         self.tokens = {i: token for token, i in (vocabulary or {}).items()}
         self.vocab_size: int = max(self.tokens) + 1 if vocabulary else inner.get_vocab_size()
         self.chat_template, self.max_tokens = chat_template, max_tokens
+        self.padding_side, self.truncation_side = padding_side, truncation_side
         given = zip(SPECIALS, (pad, bos, eos, unk, cls, sep, mask), strict=True)
         self.specials: dict[str, str] = {
             name: token
@@ -145,7 +150,8 @@ class Tokenizer:
             ValueError: see :meth:`encode_batch`.
         """
         if max_tokens is not None:
-            self.inner.enable_truncation(max_tokens, strategy="longest_first")
+            side = self.truncation_side
+            self.inner.enable_truncation(max_tokens, strategy="longest_first", direction=side)
         try:
             found = self.encodings(pairs, True)
         finally:
@@ -236,7 +242,8 @@ class Tokenizer:
         """Texts as a model reads them, special tokens included, filled at the right.
 
         Args:
-            max_tokens: longer texts lose their end, not their special tokens; None is the
+            max_tokens: longer texts lose their end (or their start, by ``truncation_side``), not their
+                special tokens; None is the
                 tokenizer's own limit, if it has one.
             parse_special: see :meth:`encode`.
 
@@ -245,7 +252,7 @@ class Tokenizer:
         """
         limit = max_tokens or self.max_tokens
         if limit is not None:
-            self.inner.enable_truncation(limit)
+            self.inner.enable_truncation(limit, direction=self.truncation_side)
         rows = self.encode_batch(texts, True, parse_special)
         self.inner.no_truncation()
         longest = max(map(len, rows), default=0)
@@ -352,6 +359,8 @@ class Tokenizer:
             "chat_template": self.chat_template,
             "max_tokens": self.max_tokens,
         }
+        sides = {"padding_side": self.padding_side, "truncation_side": self.truncation_side}
+        content |= {name: side for name, side in sides.items() if side != "right"}
         if self.vocabulary is not None:
             content["vocabulary"] = self.vocabulary
         if self.target is not self:
@@ -367,7 +376,7 @@ class Tokenizer:
         if "tokenizer" not in content:
             content = {"tokenizer": content, "specials": TRAINED}
         inner = tokenizers.Tokenizer.from_str(json.dumps(content["tokenizer"]))
-        plain = ("chat_template", "max_tokens", "vocabulary")
+        plain = ("chat_template", "max_tokens", "padding_side", "truncation_side", "vocabulary")
         beside = {name: content[name] for name in plain if name in content}
         if "target" in content:
             beside["target"] = cls.from_json(content["target"])

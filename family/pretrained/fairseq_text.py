@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from family.inputs.tokenizer import Tokenizer
+from family.pretrained.byte_level import VOCABULARY
 from family.pretrained.sentencepiece import (
     CONTROL,
     UNKNOWN,
@@ -19,7 +20,6 @@ from family.pretrained.sentencepiece import (
     pipeline,
     read_sentencepiece,
 )
-from family.pretrained.text_files import VOCABULARY
 from family.pretrained.weights import read_json
 
 MODEL = "sentencepiece.bpe.model"
@@ -48,16 +48,18 @@ M2M100_CODES = {
 
 
 def fairseq(file: Path, kind: str, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """mBART's: fairseq has four tokens of its own before the pieces, and languages and the mask behind."""
+    """mBART's and XLM-R's: fairseq has four tokens of its own before the pieces, and languages, if it has
+    any, and the mask behind."""
     model = read_sentencepiece(file)
     first = [Piece(token, 0.0, CONTROL) for token in ("<s>", "<pad>", "</s>")]
-    unknown, codes = Piece("<unk>", 0.0, UNKNOWN), CODES[kind]
+    unknown, codes = Piece("<unk>", 0.0, UNKNOWN), CODES.get(kind, [])
     last = [Piece(token, 0.0, CONTROL) for token in codes]
     pieces = [*first, unknown, *model.pieces[3:], *last, Piece("<mask>", 0.0, CONTROL)]
     inner = pipeline(replace(model, pieces=pieces))
     mark_specials(inner, pieces)
     inner.add_special_tokens([AddedToken("<mask>", lstrip=True)])
-    around(inner, config.get("src_lang") or "en_XX", last=kind == "MBartTokenizer")
+    if codes:
+        around(inner, config.get("src_lang") or "en_XX", last=kind == "MBartTokenizer")
     return inner
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from family.inputs.tokenizer import Tokenizer
+from family.pretrained.byte_level import LLAMA3, QWEN2, gpt2, split_by
 from family.pretrained.sentencepiece import (
     BPE,
     BYTE,
@@ -38,17 +39,7 @@ MODELS: dict[str, dict[str, int]] = {
 with pairs, "t5" SentencePiece with a unigram model."""
 SPECIALS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Ours -> what GGUF calls the token."""
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""The words of Llama 3, after cl100k's."""
 LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3")
-
-
-def gpt2() -> Any:
-    """The words of GPT-2 (Radford et al. 2019)."""
-    return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 def smollm() -> Any:
@@ -56,17 +47,11 @@ def smollm() -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2()])
 
 
-def split_by(pattern: str) -> Any:
-    """The words that a pattern matches."""
-    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), bytes_only])
-
-
 WORDS: dict[str, Callable[[], Any]] = {
     "gpt-2": gpt2,
     "smollm": smollm,
     **dict.fromkeys(LLAMA3_NAMES, lambda: split_by(LLAMA3)),
-    "qwen2": lambda: split_by(LLAMA3.replace("{1,3}", "")),
+    "qwen2": lambda: split_by(QWEN2),
 }
 """``tokenizer.ggml.pre`` -> how a text is split before pairs of bytes are merged."""
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from family.inputs.tokenizer import Tokenizer
 from family.models.languages import LanguageTokens
-from family.pretrained.text import CONFIG, LANGUAGES, tokenizer_class
+from family.pretrained.text import CONFIG, LANGUAGES
+from family.pretrained.text_classes import tokenizer_class
 from family.pretrained.text_files import guarded, read_if_there
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {

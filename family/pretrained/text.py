@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, normalizers
+from tokenizers import decoders
+from tokenizers.models import Unigram
 from torch import nn
 
 from family.inputs.tokenizer import SPECIALS, Tokenizer
+from family.pretrained.byte_level import MERGES, VOCABULARY, byte_level
+from family.pretrained.byte_level import WORDS as OF_BYTES
 from family.pretrained.fairseq_text import CODES, M2M100, MODEL, fairseq, m2m100, m2m100_files
+from family.pretrained.text_classes import (
+    LEFT,
+    LIMITS,
+    MARIAN,
+    OF_PYTHON,
+    SIGLIP,
+    TOKENS,
+    WORDS,
+    XLM_ROBERTA,
+    acting_class,
+    apply_options,
+    parts,
+    tokenizer_class,
+)
 from family.pretrained.text_files import (
     PIECES,
-    VOCABULARY,
-    WORD_PIECE,
     add_tokens,
     added_token,
-    byte_level,
     guarded,
     marian,
     read_if_there,
@@ -28,6 +43,7 @@ from family.pretrained.text_files import (
 )
 from family.pretrained.weights import read_json
 
+LOG = logging.getLogger(__name__)
 WHOLE, CONFIG, MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
 LANGUAGES = "language_tokens"
@@ -37,78 +53,21 @@ TARGET = "target_tokenizer"
 """Where the tokenizer of translations lies in a folder of ours, if it is not that of the sources."""
 SIDES = ("source.spm", "target.spm")
 """The SentencePiece models of Marian."""
-LOWERED = "Siglip2Tokenizer"
-"""The class that writes in small letters, whatever its file says."""
+GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
+"""Classes that say nothing of their own."""
 UNLIMITED = int(1e30)
 """What ``model_max_length`` says where there is no limit."""
-CLASSES = {
-    "bart": "RobertaTokenizer",
-    "bert": "BertTokenizer",
-    "clip": "CLIPTokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "electra": "ElectraTokenizer",
-    "gemma": "GemmaTokenizer",
-    "gemma2": "GemmaTokenizer",
-    "gemma3_text": "GemmaTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "gpt_neo": "GPT2Tokenizer",
-    "gpt_neox": "GPTNeoXTokenizer",
-    "llama": "LlamaTokenizer",
-    "m2m_100": "M2M100Tokenizer",
-    "marian": "MarianTokenizer",
-    "mbart": "MBartTokenizer",
-    "mistral": "LlamaTokenizer",
-    "mixtral": "LlamaTokenizer",
-    "mpnet": "MPNetTokenizer",
-    "opt": "GPT2Tokenizer",
-    "phi3": "LlamaTokenizer",
-    "roberta": "RobertaTokenizer",
-    "t5": "T5Tokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
-    "vilt": "BertTokenizer",
-    "whisper": "WhisperTokenizer",
-}
-"""``model_type`` -> the class of its tokenizer, where no file names it."""
-SAME = {"BartTokenizer": "RobertaTokenizer"}
-"""Classes that are others by another name."""
-END = "<|endoftext|>"
-FAIRSEQ = {
-    "bos": "<s>",
-    "eos": "</s>",
-    "unk": "<unk>",
-    "pad": "<pad>",
-    "cls": "<s>",
-    "sep": "</s>",
-    "mask": "<mask>",
-}
-TOKENS: dict[str, dict[str, Any]] = {
-    "BertTokenizer": WORD_PIECE,
-    "CLIPTokenizer": {"bos": "<|startoftext|>", "eos": END, "unk": END, "pad": END},
-    "DistilBertTokenizer": WORD_PIECE,
-    "ElectraTokenizer": WORD_PIECE,
-    "GemmaTokenizer": {"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>"},
-    "GPT2Tokenizer": {"bos": END, "eos": END, "unk": END},
-    "GPTNeoXTokenizer": {"bos": END, "eos": END, "unk": END},
-    "LlamaTokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
-    "MarianTokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "MPNetTokenizer": {**FAIRSEQ, "unk": "[UNK]", "mask": AddedToken("<mask>", lstrip=True)},
-    "XLMRobertaTokenizer": FAIRSEQ,
-    "M2M100Tokenizer": {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "sep": "</s>"},
-    "MBart50Tokenizer": {name: token for name, token in FAIRSEQ.items() if name != "bos"},
-    "MBartTokenizer": FAIRSEQ,
-    "NllbTokenizer": FAIRSEQ,
-    "RobertaTokenizer": FAIRSEQ,
-    "T5Tokenizer": {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    "WhisperTokenizer": {"bos": END, "eos": END, "unk": END},
-}
-"""The special tokens of each class, where no file names them."""
-WORDS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer")
-"""Those whose words are cut as BERT's."""
+VOCABULARIES = (VOCABULARY, "vocab.txt", "bpe.codes", "spm.model", MODEL, *PIECES)
+"""Files that a class makes a tokenizer from."""
+SIDED = ("padding_side", "truncation_side")
+TIDIED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+"""What ``clean_up_tokenization_spaces`` writes without spaces in front, or around a quote."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer of a folder: ``tokenizer.json``, a vocabulary of BERT's or GPT-2's kind, or
-    SentencePiece models as T5, Llama and Marian have them.
+    SentencePiece models as T5, Llama and Marian have them; None, with a warning, of a class that we do
+    not know with such files.
 
     Raises:
         ValueError: a file that is broken, or lacks what the others ask for.
@@ -118,21 +77,23 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     named: dict[str, Any] = dict(TOKENS.get(kind, {}))
     for file in (MAP, CONFIG):
         named |= guarded(folder / file, named_tokens, read_if_there(folder / file))
-    limit = config.get("model_max_length")
+    limit = config.get("model_max_length", LIMITS.get(kind))
     limited = isinstance(limit, int) and 0 < limit < UNLIMITED
     fields: dict[str, Any] = {
         **{name: None if token is None else str(token) for name, token in named.items()},
         "chat_template": chat_template(folder, config),
         "max_tokens": limit if limited else None,
     }
-    whole = (folder / WHOLE).is_file()
-    if kind == "MarianTokenizer" and (folder / SIDES[0]).is_file() and not whole:
-        return read_pair(folder, config, named, fields)
-    if kind == M2M100 and (folder / MODEL).is_file() and not whole:
+    if kind == MARIAN and (folder / SIDES[0]).is_file() and not (folder / WHOLE).is_file():
+        return read_pair(folder, config, named, fields | sides(folder, config, kind, None))
+    if kind == M2M100 and (folder / MODEL).is_file() and not (folder / WHOLE).is_file():
+        fields |= sides(folder, config, kind, None)
         return guarded(folder / MODEL, m2m100, folder, config, fields)
     inner = read_inner(folder, kind, config, named)
     if inner is None:
         return None
+    fields |= sides(folder, config, kind, inner)
+    tidy(inner, config)
     target = read_tokenizer(folder / TARGET) if (folder / TARGET).is_dir() else None
     return Tokenizer(inner, **fields, target=target)
 
@@ -140,28 +101,65 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
 def read_inner(
     folder: Path, kind: str, config: dict[str, Any], named: dict[str, Any]
 ) -> tokenizers.Tokenizer | None:
-    """What does the work, from whichever files there are."""
-    if (folder / WHOLE).is_file():
+    """What does the work, from whichever files there are that its class reads."""
+    pieces = next((folder / name for name in PIECES if (folder / name).is_file()), None)
+    if (folder / WHOLE).is_file() and kind not in (*OF_PYTHON, SIGLIP):
         inner = guarded(folder / WHOLE, tokenizers.Tokenizer.from_file, str(folder / WHOLE))
-        if kind == LOWERED:
-            parts = [part for part in (normalizers.Lowercase(), inner.normalizer) if part]
-            inner.normalizer = normalizers.Sequence(parts)
+        acting = acting_class(folder, config, inner)
+        guarded(folder / CONFIG, apply_options, inner, acting, config)
         return inner
     if kind in CODES and (folder / MODEL).is_file():
         return guarded(folder / MODEL, fairseq, folder / MODEL, kind, config)
-    file = next((folder / name for name in PIECES if (folder / name).is_file()), None)
-    if file is not None:
-        kind = PIECES[file.name]
-        inner = guarded(file, sentencepiece, file, config)
+    if kind == XLM_ROBERTA and (folder / MODEL).is_file():
+        inner = guarded(folder / MODEL, fairseq, folder / MODEL, kind, config)
+    elif pieces is not None and kind in ("", *GENERIC, *PIECES[pieces.name]):
+        kind = kind if kind in PIECES[pieces.name] else PIECES[pieces.name][0]
+        inner = guarded(pieces, sentencepiece, pieces, kind, config)
     elif kind in WORDS and (folder / "vocab.txt").is_file():
         inner = guarded(folder / "vocab.txt", word_piece, folder / "vocab.txt", config)
-    elif kind in ("GPT2Tokenizer", "RobertaTokenizer") and (folder / "merges.txt").is_file():
-        inner = guarded(folder / "merges.txt", byte_level, folder, config)
+    elif kind in OF_BYTES and (folder / MERGES).is_file():
+        inner = guarded(folder / MERGES, byte_level, folder, kind, config, named)
     else:
+        there = [name for name in (WHOLE, *VOCABULARIES) if (folder / name).is_file()]
+        if there or kind in OF_PYTHON:
+            LOG.warning(
+                "%s: tokenizer_class=%r with %s is not supported, so the model comes without a tokenizer.",
+                folder, kind, ", ".join(there) or "no vocabulary",
+            )  # fmt: skip
         return None
     guarded(folder, add_tokens, inner, folder, config, named)
     guarded(folder, surround, inner, kind, config, named)
     return inner
+
+
+def sides(
+    folder: Path, config: dict[str, Any], kind: str, inner: tokenizers.Tokenizer | None
+) -> dict[str, str]:
+    """At which end a row is filled and cut: as a file says, a ``tokenizer.json`` last, or the class.
+
+    Raises:
+        ValueError: another end than "left" and "right".
+    """
+    if inner is not None and (folder / WHOLE).is_file():
+        kind = acting_class(folder, config, inner)
+    found = {"padding_side": "left" if kind in LEFT else "right", "truncation_side": "right"}
+    for name, said in zip(
+        SIDED, (inner and inner.padding, inner and inner.truncation), strict=True
+    ):
+        found[name] = config.get(name) or (said or {}).get("direction", found[name]).lower()
+        if found[name] not in ("left", "right"):
+            raise ValueError(
+                f'{folder / CONFIG}: {name}={found[name]!r} must be "left" or "right".'
+            )
+    return found
+
+
+def tidy(inner: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Decode without spaces in front of punctuation, where a file asks for it; BERT's does so by itself,
+    and transformers spares pairs of bytes, which it would corrupt."""
+    if config.get("clean_up_tokenization_spaces") is True and isinstance(inner.model, Unigram):
+        steps = [decoders.Replace(text, text.strip(" ")) for text in TIDIED]
+        inner.decoder = decoders.Sequence([inner.decoder, decoders.Fuse(), *steps])
 
 
 def read_pair(
@@ -180,14 +178,6 @@ def read_pair(
     )
     source.target = target
     return source
-
-
-def tokenizer_class(folder: Path, config: dict[str, Any]) -> str:
-    """The name of the class that the folder's tokenizer is of, in transformers."""
-    model = read_if_there(folder / "config.json")
-    found = config.get("tokenizer_class") or model.get("tokenizer_class")
-    kind = str(found or CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
-    return SAME.get(kind, kind)
 
 
 def named_tokens(config: dict[str, Any]) -> dict[str, Any]:
@@ -244,10 +234,16 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
         # Any other class would build its own tokenizer and overlook parts of the file.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": tokenizer.max_tokens or UNLIMITED,
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
         "model_input_names": inputs,
         "clean_up_tokenization_spaces": False,
         **tokens,
     }
+    if any(
+        getattr(part, "add_prefix_space", False) for part in parts(tokenizer.inner.pre_tokenizer)
+    ):
+        config["add_prefix_space"] = True  # where a class counts all the same
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
     files: dict[str, Any] = {CONFIG: config, MAP: tokens}
@@ -263,7 +259,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
             (folder / name).write_bytes(each.file or b"")
         files |= {VOCABULARY: tokenizer.vocabulary, TARGET_VOCABULARY: tokenizer.target.vocabulary}
         separate = tokenizer.vocabulary != tokenizer.target.vocabulary
-        config |= {"tokenizer_class": "MarianTokenizer", "separate_vocabs": separate}
+        config |= {"tokenizer_class": MARIAN, "separate_vocabs": separate}
         if not separate:
             del files[TARGET_VOCABULARY]
     for name, content in files.items():

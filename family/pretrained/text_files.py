@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +15,43 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from family.inputs.tokenizer import Tokenizer
 from family.pretrained.sentencepiece import (
     CONTROL,
+    SPACE,
     Piece,
+    SentencePiece,
     mark_specials,
     pipeline,
     read_sentencepiece,
 )
 from family.pretrained.weights import read_json
 
-VOCABULARY = "vocab.json"
-PIECES = {"spiece.model": "T5Tokenizer", "tokenizer.model": "LlamaTokenizer"}
-"""File with a SentencePiece model -> how it is used."""
+PIECES = {
+    "spiece.model": ("T5Tokenizer", "SiglipTokenizer"),
+    "tokenizer.model": ("LlamaTokenizer", "GemmaTokenizer"),
+}
+"""File with a SentencePiece model -> the classes that it may be of; the first, where no file names one."""
+PUNCTUATION, BLANK = re.escape(string.punctuation), r"\s\x1c-\x1f"
+"""Of a set of characters, as Python knows them."""
 WORD_PIECE = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 ENDS = {
+    "GemmaTokenizer": (True, False),
     "GPT2Tokenizer": (False, False),
+    "GPTNeoXTokenizer": (False, False),
     "LlamaTokenizer": (True, False),
     "MarianTokenizer": (False, True),
+    "Qwen2Tokenizer": (False, False),
+    "SiglipTokenizer": (False, True),
     "T5Tokenizer": (False, True),
 }
 """Whether bos and eos go around a text, where no file says; other classes have their own rules."""
+
+
+JOINED = {
+    "CLIPTokenizer": ("bos", "eos"),
+    "MPNetTokenizer": ("cls", "sep"),
+    "RobertaTokenizer": ("cls", "sep"),
+    "XLMRobertaTokenizer": ("cls", "sep"),
+}
+"""What goes around a text of classes that join a second one by two ends."""
 
 
 def guarded(file: Path, read: Callable[..., Any], *arguments: Any) -> Any:
@@ -59,29 +80,53 @@ def word_piece(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     return inner
 
 
-def byte_level(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """GPT-2's: pairs of bytes are merged, so that no text is unknown (Radford et al. 2019)."""
-    files = str(folder / VOCABULARY), str(folder / "merges.txt")
-    inner = tokenizers.Tokenizer(models.BPE.from_file(*files))
-    space = config.get("add_prefix_space", False)
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    inner.decoder = decoders.ByteLevel()
+def sentencepiece(file: Path, kind: str, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    """T5's, with the tokens that stand for spans left out (Raffel et al. 2020), SigLIP's, or Llama's."""
+    model = read_sentencepiece(file)
+    if kind == "SiglipTokenizer":
+        inner = siglip(model, config)
+    elif kind == "T5Tokenizer":
+        spans = [f"<extra_id_{i}>" for i in reversed(range(config.get("extra_ids", 100)))]
+        model = replace(model, pieces=[*model.pieces, *(Piece(s, 0.0, CONTROL) for s in spans)])
+        inner = pipeline(model)
+    else:
+        inner = pipeline(model, prepended(config, model.dummy_prefix))
+    mark_specials(inner, model.pieces)
     return inner
 
 
-def sentencepiece(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """T5's, with the tokens that stand for spans left out (Raffel et al. 2020), or Llama's."""
-    model = read_sentencepiece(file)
-    prepend = None
-    if PIECES[file.name] == "T5Tokenizer":
-        spans = [f"<extra_id_{i}>" for i in reversed(range(config.get("extra_ids", 100)))]
-        model = replace(model, pieces=[*model.pieces, *(Piece(s, 0.0, CONTROL) for s in spans)])
-    else:
-        space = config.get("add_prefix_space")
-        space = model.dummy_prefix if space is None else space
-        prepend = "never" if not space else "always" if config.get("legacy") else "first"
-    inner = pipeline(model, prepend)
-    mark_specials(inner, model.pieces)
+def prepended(config: dict[str, Any], usual: bool) -> str:
+    """Where Llama's puts a space in front; ``usual``: whether it does, where no file says."""
+    space = config.get("add_prefix_space")
+    if not (usual if space is None else space):
+        return "never"
+    return "always" if config.get("legacy") else "first"
+
+
+def siglip(model: SentencePiece, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    """SigLIP's: what is written, in small letters and without punctuation (Zhai et al. 2023)."""
+    inner = pipeline(model, "always")
+    after = [inner.normalizer] if inner.normalizer else []
+    lower = [
+        # Greek has another small letter at the end of a word, which the library does not know.
+        normalizers.Replace(Regex(r"(?<=\p{L})\u03a3(?!\p{L})"), "\u03c2"),
+        normalizers.Lowercase(),
+    ]
+    steps = [
+        normalizers.Replace(SPACE, " "),
+        # A text begins with a space of its own, in front of those that it has or comes to have.
+        normalizers.Replace(
+            Regex(rf"\A[{PUNCTUATION}]*[{BLANK}][{BLANK}{PUNCTUATION}]*"), SPACE + " "
+        ),
+        *(lower if config.get("do_lower_case", True) else []),
+        normalizers.Replace(Regex(f"[{PUNCTUATION}]"), ""),
+        normalizers.Replace(Regex(f"[{BLANK}]+"), " "),
+        *after,
+        normalizers.Replace(Regex(rf"\A{SPACE}\z"), ""),
+    ]
+    inner.normalizer = normalizers.Sequence(steps)
+    stripped = decoders.Replace(Regex(r"\A\s+|\s+\z"), "")
+    inner.decoder = decoders.Sequence([inner.decoder, decoders.Fuse(), stripped])
     return inner
 
 
@@ -146,19 +191,37 @@ def surround(
             for name, usual in zip(("bos", "eos"), ENDS[kind], strict=True)
         )
         around, second = [*first, "$A", *last], [*first, "$B", *last]
+    elif kind == "WhisperTokenizer":
+        end = str(named["eos"])
+        around, second = [*spoken(config), "$A", end], ["$B", end]
     else:
-        end = str(named["sep"])
-        around = [str(named["cls"]), "$A", end]
+        start, end = (str(named[name]) for name in JOINED.get(kind, ("cls", "sep")))
+        around = [start, "$A", end]
         # Only BERT and ELECTRA tell a second text apart.
-        joined = kind in ("MPNetTokenizer", "RobertaTokenizer")
-        second = [end, "$B", end] if joined else ["$B:1", f"{end}:1"]
+        second = [end, "$B", end] if kind in JOINED else ["$B:1", f"{end}:1"]
     tokens = [(token, inner.token_to_id(token)) for token in around if token != "$A"]
     for token, found in tokens:
         if found is None:
             raise ValueError(f"its vocabulary has no token {token!r}")
+    # Whisper's end stands behind both texts alone.
+    before = around[:-1] if kind == "WhisperTokenizer" else around
     inner.post_processor = processors.TemplateProcessing(
-        single=around, pair=around + second, special_tokens=tokens
+        single=around, pair=before + second, special_tokens=tokens
     )
+
+
+def spoken(config: dict[str, Any]) -> list[str]:
+    """What Whisper's puts before a text.
+
+    Raises:
+        ValueError: a language by its name.
+    """
+    language, task = config.get("language"), config.get("task")
+    if language is not None and len(str(language)) != 2:
+        raise ValueError(f"language={language!r} is not supported; a code of two letters is")
+    said = ["startoftranscript", *(str(each).lower() for each in (language, task) if each)]
+    said += [] if config.get("predict_timestamps") else ["notimestamps"]
+    return [f"<|{each}|>" for each in said]
 
 
 def added_token(value: Any) -> AddedToken | str | None:

@@ -255,6 +255,8 @@ def test_marian_with_two_vocabularies(tmp_path, pair):
     save_tokenizer(Model(ours), tmp_path)
     again = read_tokenizer(tmp_path)
     assert again.target.vocabulary == own != again.vocabulary
+    assert again.max_tokens == ours.max_tokens == theirs.model_max_length == 512  # of its class
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == 512
 
 
 class Model(torch.nn.Module):

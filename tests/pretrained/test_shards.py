@@ -20,9 +20,7 @@ transformers = pytest.importorskip("transformers")
 def folder(tmp_path):
     """A GPT-2 of transformers in two pickled files."""
     torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=61, n_positions=32, n_embd=16, n_layer=2, n_head=2
-    )
+    config = transformers.GPT2Config(vocab_size=61, n_positions=32, n_embd=16, n_layer=2, n_head=2)
     theirs = transformers.GPT2LMHeadModel(config)
     place = tmp_path / "repository"
     theirs.save_pretrained(place)
@@ -56,7 +54,9 @@ def test_what_is_asked_of_the_hub(folder, tmp_path, monkeypatch):
 
     def download(source, allow_patterns):
         assert source == "someone/model"
-        wanted = [file for file in folder.iterdir() if any(fnmatch(file.name, p) for p in allow_patterns)]
+        wanted = [
+            file for file in folder.iterdir() if any(fnmatch(file.name, p) for p in allow_patterns)
+        ]
         asked.append({file.name for file in wanted})
         cache.mkdir(exist_ok=True)
         for file in wanted:
