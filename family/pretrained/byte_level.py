@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-CLIP = "CLIPTokenizer"
+CLIP_CLASS = "CLIPTokenizer"
 END_OF_WORD = "</w>"
 """What ends the last piece of a word of CLIP's."""
 LLAMA3 = (
@@ -46,7 +46,7 @@ def split_by(pattern: str, space: bool = False, others: bool = True) -> Any:
 
 
 WORDS: dict[str, Callable[[bool], Any]] = {
-    CLIP: lambda space: split_by(CLIP_WORDS, others=False),
+    CLIP_CLASS: lambda space: split_by(CLIP_WORDS, others=False),
     "GPT2Tokenizer": gpt2,
     "GPTNeoXTokenizer": gpt2,
     "Qwen2Tokenizer": lambda space: split_by(QWEN2, space),
@@ -58,7 +58,7 @@ WORDS: dict[str, Callable[[bool], Any]] = {
 
 def normalizer(kind: str) -> Any:
     """What a class does with a text before it is split."""
-    if kind == CLIP:
+    if kind == CLIP_CLASS:
         single = normalizers.Replace(Regex(r"\s+"), " ")
         return normalizers.Sequence([normalizers.NFC(), single, normalizers.Lowercase()])
     return normalizers.NFC() if kind in ("GPTNeoXTokenizer", "Qwen2Tokenizer") else None
@@ -77,11 +77,11 @@ def byte_level(
 ) -> tokenizers.Tokenizer:
     """Pairs of bytes are merged, so that no text is unknown."""
     ends = {"end_of_word_suffix": END_OF_WORD, "unk_token": str(named["unk"])}
-    ends = ends if kind == CLIP else {}
+    ends = ends if kind == CLIP_CLASS else {}
     files = str(folder / VOCABULARY), str(folder / MERGES)
     inner = tokenizers.Tokenizer(models.BPE.from_file(*files, **ends))
     if (before := normalizer(kind)) is not None:
         inner.normalizer = before
     inner.pre_tokenizer = WORDS[kind](bool(config.get("add_prefix_space")))
-    inner.decoder = clip_decoder() if kind == CLIP else decoders.ByteLevel()
+    inner.decoder = clip_decoder() if kind == CLIP_CLASS else decoders.ByteLevel()
     return inner

@@ -23,23 +23,10 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 SHORTER = ("CLIPImage", "CLIPFeature", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
 """Beginnings of classes of transformers for which a single number is the shorter side."""
-KNOWN = frozenset(
-    [
-        "Beit",
-        "Bit",
-        "Blip",
-        "ChineseCLIP",
-        "CLIP",
-        "ConditionalDetr",
-        "DeiT",
-        "Detr",
-        "DINOv3ViT",
-        "Siglip",
-        "VideoMAE",
-        "Vilt",
-        "ViT",
-    ]
-)
+STEMS = """
+    Beit Bit Blip ChineseCLIP CLIP ConditionalDetr DeiT Detr DINOv3ViT Siglip VideoMAE Vilt ViT
+"""
+KNOWN = frozenset(STEMS.split())
 """Classes of transformers, without their endings, that do what their fields say, and no more."""
 ENDINGS = re.compile(r"(ImageProcessor|FeatureExtractor|VideoProcessor)(Fast|Pil)?$")
 VILT = "Vilt"

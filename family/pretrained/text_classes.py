@@ -157,7 +157,7 @@ def apply_options(inner: tokenizers.Tokenizer, kind: str, config: dict[str, Any]
                 part.lowercase = config.get("do_lower_case", True)
                 part.strip_accents = config.get("strip_accents")
                 part.handle_chinese_chars = config.get("tokenize_chinese_chars", True)
-    elif kind == byte_level.CLIP:
+    elif kind == byte_level.CLIP_CLASS:
         inner.decoder = byte_level.clip_decoder()
     elif kind in byte_level.WORDS:
         for part in parts(inner.pre_tokenizer):
