@@ -34,6 +34,7 @@ from .generation.defaults import Generation as Generation
 from .generation.sampling import Sampling as Sampling
 from .heads.classifier import PoolConfig as PoolConfig
 from .inference.loaded import load as load
+from .inputs.codebook import CodebookConfig as CodebookConfig
 from .inputs.patches import PatchConfig as PatchConfig
 from .look import record_attention as record_attention
 from .models.bert import BERT as BERT
@@ -68,6 +69,7 @@ from .models.gpt import gpt2_medium as gpt2_medium
 from .models.gpt import gpt2_xl as gpt2_xl
 from .models.gpt import gpt_nano as gpt_nano
 from .models.gpt import llama as llama
+from .models.image_tokenizer import ImageTokenizer as ImageTokenizer
 from .models.reward import RewardModel as RewardModel
 from .models.segmenter import Segmenter as Segmenter
 from .models.segmenter import segmenter_small as segmenter_small

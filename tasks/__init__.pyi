@@ -12,6 +12,7 @@ from .data.chat_tuning import ChatTuningData as ChatTuningData
 from .data.detection import DetectionData as DetectionData
 from .data.image_classification import ImageClassificationData as ImageClassificationData
 from .data.image_text import ImageTextData as ImageTextData
+from .data.image_tokenizing import ImageTokenizingData as ImageTokenizingData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
 from .data.preferences import PreferenceData as PreferenceData
@@ -31,6 +32,7 @@ from .data.visual_questions import VisualQuestionsData as VisualQuestionsData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
 from .image_text import ImageText as ImageText
+from .image_tokenizing import ImageTokenizing as ImageTokenizing
 from .language_modeling import LanguageModeling as LanguageModeling
 from .masked_language_modeling import MaskedLanguageModeling as MaskedLanguageModeling
 from .policy_tuning import PolicyTuning as PolicyTuning

@@ -22,6 +22,7 @@ from family.inference.embeddings import (
     embed_sentences,
     similarities,
 )
+from family.inference.image_tokens import reconstruct_pictures
 from family.inference.masked import fill_masks
 from family.inference.rewards import reward_answers
 from family.inference.segmentation import segment
@@ -56,6 +57,7 @@ PREDICTORS = {
     "Segmentation": Predictor(segment, ("preprocess",)),
     "VisualQuestions": Predictor(answer_about_pictures, ("preprocess", "tokenizer")),
     "Captioning": Predictor(caption_pictures, ("preprocess", "tokenizer")),
+    "ImageTokenizing": Predictor(reconstruct_pictures, ("preprocess",)),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
     "RewardModeling": Predictor(reward_answers, ("tokenizer",)),
@@ -151,6 +153,7 @@ class Loaded:
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;
         - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
+        - ``ImageTokenizing``: pictures -> of each its ``ids`` and the ``picture`` made of these;
         - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
           :meth:`embed` too;
         - ``SentenceEmbedding``: texts -> ``(texts, dim)``;

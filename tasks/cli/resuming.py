@@ -20,7 +20,7 @@ from tasks.training.resuming import validation_cut, validation_left
 
 KEPT = ("optimizer", "freeze", "layer_decay", "transplant", "share_embeddings")
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
-PATHS = ("root", "pretrained", "source", "chat_template")
+PATHS = ("root", "pretrained", "source", "chat_template", "perceptual")
 """Options that are read from where the command was called."""
 CONFIG = "config.yaml"
 

@@ -181,11 +181,7 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
     for line, row in rows:
         if not row.get(image):
             raise UserError(f"{file} line {line} names no picture in the column {image!r}.")
-    first = [row[image] for _, row in rows[:20]]
-    folders = [file.parent, *(file.parent / name for name in ("images", split, *names_of(split)))]
-    folder = images or next(
-        (f for f in folders if any((f / name).is_file() for name in first)), folders[0]
-    )
+    folder = images or picture_folder(file, [row[image] for _, row in rows], split)
     return [
         Caption(
             row[image],
@@ -196,6 +192,13 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
         )
         for line, row in rows
     ]
+
+
+def picture_folder(file: Path, names: Sequence[str], split: str) -> Path:
+    """Where the pictures are that a table names: beside it, in ``images`` or in a folder of its split."""
+    folders = [file.parent, *(file.parent / name for name in ("images", split, *names_of(split)))]
+    there = (f for f in folders if any((f / name).is_file() for name in names[:20]))
+    return next(there, folders[0])
 
 
 def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str, str]]]:

@@ -30,6 +30,7 @@ SMALL = {
     "DetectionData": {"examples": 20, "image_size": (32, 32)},
     "ImageClassificationData": {"examples": 20, "image_size": 16},
     "ImageTextData": {"examples": 20, "image_size": (16, 16), "vocab_size": 300},
+    "ImageTokenizingData": {"examples": 20, "image_size": 16},
     "LanguageModelingData": {"context": 8, "batch_size": 3},
     "MaskedLanguageModelingData": {"context": 8, "batch_size": 3, "tokenizer": "char"},
     "PreferenceData": {"examples": 20, "vocab_size": 300},

@@ -22,6 +22,7 @@ from tasks.data.chat_tuning import ChatTuningData
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
 from tasks.data.image_text import ImageTextData
+from tasks.data.image_tokenizing import ImageTokenizingData
 from tasks.data.language_modeling import LanguageModelingData
 from tasks.data.masked_language_modeling import MaskedLanguageModelingData
 from tasks.data.preferences import PreferenceData
@@ -59,6 +60,8 @@ CASES = [
     (CaptioningData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
     (VisualQuestionsData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
     (VisualQuestionsData, {"image_size": (16, 24), "max_tokens": 99, "without": "picture"}),
+    (ImageTokenizingData, {"image_size": (24, 16)}),
+    (ImageTokenizingData, {"image_size": 16, "cache": False, "background": (0, 0, 0)}),
     *((TextClassificationData, given) for given in TOKENS),
     (TextClassificationData, {"tokenizer": "char", "lowercase": True, "max_tokens": 6}),
     (TextClassificationData, {"tokenizer": "char", "max_tokens": 200}),  # above the default
@@ -129,6 +132,8 @@ def files_of(root, kind):
     for split in ("train", "val", "test"):
         if kind is ImageClassificationData:
             found = [p for name in ("cat", "dog") for p in pictures(root / split / name)]
+        elif kind is ImageTokenizingData:
+            found = pictures(root / split)
         elif kind is SegmentationData:
             found = pictures(root / split / "images")
             for path in pictures(root / split / "masks"):
@@ -210,6 +215,7 @@ def small(kind):
     return {
         ImageClassificationData: ("family.ViT", {"config": learned, "patch_size": 8}),
         SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
+        ImageTokenizingData: ("family.ImageTokenizer", {"width": 8, "depth": 1}),
         DetectionData: (
             "family.DETR",
             {"config": layers, "backbone": "patch", "queries": 2},
