@@ -59,6 +59,7 @@ from .models.clip import clip_vit_l14 as clip_vit_l14
 from .models.detr import DETR as DETR
 from .models.detr import detr_resnet50 as detr_resnet50
 from .models.detr import detr_small as detr_small
+from .models.dit import DiT as DiT
 from .models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from .models.fusion import Fusion as Fusion
 from .models.fusion import vilt_base as vilt_base

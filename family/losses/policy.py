@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from family.losses.log_probs import full
+from family.losses.processes import over_processes
 
 EPSILON = 1e-4
 """Added to a group's standard deviation, as TRL does."""
@@ -71,14 +71,6 @@ def whitened(x: Tensor, mask: Tensor) -> Tensor:
     centred = (x - sums[0] / sums[1]).masked_fill(~mask, 0.0)
     variance = over_processes(centred.square().sum()) / sums[1]
     return centred * (variance + 1e-8).rsqrt()
-
-
-def over_processes(x: Tensor) -> Tensor:
-    """The sum of all processes; every process must call it equally often."""
-    if dist.is_available() and dist.is_initialized():
-        x = x.clone()
-        dist.all_reduce(x)
-    return x
 
 
 # --- Objectives ---

@@ -20,6 +20,14 @@ def normalised(x: Tensor) -> Tensor:
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
+def over_processes(x: Tensor) -> Tensor:
+    """The sum of all processes; every process must call it equally often."""
+    if dist.is_available() and dist.is_initialized():
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
 def rows_of_processes(x: Tensor) -> tuple[list[int], int]:
     """How many rows each process holds, and which of all rows is the first of this one."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:

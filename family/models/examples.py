@@ -77,6 +77,12 @@ def captioned(model: Any, more: int) -> dict[str, Tensor]:
     """Pictures as ``source``, and what is written so far of their sentences."""
     target = text_rows(model, more, model.decoder_config.max_tokens)["input_ids"]
     return {"source": torch.randn(len(target), 3, *model.image_size), "target": target}
+def noise_and_texts(model: Any, more: int) -> dict[str, Tensor]:
+    """Pictures, or latents, that are partly ``noisy``, the ``time`` of each, and as many texts."""
+    noisy = torch.randn(2 + more, *model.shape)
+    return {"noisy": noisy, "time": torch.rand(len(noisy))} | text_rows(
+        model, more, model.text_tokens
+    )
 
 
 def recordings(model: Any, more: int) -> dict[str, Tensor]:
@@ -102,6 +108,7 @@ RECONSTRUCTIONS = Inputs(pictures, PICTURE, ("reconstruction",))
 SCENES = Inputs(scenes, {"pixel_values": (0, 2, 3), "pixel_mask": (0, 1, 2)}, ("logits", "boxes"))
 PICTURES_AND_TEXTS = Inputs(pictures_and_texts, {**PICTURE, **ROWS})
 QUESTIONS = Inputs(questions, {**PICTURE, **ROWS})
+NOISE_AND_TEXTS = Inputs(noise_and_texts, {"noisy": (0,), "time": (0,), **ROWS}, ("velocity",))
 SOUND = Inputs(recordings, {"source": (0,), "target": (0, 1)})
 CAPTIONED = Inputs(captioned, {"source": (0,), "target": (0, 1)})
 CLIPS = Inputs(clips, PICTURE)

@@ -27,6 +27,7 @@ MODELS = {
     "vit": lambda: family.vit_tiny(7, image_size=16, patch_size=8, **SMALL),
     "segmenter": lambda: family.segmenter_tiny(num_classes=5, image_size=16, patch_size=8, **SMALL),
     "clip": lambda: family.clip_small(97, image_size=16, **SMALL),
+    "dit": lambda: family.DiT(**family.DiT.facts.example),
 }
 
 
@@ -91,8 +92,8 @@ def test_onnx(tmp_path, capsys, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "format"),
-    [(name, "torch-export") for name in ("bert", "segmenter", "clip", "detr")]
-    + [(name, "onnx") for name in ("sentence", "segmenter", "clip")],
+    [(name, "torch-export") for name in ("bert", "segmenter", "clip", "detr", "dit")]
+    + [(name, "onnx") for name in ("sentence", "segmenter", "clip", "dit")],
 )
 def test_other_members(tmp_path, capsys, monkeypatch, name, format):
     if format == "onnx":
