@@ -77,6 +77,8 @@ def captioned(model: Any, more: int) -> dict[str, Tensor]:
     """Pictures as ``source``, and what is written so far of their sentences."""
     target = text_rows(model, more, model.decoder_config.max_tokens)["input_ids"]
     return {"source": torch.randn(len(target), 3, *model.image_size), "target": target}
+
+
 def noise_and_texts(model: Any, more: int) -> dict[str, Tensor]:
     """Pictures, or latents, that are partly ``noisy``, the ``time`` of each, and as many texts."""
     noisy = torch.randn(2 + more, *model.shape)
