@@ -153,11 +153,11 @@ class ImageTokenizing(Task):
         self.counts[split] = counts if before is None else before.to(counts.device) + counts
 
     def _log_use(self, split: str) -> None:
-        counts = self.counts.pop(split, None)
+        counts = self.counts.get(split)
         if counts is None:
             return
         if split != "train":  # those are of all processes
-            counts = summed(counts)
+            counts = summed(counts.clone())
         for name, value in use(counts).items():
             self.log(f"{split}/{name}", value)
 

@@ -62,6 +62,7 @@ def pixels(count=8):
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.mark.slow
 def test_a_run_is_cut_and_goes_on_to_the_bit():
     whole = fit("whole", 8)
     fit("half", 4)
@@ -88,9 +89,8 @@ def test_another_codebook_than_the_checkpoint(capsys):
 
 
 def test_the_use_is_of_all_batches_together():
-    task, rows = tasks.ImageTokenizing(tokenizer()), pixels(12)
+    task, rows = tasks.ImageTokenizing(tokenizer().eval()), pixels(12)
     run = trainer()
-    task.eval()
     run.validate(task, DataLoader(rows, collate_fn=batch, batch_size=5), verbose=False)
     counts = task.model.tokenize(rows).flatten().bincount(minlength=CODES)
     shares = counts[counts > 0] / counts.sum()
@@ -161,6 +161,7 @@ def test_a_network_compares_at_several_depths(which):
         Perceptual(torch.nn.Linear(2, 2), (0.5,) * 3, (0.2,) * 3, (16, 16))
 
 
+@pytest.mark.slow
 def test_a_run_of_classification_is_looked_through(capsys):
     tiny = {"dim": 16, "depth": 2, "heads": 2, "ffn_dim": 32}
     stack = [f"--model.model.init_args.config.{name}={value}" for name, value in tiny.items()]
