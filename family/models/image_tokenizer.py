@@ -1,4 +1,4 @@
-"""Pictures as tokens and back: a convolutional encoder, a codebook, a decoder (VQ-VAE, van den Oord et al. 2017)."""
+"""Pictures as tokens and back: convolutions around a codebook (VQ-VAE, van den Oord et al. 2017)."""
 
 from __future__ import annotations
 
