@@ -57,7 +57,7 @@ def fill(
     """Put every weight in its place, strictly.
 
     Args:
-        dtype: of the model; None keeps the file's.
+        dtype: of the model; None keeps the weights'.
         fresh: beginnings of names of ours that keep their own initial values, or that the model does
             without.
 
@@ -93,13 +93,18 @@ def fill(
                 f"{weights.origin}: {row.theirs[0]} of the shape {tuple(parts[0].shape)} makes no "
                 f"{name}: {reason}"
             ) from None
+        if ours.is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{weights.origin}: {row.theirs[0]} is {kind}, but {name} takes floating-point numbers."
+            )
         if value.shape != ours.shape:
             raise ValueError(
                 f"{weights.origin}: {row.theirs[0]} has the shape {tuple(value.shape)}, but "
                 f"{name} takes {tuple(ours.shape)}."
             )
         if twin is not None:
-            if not torch.equal(value.to(ours.dtype), ours):
+            if not same(value, ours):
                 raise ValueError(
                     f"{weights.origin}: {row.theirs[0]} differs from the weight of {twin}, to "
                     "which the config ties it."
@@ -158,12 +163,17 @@ def read_one(weights: Weights, names: list[str]) -> Tensor:
     """
     value = weights.read(names[0])
     for other in names[1:]:
-        if not torch.equal(value, weights.read(other)):
+        if not same(value, weights.read(other)):
             raise ValueError(
                 f"{weights.origin}: {names[0]} and {other} are two names of one weight, but their "
                 "values differ."
             )
     return value
+
+
+def same(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors are one, be it that one of them was rounded."""
+    return any(torch.equal(one.to(dtype), two.to(dtype)) for dtype in {one.dtype, two.dtype})
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from family.pretrained.configs import to_arguments
 from family.pretrained.formats import find_format
 from family.pretrained.generation import read_generation
 from family.pretrained.images import read_preprocess
+from family.pretrained.precision import refuse_quantised
 from family.pretrained.sounds import read_sound
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights, open_folder, read_json
@@ -40,6 +41,7 @@ class Published:
         threshold: the least score of boxes that are shown; or how much surer than the best answer it must
             be that there is none.
         languages: of a translation between several, where no tokenizer in a folder says them.
+        dtype: what the config says of the weights' numbers; None leaves it to the weights.
     """
 
     layout: Format
@@ -55,6 +57,7 @@ class Published:
     generation: Generation | None = None
     threshold: float | None = None
     languages: LanguageTokens | None = None
+    dtype: str | None = None
 
 
 def described(
@@ -65,10 +68,17 @@ def described(
     Args:
         origin: what to call the config in an error; None is the weights'.
     """
+    refuse_quantised(config, origin or weights.origin)
     weights = layout.opened(weights)
     names = {layout.renamed(name) for name in weights.places}
     arguments = to_arguments(layout, config, names, origin or weights.origin)
-    return Published(layout, arguments, weights, origin=origin)
+    return Published(layout, arguments, weights, origin=origin, dtype=said_dtype(config))
+
+
+def said_dtype(config: Mapping[str, Any]) -> str | None:
+    """What a config says of the weights' numbers, by today's name of the field or that of before."""
+    found = config.get("dtype") or config.get("torch_dtype")
+    return found if isinstance(found, str) else None
 
 
 def beside(found: Published, config: Mapping[str, Any], folder: Path) -> Published:
@@ -84,6 +94,7 @@ def from_hub_folder(folder: Path) -> Published:
     """A folder with transformers' ``config.json``."""
     file = folder / "config.json"
     config = read_json(file)
+    refuse_quantised(config, str(file))  # before the weights: their files may have other names
     layout = find_format(config, str(file))
     return beside(described(layout, config, open_folder(folder), str(file)), config, folder)
 

@@ -23,7 +23,7 @@ from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
 from family.pretrained.formats import as_format
 from family.pretrained.formats.reward import fitted
-from family.pretrained.found import Published
+from family.pretrained.found import Published, said_dtype
 from family.pretrained.generation import FILE, read_generation
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.table import Format, unnumbered
@@ -191,4 +191,5 @@ def published(folder: Path) -> Published:
         origin=str(folder / CONFIG),
         generation=read_generation(folder, {}),
         threshold=config.get("threshold"),
+        dtype=said_dtype(config),
     )

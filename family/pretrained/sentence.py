@@ -96,7 +96,8 @@ def published(folder: Path) -> Published:
         dense = open_folder(folders["Dense"])
         weights = Weights({**weights.places, **dense.places}, weights.origin)
     layout = wrapped(found.layout)
-    return Published(layout, arguments, weights, folders["Transformer"], origin=str(origin))
+    place = folders["Transformer"]
+    return Published(layout, arguments, weights, place, origin=str(origin), dtype=found.dtype)
 
 
 def read_pooling(file: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from family.pretrained.convert import build_unfilled, fill
 from family.pretrained.formats import as_format
 from family.pretrained.found import Published, from_hub_folder
 from family.pretrained.languages import read_languages
+from family.pretrained.precision import check_stored, common_dtype
 from family.pretrained.table import Format
 from family.pretrained.text import read_tokenizer
 from family.pretrained.weights import ANY, PICKLED_FILES, Weights, read_json
@@ -69,7 +70,7 @@ def from_pretrained(
             that they name is read, from any of these, and adapted; all else is frozen. Or what was
             trained here: a ``.ckpt`` file, or a folder with one somewhere below, of which the best
             counts, else the newest. Its LoRA is merged; a model that is no member comes as it is.
-        dtype: of the weights; None keeps that of the file.
+        dtype: of all weights; None is what the config says, or else that of the file's first.
         image_size: another resolution, ``side`` or ``(height, width)``: learned positions are
             interpolated.
         num_classes: another number of classes: the head starts afresh.
@@ -138,6 +139,8 @@ def load(
 ) -> Any:
     """Build and fill the model of what was found."""
     layout, arguments, weights = found.layout, found.arguments, found.weights
+    check_stored(layout, weights)
+    dtype = dtype or common_dtype(found.dtype, weights)
     check_depth(arguments, weights)
     fresh: tuple[str, ...] = ()
     usual = {p.name: p.default for p in inspect.signature(layout.member).parameters.values()}
@@ -200,8 +203,11 @@ def check_arguments(dtype: Any, num_classes: Any) -> None:
     Raises:
         ValueError: one sentence.
     """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={dtype!r} is no floating-point type of torch.")
+    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    if dtype is not None and not (floating and dtype.itemsize > 1):
+        raise ValueError(
+            f"dtype={dtype!r} is no floating-point type of torch with 16 bits or more."
+        )
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     if num_classes is not None and not (whole and num_classes > 0):
         raise ValueError(f"num_classes={num_classes!r} must be a whole number above 0.")

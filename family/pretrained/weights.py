@@ -23,6 +23,21 @@ PICKLED_FILES = ("*pytorch_model.bin", "*pytorch_model-*.bin")
 """Pickled weights in a repository: one file, or those that an index names."""
 
 Place = Tensor | Path | Callable[[], Tensor]
+NUMBERS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+"""What safetensors calls torch's types of numbers."""
 
 
 class Weights:
@@ -46,6 +61,21 @@ class Weights:
         # Opened anew for each: pages that were read would otherwise stay in memory with the file.
         with safe_open(where, "pt") as file:
             return file.get_tensor(name)
+
+    def kinds(self) -> dict[str, str]:
+        """The type of each tensor's numbers, "float32" ..., but for what a function gives; of files only
+        headers are read."""
+        found, names = dict[str, str](), dict[Path, list[str]]()
+        for name, where in self.places.items():
+            if isinstance(where, Tensor):
+                found[name] = str(where.dtype).removeprefix("torch.")
+            elif isinstance(where, Path):
+                names.setdefault(where, []).append(name)
+        for file, those in names.items():
+            with safe_open(file, "pt") as opened:
+                codes = {name: opened.get_slice(name).get_dtype() for name in those}
+            found |= {name: NUMBERS.get(code, code.lower()) for name, code in codes.items()}
+        return found
 
 
 def open_file(file: Path) -> Weights:
