@@ -84,7 +84,7 @@ def said_dtype(config: Mapping[str, Any]) -> str | None:
 def beside(found: Published, config: Mapping[str, Any], folder: Path) -> Published:
     """The same with what else lies in the folder: names of classes, preprocessing, tokenizer."""
     found.folder, found.labels = folder, read_labels(config, found.arguments.get("num_classes", 0))
-    found.preprocess = read_preprocess(folder) or read_sound(folder)
+    found.preprocess = read_preprocess(folder, found.layout.image_processor) or read_sound(folder)
     if hasattr(found.layout.member, "generate"):
         found.generation = read_generation(folder, config)
     return found

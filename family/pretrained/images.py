@@ -5,40 +5,43 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from family.inputs.patches import pair
 from family.inputs.pictures import WHITE
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from family.pretrained.processors import (
+    BILINEAR,
+    OPENAI_MEAN,
+    OPENAI_STD,
+    USUAL,
+    class_name,
+    complete,
+)
 from family.pretrained.weights import read_json
 
 LOG = logging.getLogger(__name__)
 PICTURES, VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
+PROCESSOR = "processor_config.json"
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers -> torchvision's names."""
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-SHORTER = ("CLIPImage", "CLIPFeature", "Bit", "Detr", "Siglip", "VideoMAE", "Vilt")
-"""Beginnings of classes of transformers for which a single number is the shorter side."""
-STEMS = """
-    Beit Bit Blip ChineseCLIP CLIP ConditionalDetr DeiT Detr DINOv3ViT Siglip VideoMAE Vilt ViT
-"""
-KNOWN = frozenset(STEMS.split())
-"""Classes of transformers, without their endings, that do what their fields say, and no more."""
-ENDINGS = re.compile(r"(ImageProcessor|FeatureExtractor|VideoProcessor)(Fast|Pil)?$")
 VILT = "Vilt"
 """The beginning of the class that says of its longer side nothing: it is 1333 to 800 at most."""
 
 
-def read_preprocess(folder: Path) -> Preprocess | None:
-    """What a folder of transformers says; None where it says nothing of pictures."""
+def read_preprocess(folder: Path, usual: str = "") -> Preprocess | None:
+    """What a folder of transformers says; None where it says nothing of pictures.
+
+    Args:
+        usual: the class of a file that names none, by the kind of the model.
+    """
     for part in ("image_processor", "video_processor"):
         for fields, origin in described(folder, part):
-            if "image_mean" in fields:
-                return understood(from_transformers, fields, origin)
+            if "image_mean" in fields or class_name(fields, usual) in USUAL:
+                return understood(partial(from_transformers, usual=usual), fields, origin)
     return None
 
 
@@ -48,12 +51,12 @@ def described(folder: Path, part: str) -> Iterator[tuple[dict[str, Any], str]]:
     Args:
         part: what a processor of several kinds of inputs calls it.
     """
-    for name in (PICTURES, VIDEOS, "processor_config.json"):
+    for name in (PROCESSOR, PICTURES, VIDEOS):
         file = folder / name
         if file.is_file():
             fields = read_json(file)
-            fields = fields.get(part, fields)
-            if isinstance(fields, dict):
+            fields = fields.get(part, {} if name == PROCESSOR else fields)
+            if isinstance(fields, dict) and fields:
                 yield fields, str(file)
 
 
@@ -66,58 +69,60 @@ def understood(read: Any, fields: Mapping[str, Any], origin: str) -> Any:
         return None
 
 
-def from_transformers(fields: Mapping[str, Any]) -> Preprocess:
+def from_transformers(fields: Mapping[str, Any], usual: str = "") -> Preprocess:
     """Of a ``preprocessor_config.json``.
+
+    Args:
+        usual: the class of fields that name none.
 
     Raises:
         ValueError: steps that we do not have.
     """
-    kind = class_name(fields)
-    if kind and ENDINGS.sub("", kind) not in KNOWN:
-        raise ValueError(
-            f"pictures as {kind} prepares them are not supported; known are {', '.join(sorted(KNOWN))}."
-        )
+    fields = complete(fields, usual)
     if not fields.get("do_resize", True) or not fields.get("do_rescale", True):
         raise ValueError("pictures that are not resized, or not scaled to 0..1, are not supported.")
     if not math.isclose(fields.get("rescale_factor", 1 / 255), 1 / 255):
         raise ValueError(f"rescale_factor={fields['rescale_factor']} is not supported.")
+    if "size" not in fields:
+        raise ValueError("a file without size or class is not supported.")
     normalised = fields.get("do_normalize", True)
     common: dict[str, Any] = {
         "mean": tuple(fields["image_mean"]) if normalised else (0.0, 0.0, 0.0),
         "std": tuple(fields["image_std"]) if normalised else (1.0, 1.0, 1.0),
-        "interpolation": RESAMPLE[fields.get("resample", 2)],
+        "interpolation": RESAMPLE[fields.get("resample", BILINEAR)],
     }
     size = sides(fields)
-    if fields.get("do_center_crop", False):
-        resized = size["shortest_edge"] if "shortest_edge" in size else exact(size)
-        cut = fields["crop_size"]
-        cut = pair(cut) if isinstance(cut, int) else exact(cut)
-        return Preprocess(cut, "crop", resized=resized, floor=True, **common)
     if class_name(fields).startswith(VILT):
         edges, multiple = size["shortest_edge"], fields.get("size_divisor", 32)
         if not isinstance(multiple, int) or multiple < 2:
             raise ValueError(f"size_divisor={multiple!r} is not supported; a number over 1 is.")
         return Preprocess((edges, longer_edge(edges)), "edges", multiple=multiple, **common)
-    if "shortest_edge" in size:
+    cropped = fields.get("do_center_crop", False)
+    if size.keys() == {"shortest_edge", "longest_edge"}:
+        if cropped:
+            raise ValueError(
+                "a crop after a resize within shortest_edge and longest_edge is not supported."
+            )
         return Preprocess((size["shortest_edge"], size["longest_edge"]), "edges", **common)
+    if cropped:
+        resized = size["shortest_edge"] if size.keys() == {"shortest_edge"} else exact(size)
+        cut = fields["crop_size"]
+        cut = pair(cut) if isinstance(cut, int | list) else exact(cut)
+        return Preprocess(cut, "crop", resized=resized, floor=True, **common)
     return Preprocess(exact(size), "squash", **common)
 
 
 def sides(fields: Mapping[str, Any]) -> dict[str, int]:
     """``size`` as today's files have it; older ones have a number, or two."""
     size = fields["size"]
+    if isinstance(size, list):
+        return dict(zip(("height", "width"), size, strict=True))
     if not isinstance(size, int):
         return dict(size)
     if "max_size" in fields:
         return {"shortest_edge": size, "longest_edge": fields["max_size"]}
-    shorter = class_name(fields).startswith(SHORTER)
-    return {"shortest_edge": size} if shorter else {"height": size, "width": size}
-
-
-def class_name(fields: Mapping[str, Any]) -> str:
-    """The class of transformers that a file is of."""
-    kinds = ("image_processor_type", "feature_extractor_type", "video_processor_type")
-    return next((str(fields[kind]) for kind in kinds if fields.get(kind)), "")
+    both = fields.get("default_to_square", True)
+    return {"height": size, "width": size} if both else {"shortest_edge": size}
 
 
 def longer_edge(shorter: int) -> int:
@@ -132,7 +137,7 @@ def exact(size: Mapping[str, int]) -> tuple[int, int]:
         ValueError: other sides.
     """
     if size.keys() != {"height", "width"}:
-        raise ValueError(f"a size by {', '.join(size)} is not supported.")
+        raise ValueError(f"a size by {', '.join(size)} alone is not supported without a crop.")
     return size["height"], size["width"]
 
 
