@@ -287,7 +287,7 @@ class Tokenizer:
         tokens = {f"{name}_token": token for name, token in self.specials.items()}
         return render(
             self.chat_template,
-            messages=[dict(message) for message in messages],
+            messages=[{k: v for k, v in each.items() if v is not None} for each in messages],
             add_generation_prompt=add_generation_prompt,
             **tokens,
             **values,
