@@ -9,8 +9,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from family.inputs.pointers import refuse_pointer
+
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
+ORIENTATION = 0x0112
+"""EXIF's tag; 1 is upright."""
 
 
 def as_picture(given: Image.Image | str | Path, background: Colour = WHITE) -> Image.Image:
@@ -21,7 +25,10 @@ def as_picture(given: Image.Image | str | Path, background: Colour = WHITE) -> I
     """
     if isinstance(given, Image.Image):
         try:
-            return as_rgb(ImageOps.exif_transpose(given), background)
+            given.load()
+            if given.getexif().get(ORIENTATION, 1) != 1:
+                given = ImageOps.exif_transpose(given)
+            return as_rgb(given, background)
         except (OSError, SyntaxError) as error:  # a file that was opened, but not yet read
             raise ValueError(f"the picture is cut short or damaged: {error}.") from None
     if not isinstance(given, str | Path):
@@ -54,6 +61,7 @@ def as_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = to_8_bits(image)
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow knows no other way
         image = image.convert("RGBA")
         below = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(below, image)
@@ -67,6 +75,8 @@ def open_picture(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile
         ValueError: missing, or no picture.
     """
     name = name or (str(source) if isinstance(source, Path) else "the picture")
+    if isinstance(source, Path | bytes):
+        refuse_pointer(source, name)
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from family.inputs.audio import LogMel
-from family.inputs.pictures import WHITE, Colour
+from family.inputs.pictures import WHITE, Colour, as_picture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -127,9 +128,15 @@ class Preprocess:
         pixels = transforms.to_dtype(transforms.to_image(image), torch.float32, scale=True)
         return transforms.normalize(pixels, list(self.mean), list(self.std)).as_subclass(Tensor)
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """``(3, height, width)`` of an RGB picture."""
-        return self.normalise(self.resize(image))
+    def __call__(self, image: Image.Image | str | Path | Tensor) -> Tensor:
+        """``(3, height, width)`` of a picture as the commands take it, of any mode or by its path (see
+        :func:`~family.inputs.pictures.as_picture`), or of a uint8 tensor of three channels.
+
+        Raises:
+            ValueError: a file that is missing or broken, or something else.
+        """
+        picture = image if isinstance(image, Tensor) else as_picture(image, self.background)
+        return self.normalise(self.resize(picture))
 
     def restore(self, pixel_values: Tensor) -> Tensor:
         """The uint8 picture ``(..., 3, height, width)`` of normalised pixels, for looking at."""
