@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from family.checks import check_value
 from family.core.config import TransformerConfig
+from family.inputs.pointers import refuse_pointer
 from family.inputs.position import make_position
 from family.inputs.text import Tokens
 
@@ -215,6 +216,7 @@ def read_wav(path: str | Path) -> tuple[Tensor, int]:
         ValueError: one sentence: no such file, another kind of file, or one that is cut off or
             empty.
     """
+    refuse_pointer(Path(path))
     try:
         with wave.open(str(path), "rb") as file:
             rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()

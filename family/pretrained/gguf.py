@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from family.core.rotary import RotaryScaling, rotary_frequency
+from family.inputs.pointers import refuse_pointer
 from family.pretrained.configs import MISSING, get, put, to_arguments
 from family.pretrained.formats import llama
 from family.pretrained.found import Published
@@ -158,6 +159,7 @@ def published(file: Path) -> Published:
 
 def read_gguf(file: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
     """The metadata of a file, and where its tensors are; no more stays in memory."""
+    refuse_pointer(file)
     try:
         from gguf import GGUFReader
     except ImportError:

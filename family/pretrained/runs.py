@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from family.adapt.lora import add_lora, merge_lora
+from family.inputs.pointers import refuse_pointer
 from family.inputs.preprocess import as_preprocess
 from family.inputs.tokenizer import Tokenizer
 from family.models.languages import LanguageTokens
@@ -111,6 +112,7 @@ def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: no checkpoint of ours.
     """
+    refuse_pointer(file)
     try:
         # Mapped: weights that nobody asks for are never read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -12,6 +12,7 @@ from tokenizers import decoders
 from tokenizers.models import Unigram
 from torch import nn
 
+from family.inputs.pointers import refuse_pointer
 from family.inputs.tokenizer import SPECIALS, Tokenizer
 from family.pretrained.byte_level import MERGES, VOCABULARY, byte_level
 from family.pretrained.byte_level import WORDS as OF_BYTES
@@ -46,6 +47,8 @@ from family.pretrained.weights import read_json
 LOG = logging.getLogger(__name__)
 WHOLE, CONFIG, MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
+TEXTS = (".json", ".txt", ".model", ".spm", ".jinja")
+"""Endings of a tokenizer's files."""
 LANGUAGES = "language_tokens"
 """The field of a tokenizer's config in which a folder of ours says where tokens of languages stand."""
 TARGET_VOCABULARY = "target_vocab.json"
@@ -72,6 +75,9 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     Raises:
         ValueError: a file that is broken, or lacks what the others ask for.
     """
+    for each in folder.iterdir():  # some of which would be read as what they are not
+        if each.suffix in TEXTS:
+            refuse_pointer(each)
     config = read_if_there(folder / CONFIG)
     kind = tokenizer_class(folder, config)
     named: dict[str, Any] = dict(TOKENS.get(kind, {}))

@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from family.inputs.pointers import refuse_pointer
 from family.inputs.tokenizer import Tokenizer
 from family.pretrained.sentencepiece import (
     CONTROL,
@@ -56,6 +57,7 @@ JOINED = {
 
 def guarded(file: Path, read: Callable[..., Any], *arguments: Any) -> Any:
     """What ``read`` makes of a file; all that goes wrong becomes one sentence."""
+    refuse_pointer(file)
     try:
         return read(*arguments)
     except Exception as error:  # the library has no kind of its own

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from family.inputs.pointers import refuse_pointer
 
 SINGLE, INDEX, PICKLED, PICKLED_INDEX = ANY = (
     "model.safetensors",
@@ -82,8 +86,9 @@ def open_file(file: Path) -> Weights:
     """The tensors of one safetensors file.
 
     Raises:
-        ValueError: the file is cut off or no safetensors file.
+        ValueError: the file is cut off, no safetensors file, or a pointer to one.
     """
+    refuse_pointer(file)
     try:
         with safe_open(file, "pt") as opened:
             return Weights(dict.fromkeys(opened.keys(), file), str(file))
@@ -140,18 +145,28 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, or one that holds more than tensors.
     """
+    refuse_pointer(file)
     try:
         mapped = zipfile.is_zipfile(file)  # torch before 1.6 wrote something else
         state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a broken file may end in any error of its readers
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} cannot be read as plain weights: {reason}") from None
+        raise ValueError(f"{file} cannot be read as plain weights: {refusal(error)}.") from None
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{file} holds a {type(state).__name__}, not a state of named tensors.")
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def refusal(error: Exception) -> str:
+    """Why a pickled file is not read, without torch's advice to execute what it holds."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return str(error).strip().split("\n")[0].rstrip(".")
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found is not None:
+        return f"it holds {found[1]}, and nothing but tensors and plain values is read"
+    return "it is no file of torch.save, or holds more than tensors and plain values"
 
 
 def read_fields(file: Path) -> dict[str, Any]:
@@ -162,6 +177,7 @@ def read_fields(file: Path) -> dict[str, Any]:
     """
     if file.suffix not in (".yaml", ".yml"):
         return read_json(file)
+    refuse_pointer(file)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -178,6 +194,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: no such file, or another content.
     """
+    refuse_pointer(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -7,7 +7,8 @@ import gettext
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.errors import UserError, closest
+from family.inputs.pointers import refuse_pointer
+from tasks.errors import UserError, closest, user_errors
 
 Pairs = list[tuple[str, str]]
 Column = int | str | None
@@ -26,6 +27,8 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
+    with user_errors():
+        refuse_pointer(path)
     try:
         text = path.read_bytes().decode("utf-8").removeprefix(MARK)
     except UnicodeDecodeError as error:
@@ -37,6 +40,8 @@ def read_text(path: Path) -> str:
 
 def text_start(path: Path) -> int:
     """The byte at which the text of a UTF-8 file begins: behind a byte-order mark, if there is one."""
+    with user_errors():
+        refuse_pointer(path)
     mark = MARK.encode()
     with path.open("rb") as file:
         return len(mark) if file.read(len(mark)) == mark else 0
