@@ -56,6 +56,7 @@ from .models.clip import clip_small as clip_small
 from .models.clip import clip_vit_b16 as clip_vit_b16
 from .models.clip import clip_vit_b32 as clip_vit_b32
 from .models.clip import clip_vit_l14 as clip_vit_l14
+from .models.dalle import DALLE as DALLE
 from .models.detr import DETR as DETR
 from .models.detr import detr_resnet50 as detr_resnet50
 from .models.detr import detr_small as detr_small

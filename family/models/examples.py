@@ -87,6 +87,12 @@ def noise_and_texts(model: Any, more: int) -> dict[str, Tensor]:
     )
 
 
+def tokens_and_texts(model: Any, more: int) -> dict[str, Tensor]:
+    """The ``image_ids`` of pictures, in an image tokenizer's codes, and as many texts."""
+    ids = torch.randint(model.image_tokenizer.vocab_size, (2 + more, model.image_tokens))
+    return {"image_ids": ids} | text_rows(model, more, model.text_tokens)
+
+
 def recordings(model: Any, more: int) -> dict[str, Tensor]:
     """Log-mel frames as ``source``, and what is written so far of their text."""
     target = text_rows(model, more)["input_ids"]
@@ -111,6 +117,7 @@ SCENES = Inputs(scenes, {"pixel_values": (0, 2, 3), "pixel_mask": (0, 1, 2)}, ("
 PICTURES_AND_TEXTS = Inputs(pictures_and_texts, {**PICTURE, **ROWS})
 QUESTIONS = Inputs(questions, {**PICTURE, **ROWS})
 NOISE_AND_TEXTS = Inputs(noise_and_texts, {"noisy": (0,), "time": (0,), **ROWS}, ("velocity",))
+TOKENS_AND_TEXTS = Inputs(tokens_and_texts, {"image_ids": (0,), **ROWS}, ("words", "codes"))
 SOUND = Inputs(recordings, {"source": (0,), "target": (0, 1)})
 CAPTIONED = Inputs(captioned, {"source": (0,), "target": (0, 1)})
 CLIPS = Inputs(clips, PICTURE)

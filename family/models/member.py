@@ -328,11 +328,13 @@ def build(cls: type[Model], arguments: Mapping[str, Any]) -> Model:
 
 
 def longest_text(model: Any, otherwise: float = math.inf) -> float:
-    """The most tokens by the ``config`` of a model, ours or not: what it calls ``longest``, else its
-    ``max_tokens``.
+    """The most tokens of a text, of a model, ours or not: its ``text_tokens``, if its stack reads more than
+    texts; or what its ``config`` calls ``longest``, else ``max_tokens``.
 
     Args:
         otherwise: where it says neither.
     """
+    if (own := getattr(model, "text_tokens", None)) is not None:
+        return own
     config = getattr(model, "config", None)
     return getattr(config, "longest", getattr(config, "max_tokens", otherwise))
