@@ -104,7 +104,8 @@ def most_tokens(model: Any) -> int | None:
     ``max_tokens``; None is any."""
     reader = getattr(model, "text", model)
     config = getattr(reader, "config", None)
-    limit = model.tokenizer.max_tokens or getattr(config, "max_tokens", None)
+    room = getattr(model, "text_tokens", None) or getattr(config, "max_tokens", None)
+    limit = model.tokenizer.max_tokens or room
     own = getattr(model, "max_tokens", None) or limit
     return None if limit is None else int(min(limit, own, longest_text(reader)))
 

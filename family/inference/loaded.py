@@ -16,6 +16,7 @@ from family.inference.batches import Picture, most_tokens
 from family.inference.captions import caption_pictures
 from family.inference.classes import classify_pictures, classify_texts, rate_texts
 from family.inference.detection import detect
+from family.inference.drawing import draw_pictures
 from family.inference.embeddings import (
     embed_captions,
     embed_pictures,
@@ -61,6 +62,7 @@ PREDICTORS = {
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
     "RewardModeling": Predictor(reward_answers, ("tokenizer",)),
+    "TextToImage": Predictor(draw_pictures, ("preprocess", "tokenizer")),
 }
 """By the names of the tasks."""
 
@@ -74,6 +76,7 @@ READERS = (
     "ImageText",
     "VisualQuestions",
     "RewardModeling",
+    "TextToImage",
 )
 """Tasks whose texts are cut, or read in windows, at so many tokens."""
 
@@ -158,7 +161,9 @@ class Loaded:
           :meth:`embed` too;
         - ``SentenceEmbedding``: texts -> ``(texts, dim)``;
         - ``RewardModeling``: prompts, texts or conversations (lists of messages), and as many ``answers``
-          -> of each a number, how good it is.
+          -> of each a number, how good it is;
+        - ``TextToImage``: sentences -> of each a picture of PIL's; options ``num`` (a list of so many of
+          each), ``guidance``, ``seed``, and those of the model's ``draw``.
 
         Raises:
             ValueError: another task; an input that cannot be read, or is too long; a model without

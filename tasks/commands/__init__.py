@@ -31,6 +31,7 @@ COMMANDS = {
     "ask": Command("ask", "questions about pictures"),
     "detect": Command("detect", "boxes in pictures, drawn and as JSON"),
     "segment": Command("segment", "the class of each pixel, as masks and overlays"),
+    "draw": Command("draw", "pictures from sentences"),
     "search": Command("search", "rank pictures by a sentence"),
     "embed": Command("embed", "texts as vectors"),
     "evaluate": Command("evaluate", "a language model on questions, or on the harness's tasks"),

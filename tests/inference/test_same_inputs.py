@@ -3,13 +3,12 @@ options of the data: all that changes ``pixel_values`` or ``input_ids`` travels 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from data_files import COUNT, WORDS, files_of, talk
 
 import family
 from family.inputs.conversation import prompt_ids
@@ -34,14 +33,13 @@ from tasks.data.span_corruption import SpanCorruptionData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
+from tasks.data.text_to_image import TextToImageData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
 from tasks.data.visual_questions import VisualQuestionsData
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
-COUNT = 4
 PIXELS = {"mean": (0.2, 0.4, 0.6), "std": (0.5, 0.3, 0.2)}
-WORDS = ["A red Circle", "two  Blue squares here ", "a", "A red Circle beside two blue squares"]
 TOKENS = [
     {"tokenizer": "bpe", "vocab_size": 270},
     {"tokenizer": "unigram", "vocab_size": 40},
@@ -83,6 +81,7 @@ CASES = [
     *((TranslationData, given) for given in TOKENS),
     (TranslationData, {"tokenizer": "char", "lowercase": True, "shared_vocabulary": False}),
     (TranslationData, {"tokenizer": "char", "languages": ["en", "fr"], "directions": ["fr-en"]}),
+    *((TextToImageData, {"image_size": (16, 16), "max_tokens": 80, **given}) for given in TOKENS),
     *((TextToTextData, given) for given in TOKENS),
     (
         TextToTextData,
@@ -105,113 +104,12 @@ def name_of(case) -> str:
     return case.__name__ if isinstance(case, type) else ",".join(case)
 
 
-def pictures(folder, count=COUNT):
-    """Half transparent, of unequal shapes, in colours that no background has."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for i in range(count):
-        noise = np.random.default_rng(i).integers(0, 255, (20 + i, 33 - 2 * i, 4), np.uint8)
-        paths.append(folder / f"{i}.png")
-        Image.fromarray(noise, "RGBA").save(paths[-1])
-    return paths
-
-
-def lines(path, rows):
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-
-
-def talk(text, i):
-    """A prompt: a text, or a conversation."""
-    return [{"role": "user", "content": text}] if i % 2 else text
-
-
-def files_of(root, kind):
-    """Data on disk with splits "train", "val" and "test" that are the same."""
-    root.mkdir()
-    found = []
-    for split in ("train", "val", "test"):
-        if kind is ImageClassificationData:
-            found = [p for name in ("cat", "dog") for p in pictures(root / split / name)]
-        elif kind is ImageTokenizingData:
-            found = pictures(root / split)
-        elif kind is SegmentationData:
-            found = pictures(root / split / "images")
-            for path in pictures(root / split / "masks"):
-                size = Image.open(path).size[::-1]
-                Image.fromarray(np.arange(size[0] * size[1]).reshape(size).astype("u1") % 3).save(
-                    path
-                )
-        elif kind is DetectionData:
-            found = pictures(root / split)
-            (root / f"{split}.json").write_text(
-                json.dumps(
-                    {
-                        "images": [{"id": i, "file_name": p.name} for i, p in enumerate(found)],
-                        "categories": [{"id": 7, "name": "cat"}],
-                        "annotations": [
-                            {"image_id": i, "category_id": 7, "bbox": [1, 2, 9, 9]}
-                            for i in range(COUNT)
-                        ],
-                    }
-                )
-            )
-        elif kind in (ImageTextData, CaptioningData):
-            found = pictures(root)
-            rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
-            lines(root / f"{split}.tsv", ["file\tcaption", *rows])
-        elif kind is VisualQuestionsData:
-            found = pictures(root / "images")
-            rows = [
-                {"image": path.name, "question": text, "answer": "yes"}
-                for path, text in zip(found, WORDS, strict=True)
-            ]
-            lines(root / f"{split}.jsonl", map(json.dumps, rows))
-        elif kind in (TextClassificationData, TextRegressionData):
-            rows = [f"{text}\t{WORDS[i - 1]}\t{i % 2}" for i, text in enumerate(WORDS)]
-            lines(root / f"{split}.tsv", ["text\tother\tlabel", *rows])
-        elif kind is SentencePairsData:
-            lines(root / f"{split}.tsv", [f"{text}\ta circle {i}" for i, text in enumerate(WORDS)])
-        elif kind is TaggingData:
-            words = [word for text in WORDS for word in (*text.split(), "")]
-            lines(
-                root / f"{split}.conll",
-                [f"{word}\tB-{word[:1].lower()}" * bool(word) for word in words],
-            )
-        elif kind is QuestionAnsweringData:
-            rows = [
-                {"question": question, "context": WORDS[3], "answers": []} for question in WORDS
-            ]
-            lines(root / f"{split}.jsonl", map(json.dumps, rows))
-        elif kind is ChatTuningData:
-            roles = ("user", "assistant")
-            rows = [
-                [{"role": r, "content": t} for r, t in zip(roles, (text, text), strict=True)]
-                for text in WORDS
-            ]
-            lines(root / f"{split}.jsonl", (json.dumps({"messages": row}) for row in rows))
-        elif kind is PreferenceData:
-            rows = [
-                {"prompt": talk(text, i), "chosen": WORDS[i - 1], "rejected": f"a {WORDS[i - 1]}"}
-                for i, text in enumerate(WORDS)
-            ]
-            lines(root / f"{split}.jsonl", map(json.dumps, rows))
-        elif kind is PromptData:
-            lines(root / f"{split}.jsonl", (json.dumps({"prompt": text}) for text in WORDS))
-        elif kind is TextToTextData:
-            lines(root / f"{split}.tsv", ["source\ttarget", *(f"{text}\t{text}" for text in WORDS)])
-        elif kind is TranslationData:
-            lines(root / f"{split}.fr", WORDS)
-            lines(root / f"{split}.en", WORDS)
-        else:
-            lines(root / f"{split}.txt", WORDS)
-    return found
-
-
 def small(kind):
     """A tiny model as a record describes it: class path and arguments."""
     stack = {**SMALL, "max_tokens": 256}
     learned = {**stack, "position": "learned"}
     layers = {name: SMALL[name] for name in ("dim", "depth", "heads")}
+    drawing = {**family.DALLE.facts.example, "text_tokens": 80}
     return {
         ImageClassificationData: ("family.ViT", {"config": learned, "patch_size": 8}),
         SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
@@ -246,6 +144,7 @@ def small(kind):
         PreferenceData: ("family.RewardModel", {"config": {**stack, "causal": True}}),
         TranslationData: ("family.Seq2Seq", {"config": stack}),
         TextToTextData: ("family.Seq2Seq", {"config": stack}),
+        TextToImageData: ("family.DALLE", {**drawing, "config": {**learned, "causal": True}}),
         MaskedLanguageModelingData: ("family.BERT", {"config": learned}),
         SpanCorruptionData: ("family.T5", {"config": stack}),
         **dict.fromkeys(
@@ -345,7 +244,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     loaded = family.load(saved(tmp_path / "best.ckpt", data))
     model, batches = loaded.model, list(map(in_rows, data.val_dataloader()))
 
-    if "pixel_values" in batches[0]:
+    if not (draws := kind is TextToImageData) and "pixel_values" in batches[0]:
         reads = {ImageTextData: "encode_image", CaptioningData: "prefill"}
         shown = watch(model, reads.get(kind, "forward"))
         if kind is VisualQuestionsData:
@@ -392,7 +291,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         same(rows_of(batches, "input_ids"), unpadded(shown.seen, loaded.tokenizer.pad_id))
     elif "input_ids" in batches[0]:
         embeds = kind in (ImageTextData, SentencePairsData)
-        shown = watch(model, "encode_text" if embeds else "forward")
+        shown = watch(model, "encode_text" if embeds else "draw" if draws else "forward")
         texts = [[WORDS[3]] * COUNT] if kind is QuestionAnsweringData else []
         seconds = [WORDS[i - 1] for i in range(COUNT)]
         pairs = {"pairs": seconds} if not embeds and "pair" in batches[0] else {}
