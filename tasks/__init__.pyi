@@ -45,6 +45,7 @@ from .span_corruption import SpanCorruption as SpanCorruption
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification
 from .text_regression import TextRegression as TextRegression
+from .text_to_image import TextToImage as TextToImage
 from .text_to_text import TextToText as TextToText
 from .training.task import Task as Task
 from .translation import Translation as Translation

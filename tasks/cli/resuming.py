@@ -18,9 +18,12 @@ from tasks.runs.sources import located
 from tasks.training.record import is_plain
 from tasks.training.resuming import validation_cut, validation_left
 
-KEPT = ("optimizer", "freeze", "layer_decay", "transplant", "share_embeddings")
+KEPT = (
+    *("optimizer", "freeze", "layer_decay", "transplant", "share_embeddings"),
+    "image_tokenizer",
+)
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
-PATHS = ("root", "pretrained", "source", "chat_template", "perceptual")
+PATHS = ("root", "pretrained", "source", "chat_template", "perceptual", "image_tokenizer")
 """Options that are read from where the command was called."""
 CONFIG = "config.yaml"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from family.inputs.encode import UNLIMITED
@@ -91,4 +92,8 @@ class TextToImageData(ImageTextData):
 
     def loader(self, split: str) -> DataLoader[Any]:
         self._check_lengths(split)
-        return super().loader(split)
+        loader = super().loader(split)
+        # A pass over a loader begins with a random number. Were it torch's own, what training draws (which
+        # captions are left out) would depend on how often it validates.
+        loader.generator = torch.Generator().manual_seed(self.order_seed)
+        return loader

@@ -23,8 +23,9 @@ def check_room(model: Any, data: Any, option: str = "max_tokens") -> None:
     """
     wanted, longest = getattr(data, option, 0), longest_text(model)
     if wanted > longest:
+        name = "text_tokens" if hasattr(model, "text_tokens") else "max_tokens"
         raise UserError(
-            f"data.{option}={wanted} is more than the model's max_tokens={longest}: "
+            f"data.{option}={wanted} is more than the model's {name}={longest}: "
             "make one smaller, or the other larger."
         )
 

@@ -206,7 +206,23 @@ def near_task():
     return tasks.SentenceEmbedding(model), {**batch, **others}
 
 
-TASKS = [near_task, text_task, gap_task, pair_task, class_task, pixel_task, box_task, contrast_task]
+def draw_task():
+    model = example(family.DALLE)
+    ids = batch_of(model)["input_ids"]
+    return tasks.TextToImage(model), {"pixel_values": torch.randn(2, 3, 16, 16), "input_ids": ids}
+
+
+TASKS = [
+    draw_task,
+    near_task,
+    text_task,
+    gap_task,
+    pair_task,
+    class_task,
+    pixel_task,
+    box_task,
+    contrast_task,
+]
 
 
 @pytest.mark.parametrize("make", TASKS)

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import family
 from tasks.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +91,14 @@ KINDS = {
         [*tiny("image"), *tiny("text"), "--data.examples=120", "--data.image_size=[16,16]"],
         "--data.batch_size=30",
     ),
+    "text_to_image": (
+        "text_to_image/shapes_dalle",
+        [
+            *(*tiny("config"), "--data.examples=120", "--data.image_size=[16,16]"),
+            *("--data.max_tokens=80", "--model.model.init_args.text_tokens=80"),
+        ],
+        "--data.batch_size=30",
+    ),
 }
 
 
@@ -102,6 +112,11 @@ def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
             text = "a red circle, two blue stars\n" * 99
             (tmp_path / f"{split}.txt").write_text(text[:count])
         small = [*small, f"--data.root={tmp_path}", f"--data.cache={tmp_path}/tokens"]
+    if kind == "text_to_image":
+        torch.manual_seed(0)
+        tokens = tmp_path / "image_tokens"
+        family.save_pretrained(family.ImageTokenizer(16, 4, width=8, depth=1), tokens)
+        small = [*small, f"--model.image_tokenizer={tokens}"]
     folder = tmp_path / "run"
     fit = ["fit", "--config", config, "--run_folder", str(folder), *ALIKE, *TWO, *STEPS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
