@@ -38,13 +38,17 @@ def run(arguments: list[str]) -> None:
     at_least(1, of="-", n=options.n)
     drawing = {name: v for name in (*SAMPLING, *STEPS) if (v := getattr(options, name)) is not None}
     with user_errors():
-        Sampling(**{"temperature": 1.0} | {n: drawing[n] for n in SAMPLING if n in drawing})
+        Sampling(**{name: value for name, value in drawing.items() if name in SAMPLING})
+    if options.out.is_file():
+        make_folder(options.out)  # which refuses it
     loaded = open_model(options.checkpoint, options, "TextToImage")
     given = fitting(loaded, drawing)
     said = list(texts_of(options.sentences, options.column))
     texts = [one.text.strip() for one in said]
-    if "" in texts:
-        raise UserError("a sentence is empty: say what to draw.")
+    if "" in texts or not texts:
+        raise UserError(
+            f"{'a sentence is empty' if texts else 'there is no sentence'}: say what to draw."
+        )
     judge = None if options.rank is None else open_model(options.rank, options, "ImageText")
     with user_errors():
         for model in [loaded.model] + ([] if judge is None else [judge.model]):
@@ -123,7 +127,9 @@ def parser() -> argparse.ArgumentParser:
         help="how far the sentence is overstated, such as 3 (default: as it is said)",
     )
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--rank", metavar="CLIP", help="a CLIP of ours, which puts the best first")
+    made.add_argument(
+        "--rank", metavar="CLIP_RUN", help="a CLIP of ours, which puts the best first"
+    )
     tokens = made.add_argument_group("of a model that draws token by token")
     tokens.add_argument("--temperature", type=float, help="0 is greedy (default: 1)")
     tokens.add_argument("--top_k", type=int)

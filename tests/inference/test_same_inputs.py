@@ -3,11 +3,15 @@ options of the data: all that changes ``pixel_values`` or ``input_ids`` travels 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 from data_files import COUNT, WORDS, files_of, talk
 
 import family
