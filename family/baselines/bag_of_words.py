@@ -18,6 +18,7 @@ FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
     task="TextClassification",
     reads=("text",),
     inputs=TEXT,
+    heads={"TextRegression": {"num_classes": 1}},
     example={"vocab_size": 40, "num_classes": 3, "buckets": 64},
     classes=("weight", "bias"),
 )

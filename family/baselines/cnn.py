@@ -17,6 +17,7 @@ from family.models.member import member
     reads=("pictures",),
     inputs=PICTURES,
     example={"num_classes": 5, "small": True, "width": 8, "layers": (1, 1, 1, 1)},
+    heads={"ImageRegression": {"num_classes": 1}},
     any_size=True,
 )
 class CNN(nn.Module):

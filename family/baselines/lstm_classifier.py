@@ -19,6 +19,7 @@ POOLS = ("max", "mean", "last")
     inputs=TEXT,
     example={"vocab_size": 40, "num_classes": 3, "dim": 16},
     classes=("head.",),
+    heads={"TextRegression": {"num_classes": 1}},
 )
 class LSTMClassifier(nn.Module):
     """embed -> LSTM both ways -> one vector -> classes (section 3.2.2).

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from family.heads.problem import answers
 from family.inference.batches import (
     PICTURES,
     TEXTS,
@@ -23,7 +24,7 @@ def classify_pictures(
     model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
 ) -> list[dict[str, Any]]:
     """Of each picture the likeliest class and how likely each is: ``label``, ``score`` and
-    ``probabilities``, a number by label."""
+    ``probabilities``, a number by label; of several labels at once, each by itself."""
     return described(model, picture_probabilities(model, pictures, batch_size))
 
 
@@ -43,17 +44,26 @@ def rate_texts(
     batch_size: int = TEXTS,
     pairs: Sequence[str] | None = None,
 ) -> list[float]:
-    """The number that a regression gives of each text or pair."""
-    return [float(row) for row in text_logits(model, texts, batch_size, pairs).flatten()]
+    """The number that a head of one gives of each text or pair: by the model's ``problem_type`` itself,
+    or its sigmoid."""
+    return text_probabilities(model, texts, batch_size, pairs).flatten().tolist()
+
+
+def rate_pictures(
+    model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
+) -> list[float]:
+    """As :func:`rate_texts`, of pictures."""
+    return picture_probabilities(model, pictures, batch_size).flatten().tolist()
 
 
 @torch.no_grad()
 def picture_probabilities(
     model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
 ) -> Tensor:
-    """``(pictures, classes)``."""
+    """What the model says of each picture ``(pictures, classes)``, by
+    :func:`~family.heads.problem.answers`: probabilities, or numbers."""
     rows = [model(pixels).float() for _, pixels in picture_batches(model, pictures, batch_size)]
-    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+    return answers(model, torch.cat(rows)).cpu() if rows else torch.empty(0, 0)
 
 
 def text_probabilities(
@@ -62,8 +72,8 @@ def text_probabilities(
     batch_size: int = TEXTS,
     pairs: Sequence[str] | None = None,
 ) -> Tensor:
-    """The probabilities of :func:`text_logits`."""
-    return text_logits(model, texts, batch_size, pairs).softmax(-1)
+    """As :func:`picture_probabilities`, of :func:`text_logits`."""
+    return answers(model, text_logits(model, texts, batch_size, pairs))
 
 
 @torch.no_grad()

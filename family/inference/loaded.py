@@ -14,7 +14,12 @@ from family.adapt.lora import adapted, merge_lora
 from family.inference.answers import answer_questions
 from family.inference.batches import Picture, most_tokens
 from family.inference.captions import caption_pictures
-from family.inference.classes import classify_pictures, classify_texts, rate_texts
+from family.inference.classes import (
+    classify_pictures,
+    classify_texts,
+    rate_pictures,
+    rate_texts,
+)
 from family.inference.detection import detect
 from family.inference.drawing import draw_pictures
 from family.inference.embeddings import (
@@ -47,6 +52,7 @@ class Predictor(NamedTuple):
 PREDICTORS = {
     "ImageClassification": Predictor(classify_pictures, ("preprocess",)),
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
+    "ImageRegression": Predictor(rate_pictures, ("preprocess",)),
     "TextRegression": Predictor(rate_texts, ("tokenizer",)),
     "Tagging": Predictor(tag_texts, ("tokenizer",)),
     "QuestionAnswering": Predictor(answer_questions, ("tokenizer",)),
@@ -130,9 +136,10 @@ class Loaded:
         have the option ``batch_size``.
 
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
-          ``score`` and ``probabilities`` by label; of pairs of texts the second ones are the option
-          ``pairs``;
-        - ``TextRegression``: texts, with ``pairs`` as above -> a number of each;
+          ``score`` and ``probabilities`` by label, which are each by themselves where the model's
+          ``problem_type`` is of several labels; of pairs of texts the second ones are the option ``pairs``;
+        - ``ImageRegression``: pictures, and ``TextRegression``: texts, with ``pairs`` as above -> a number of
+          each, or its sigmoid, by the ``problem_type``;
         - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
           ``end`` in characters;
         - ``QuestionAnswering``: questions, and as many ``contexts``, the texts that they are asked of -> of
@@ -387,6 +394,8 @@ def assets_of(model: Any) -> dict[str, Any]:
     if classes:
         assets["labels"] = list(labels or map(str, range(classes)))
         assets["category_ids"] = list(getattr(model, "category_ids", None) or range(classes))
+    if getattr(model, "problem_type", None) is not None:
+        assets["problem_type"] = model.problem_type
     if "threshold" in OPTIONS.get(task, ()) and getattr(model, "threshold", None) is not None:
         assets["threshold"] = model.threshold
     return assets

@@ -93,7 +93,8 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
     each of its models was built from.
 
     ``model.arguments`` has them all by name, defaults included. ``model.tokenizer``,
-    ``model.preprocess`` and ``model.labels`` are None until a loaded checkpoint brings them.
+    ``model.preprocess``, ``model.labels`` and ``model.problem_type`` (:mod:`family.heads.problem`) are
+    None until a loaded checkpoint brings them.
 
     Args:
         facts: the fields of :class:`Facts`; none, for a class of one's own that only a format of
@@ -121,7 +122,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
 
         cls.__init__ = remembering  # type: ignore[method-assign]
         cls.facts = Known(known)  # type: ignore[attr-defined]
-        for name in ("tokenizer", "preprocess", "labels"):
+        for name in ("tokenizer", "preprocess", "labels", "problem_type"):
             setattr(cls, name, None)
         return cls
 

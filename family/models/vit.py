@@ -27,6 +27,7 @@ from family.models.member import build, member
         "patch_size": 8,
     },
     classes=("head.", "distilled_head."),
+    heads={"ImageRegression": {"num_classes": 1}},
     renamed={
         "pool": "pooling.kind",
         "pool_norm": "pooling.norm_after",

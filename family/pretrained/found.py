@@ -12,14 +12,19 @@ from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess
 from family.inputs.tokenizer import Tokenizer
 from family.models.languages import LanguageTokens
+from family.models.member import Facts, facts_of
 from family.pretrained.configs import to_arguments
 from family.pretrained.formats import find_format
 from family.pretrained.generation import read_generation
 from family.pretrained.images import read_preprocess
 from family.pretrained.precision import refuse_quantised
+from family.pretrained.shared_fields import read_problem
 from family.pretrained.sounds import read_sound
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights, open_folder, read_json
+
+JUDGED = ("TextClassification", "TextRegression", "ImageClassification", "ImageRegression")
+"""Tasks whose heads may say classes, labels or a number, each of a whole input."""
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Published:
             be that there is none.
         languages: of a translation between several, where no tokenizer in a folder says them.
         dtype: what the config says of the weights' numbers; None leaves it to the weights.
+        problem_type: what a head of classes says (:mod:`family.heads.problem`); None is as usual.
     """
 
     layout: Format
@@ -58,6 +64,7 @@ class Published:
     threshold: float | None = None
     languages: LanguageTokens | None = None
     dtype: str | None = None
+    problem_type: str | None = None
 
 
 def described(
@@ -84,6 +91,9 @@ def said_dtype(config: Mapping[str, Any]) -> str | None:
 def beside(found: Published, config: Mapping[str, Any], folder: Path) -> Published:
     """The same with what else lies in the folder: names of classes, preprocessing, tokenizer."""
     found.folder, found.labels = folder, read_labels(config, found.arguments.get("num_classes", 0))
+    facts = facts_of(found.layout.member) or Facts()
+    if facts.of(found.arguments).task in JUDGED:
+        found.problem_type = read_problem(config, found.arguments.get("num_classes", 0))
     found.preprocess = read_preprocess(folder, found.layout.image_processor) or read_sound(folder)
     if hasattr(found.layout.member, "generate"):
         found.generation = read_generation(folder, config)

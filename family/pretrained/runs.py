@@ -291,6 +291,7 @@ def published(run: Run) -> Published:
         generation=generation_of(assets.get("generation")),
         threshold=assets.get("threshold"),
         languages=LanguageTokens.from_fields(assets.get("languages")),
+        problem_type=assets.get("problem_type"),
     )
 
 
@@ -330,6 +331,7 @@ def equip(model: Any, assets: Mapping[str, Any]) -> Any:
         ("tokenizer", tokenizer_of(assets)),
         ("preprocess", None if preprocess is None else as_preprocess(preprocess)),
         ("labels", assets.get("labels")),
+        ("problem_type", assets.get("problem_type")),
         ("generation", generation_of(assets.get("generation"))),
         ("category_ids", assets.get("category_ids")),
         ("language_tokens", LanguageTokens.from_fields(assets.get("languages"))),

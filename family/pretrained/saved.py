@@ -15,6 +15,7 @@ from torch import nn
 import family
 from family.adapt.lora import adapted
 from family.generation import Generation
+from family.heads.problem import check_problem
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess, as_preprocess
 from family.models.member import describe, is_member
@@ -128,7 +129,7 @@ def write_fields(fields: dict[str, Any], file: Path) -> None:
 def our_config(model: nn.Module) -> dict[str, Any]:
     """All that rebuilds a model, but for weights and tokenizer."""
     preprocess: Any = getattr(model, "preprocess", None)
-    learnt = {n: getattr(model, n, None) for n in ("category_ids", "threshold")}
+    learnt = {n: getattr(model, n, None) for n in ("category_ids", "threshold", "problem_type")}
     return {
         "model_type": MODEL_TYPE,
         **describe(model),
@@ -175,6 +176,10 @@ def published(folder: Path) -> Published:
     layout = Format(MODEL_TYPE, member, fields=(), names=same_names)
     fields, labels = config.get("preprocess"), config.get("labels")
     try:
+        problem = check_problem(config.get("problem_type"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    try:
         preprocess = None if fields is None else as_preprocess(fields)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: preprocess: {error}.") from None
@@ -192,4 +197,5 @@ def published(folder: Path) -> Published:
         generation=read_generation(folder, {}),
         threshold=config.get("threshold"),
         dtype=said_dtype(config),
+        problem_type=problem,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from family.heads.problem import MULTI, REGRESSION, SINGLE, check_problem
 from family.inputs.patches import pair
 from family.models.member import tasks_of
 from family.pretrained.table import Names
@@ -22,8 +23,9 @@ ACTIVATIONS = {
 }
 """transformers' names of activations -> ours."""
 
-REGRESSION = "regression"
-"""What transformers calls the problem of one label that is a number."""
+ACTIVATION = "sbert_ce_default_activation_function"
+"""Where sentence-transformers kept what it makes of logits, before it had a field of its own."""
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 BLOCK: Names = {
@@ -70,17 +72,52 @@ def count_labels(config: dict[str, Any]) -> int:
     return count
 
 
+def read_problem(config: dict[str, Any], count: int) -> str | None:
+    """What a head of so many labels says, as transformers' pipelines show it; and where its
+    ``problem_type`` leaves that open, as sentence-transformers has it of its cross-encoders.
+
+    Returns:
+        the ``problem_type``: of one label whose config says nothing that of its sigmoid, of several None.
+
+    Raises:
+        ValueError: a ``problem_type`` or an activation that we do not know.
+    """
+    said = check_problem(config.get("problem_type"))
+    if not count or said in (MULTI, REGRESSION) or (said == SINGLE and count > 1):
+        return said
+    own = config.get("sentence_transformers")
+    activation = own.get("activation_fn") if isinstance(own, dict) else None
+    kind = str(activation or config.get(ACTIVATION) or "").rpartition(".")[2]
+    if kind not in ("", "Identity", "Sigmoid"):
+        raise ValueError(f"activation_fn={kind!r} is not supported; only Sigmoid and Identity are.")
+    if count == 1:
+        return REGRESSION if kind == "Identity" else MULTI
+    return MULTI if kind == "Sigmoid" else None
+
+
 def label_fields(model: Any, count: int) -> dict[str, Any]:
-    """The names of so many classes, as a config of transformers has them, and of a regression that it
-    is one; none without classes."""
+    """The names of so many classes, as a config of transformers has them, and what they say, where that
+    is not what it is without a word; none without classes."""
     labels = model.labels or [f"LABEL_{i}" for i in range(count)]
     if not count:
         return {}
     return {
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
-        **({"problem_type": REGRESSION} if "TextRegression" in tasks_of(model) else {}),
+        **problem_fields(model, count),
     }
+
+
+def problem_fields(model: Any, count: int) -> dict[str, Any]:
+    """The ``problem_type`` of a model's head; and of a number of texts, that cross-encoders show it as it is,
+    which they would not without a word."""
+    said, tasks = model.problem_type, tasks_of(model)
+    if said is None and any(task in tasks for task in ("TextRegression", "ImageRegression")):
+        said = REGRESSION
+    if said is None or (count == 1 and said != REGRESSION):
+        return {}  # of one label, the sigmoid goes without a word
+    shown = {"sentence_transformers": {"activation_fn": IDENTITY}}
+    return {"problem_type": said, **(shown if count == 1 and "TextRegression" in tasks else {})}
 
 
 def token_ids(model: Any) -> dict[str, int | None]:

@@ -82,7 +82,8 @@ def from_pretrained(
         config: the fields of that format, where they lie in no file, or in place of those of the file.
 
     Returns:
-        the model; ``tokenizer``, ``preprocess``, ``labels`` and ``generation`` (see
+        the model; ``tokenizer``, ``preprocess``, ``labels``, ``problem_type`` (what a head of classes says,
+        see :mod:`family.heads.problem`) and ``generation`` (see
         :class:`~family.generation.Generation`) are attached where the source has them, else None; of a
         detector ``threshold``, the least score of boxes that validation found best, if it did. Of a run
         with two tokenizers, ``tokenizer`` is that of the sources and ``tokenizer.target`` that of the
@@ -168,6 +169,7 @@ def load(
     if fresh:  # what is new is in the dtype of what is not
         model.to(next(model.parameters()).dtype)
     model.labels = None if fresh else found.labels
+    model.problem_type = None if fresh else found.problem_type
     if found.category_ids is not None and not fresh:
         model.category_ids = found.category_ids
     if found.threshold is not None and not fresh:

@@ -1,5 +1,5 @@
-"""``family classify CKPT IMAGE...`` or ``family classify CKPT "a text"...``: the likeliest classes, or the
-number of a text; of pairs of texts, ``--pair "another"``."""
+"""``family classify CKPT IMAGE...`` or ``family classify CKPT "a text"...``: the likeliest classes or labels,
+or the number of a regression; of pairs of texts, ``--pair "another"``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from family.inference.classes import (
     described,
     distinct,
     picture_probabilities,
-    text_logits,
+    text_probabilities,
 )
 from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
@@ -25,14 +25,18 @@ from tasks.commands.sentences import PLACE, Text, names_files, pairs_of, texts_o
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
+PICTURED = ("ImageClassification", "ImageRegression")
+READ = ("TextClassification", "TextRegression")
+"""Tasks of pictures, and of texts."""
 Answer = tuple[str, dict[str, Any], Tensor | None]
-"""What to call an input, where it was found, and how likely its classes are, or its number; None for an
-empty text."""
+"""What to call an input, where it was found, and how likely its classes are, or its number, as the head's
+``problem_type`` has it; None for an empty text."""
 
 
 def run(arguments: list[str]) -> None:
     """Write an answer for each input: as a line, itself, then class and probability, likeliest first;
-    as a record, label, score and the probabilities of all classes. Of a regression, the value."""
+    as a record, label, score and the probabilities of all classes; where labels do not exclude each
+    other, those of each by itself. Of a regression, the value."""
     parser = argparse.ArgumentParser("family classify", description=__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
@@ -58,10 +62,9 @@ def run(arguments: list[str]) -> None:
     model_options(parser, min(PICTURES, TEXTS))
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
-    tasks = ("ImageClassification", "TextClassification", "TextRegression")
-    loaded = open_model(options.checkpoint, options, *tasks)
-    classify = of_pictures if loaded.task == "ImageClassification" else of_texts
-    number = loaded.task == "TextRegression"
+    loaded = open_model(options.checkpoint, options, *PICTURED, *READ)
+    classify = of_pictures if loaded.task in PICTURED else of_texts
+    number = loaded.task.endswith("Regression")
     places = PLACE if names_files(options.inputs) else ()
     with Results(options.format, options.out, options.inputs, first=places) as results:
         for name, record, chances in classify(loaded, options):
@@ -114,8 +117,7 @@ def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
         seconds = [str(one.pair) for one in some] if pairs else None
         with user_errors():
             firsts = [one.text for one in some]
-            rows = text_logits(loaded.model, firsts, options.batch_size, seconds)
-        answers = iter(rows if loaded.task == "TextRegression" else rows.softmax(-1))
+            answers = iter(text_probabilities(loaded.model, firsts, options.batch_size, seconds))
         for one in batch:
             name = one.text if one.pair is None else f"{one.text}\t{one.pair}"
             yield name, one.record(), None if empty(one) else next(answers)

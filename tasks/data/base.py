@@ -31,6 +31,8 @@ class FamilyData(pl.LightningDataModule):
     decided: tuple[str, ...] = ()
     """Options that made what a checkpoint carries (:meth:`assets`), which :meth:`use_assets` puts in
     their place: with a checkpoint they must be what they were."""
+    problem_type: str | None = None
+    """What their labels teach a head of classes to say (:mod:`family.heads.problem`); None is as usual."""
     options: dict[str, Any] | None = None
     """What the module was made with, as plain values; the command line fills it in."""
     seed: int
@@ -108,7 +110,8 @@ class FamilyData(pl.LightningDataModule):
         """What inference needs beside the model, as plain values: all that a checkpoint has of the data.
 
         Keys: ``tokenizers`` (name -> JSON), ``labels`` (names of the classes in the order of their
-        ids), ``preprocess`` (the fields of :class:`~family.inputs.preprocess.Preprocess`),
+        ids), ``problem_type``, ``preprocess`` (the fields of
+        :class:`~family.inputs.preprocess.Preprocess`),
         ``generation`` (as in a ``generation_config.json``), and what a task adds.
         """
         raise NotImplementedError

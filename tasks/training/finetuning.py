@@ -98,6 +98,8 @@ def adopt(model: Any, data: Any, assets: dict[str, Any], ours: dict[str, Any]) -
     """
     if hasattr(data, "max_tokens") and "max_tokens" in assets:
         assets["max_tokens"] = min(data.max_tokens, assets["max_tokens"])
+    # What the head says is what it is taught now.
+    assets["problem_type"] = model.problem_type = getattr(data, "problem_type", None)
     if hasattr(data, "preprocess"):
         theirs: Any = model.preprocess
         names = () if theirs is None else ("mean", "std", "interpolation")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from family.heads.problem import MULTI, problem_of
 from family.inference.classes import text_logits
 from family.inference.loaded import load
 from family.inference.rewards import reward_rows
@@ -139,7 +140,11 @@ class ClassifierScorer:
     ) -> list[float]:
         bare = "messages" in fields
         texts = [one if bare else f"{p}{one}" for p, one in zip(prompts, answers, strict=True)]
-        logs = text_logits(self.model, texts, self.batch_size).log_softmax(-1)
+        logits = text_logits(self.model, texts, self.batch_size)
+        if problem_of(self.model, logits.shape[1]) == MULTI:  # each label by itself
+            mine = logits[:, self.label]
+            return (mine if self.log_odds else mine.sigmoid()).tolist()
+        logs = logits.log_softmax(-1)
         mine = logs[:, self.label]
         if not self.log_odds:
             return mine.exp().tolist()

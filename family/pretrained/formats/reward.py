@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from family.heads.problem import REGRESSION
 from family.models.reward import RewardModel, as_regression
 from family.pretrained.formats import gpt2, llama, qwen3
-from family.pretrained.shared_fields import REGRESSION, count_labels, token_ids
+from family.pretrained.shared_fields import count_labels, token_ids
 from family.pretrained.table import Format, Names, nested
 
 SUFFIX = "ForSequenceClassification"
