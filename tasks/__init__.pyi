@@ -11,6 +11,7 @@ from .data.captioning import CaptioningData as CaptioningData
 from .data.chat_tuning import ChatTuningData as ChatTuningData
 from .data.detection import DetectionData as DetectionData
 from .data.image_classification import ImageClassificationData as ImageClassificationData
+from .data.image_regression import ImageRegressionData as ImageRegressionData
 from .data.image_text import ImageTextData as ImageTextData
 from .data.image_tokenizing import ImageTokenizingData as ImageTokenizingData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
@@ -31,6 +32,7 @@ from .data.translation import TranslationData as TranslationData
 from .data.visual_questions import VisualQuestionsData as VisualQuestionsData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
+from .image_regression import ImageRegression as ImageRegression
 from .image_text import ImageText as ImageText
 from .image_tokenizing import ImageTokenizing as ImageTokenizing
 from .language_modeling import LanguageModeling as LanguageModeling

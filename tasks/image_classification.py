@@ -15,10 +15,11 @@ SHOWN = 16
 
 
 class ImageClassification(ClassTask):
-    """Cross-entropy; top-1 and top-5 accuracy; a sheet of pictures with predictions and truth.
+    """Cross-entropy; top-1 and top-5 accuracy; a sheet of pictures with predictions and truth. Of several
+    labels each: binary cross-entropy, mean average precision, and F1.
 
     A batch has ``pixel_values (batch, channels, height, width)`` and ``labels (batch)``, int64, or in
-    training probabilities ``(batch, classes)``.
+    training probabilities ``(batch, classes)``; of several labels each 0 or 1, ``(batch, classes)``.
     """
 
     fields = ("pixel_values", "labels")
@@ -28,6 +29,8 @@ class ImageClassification(ClassTask):
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         logits, labels = super().evaluate(batch, split), batch["labels"]
+        if self.several:
+            return logits
         top = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         self.log_mean({f"{split}/accuracy_top5": top.any(1).float().mean()}, len(labels))
         return logits
@@ -42,15 +45,15 @@ class ImageClassification(ClassTask):
         self._keep(batch, logits, min(share, SHOWN - len(self.shown)))
 
     def on_validation_epoch_end(self) -> None:
+        self.score_labels("val")
         if self.shown:
             pictures, words, marks = zip(*self.shown, strict=True)
             self.pictures = {"predictions": sheet(pictures, words, marks)}
 
     def _keep(self, batch: dict[str, Any], logits: Tensor, count: int) -> None:
         """Remember the first pictures of a batch with what was made of them."""
-        names = self.label_names(logits.shape[1])
         pixels = self.restored(batch["pixel_values"][:count])
-        ids = zip(logits[:count].argmax(-1).tolist(), batch["labels"][:count].tolist(), strict=True)
-        for picture, (made, true) in zip(pixels, ids, strict=True):
-            words = f"made: {names[made]}\ntrue: {names[true]}"
+        said = self.worded(logits[:count], batch["labels"][:count], sure=False)
+        for picture, (true, made) in zip(pixels, said, strict=True):
+            words = f"made: {made}\ntrue: {true}"
             self.shown.append((to_picture(picture), words, GOOD if made == true else BAD))

@@ -17,20 +17,21 @@ SHOWN = 8
 
 
 class Judged(NamedTuple):
-    """A text, its class, the one that the model made likeliest, and how likely."""
+    """A text, its class or labels, and what the model made of it, with how likely that is."""
 
     text: str
     true: str
     made: str
-    probability: float
 
 
 class TextClassification(ClassTask):
-    """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes.
+    """Cross-entropy; accuracy, and the mean over the classes of their F1; texts with both classes. Of several
+    labels each: binary cross-entropy, mean average precision, and F1.
 
     A batch has ``input_ids (batch, tokens)`` and ``labels (batch)``, int64, and ``mask (batch, tokens)``,
     True = a token, where texts are padded; of pairs of texts also ``token_types (batch, tokens)``, int64,
-    for models that tell them apart; to be shown in samples also ``text``, a list, and ``pair``.
+    for models that tell them apart; to be shown in samples also ``text``, a list, and ``pair``. Of several
+    labels each, ``labels (batch, classes)`` are 0 or 1.
     """
 
     fields = ("input_ids", "labels", "mask", "token_types")
@@ -43,7 +44,7 @@ class TextClassification(ClassTask):
     def configure_model(self) -> None:
         super().configure_model()
         check_room(self.model, self.data)
-        if self.num_classes and self.f1 is None:
+        if self.num_classes and self.f1 is None and not self.several:
             # Before processes part: it counts over all of them.
             self.f1 = macro_f1(self.num_classes)
 
@@ -52,6 +53,8 @@ class TextClassification(ClassTask):
 
     def evaluate(self, batch: dict[str, Any], split: str) -> Tensor:
         logits = super().evaluate(batch, split)
+        if self.several:
+            return logits
         if self.f1 is None:
             self.f1 = macro_f1(logits.shape[1]).to(logits.device)
         self.f1.update(logits, batch["labels"])
@@ -64,22 +67,16 @@ class TextClassification(ClassTask):
         logits = self.evaluate(batch, "val")
         if "text" not in batch:
             return
-        names = self.label_names(logits.shape[1])
-        chances, ids = logits.softmax(-1).max(-1)
-        rows = zip(
-            said(batch), batch["labels"].tolist(), ids.tolist(), chances.tolist(), strict=True
-        )
-        self.judged += [Judged(text, names[t], names[m], p) for text, t, m, p in rows]
+        rows = zip(said(batch), self.worded(logits, batch["labels"]), strict=True)
+        self.judged += [Judged(text, *words) for text, words in rows]
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
+        self.score_labels("val")
         judged = gather(self.judged)
         # Spread over the set: batches are sorted by length.
         spread = judged[:: max(1, len(judged) // SHOWN)][:SHOWN]
-        self.samples = [
-            f"{j.text}\n    made: {j.made} ({j.probability:.2f})\n    true: {j.true}"
-            for j in spread
-        ]
+        self.samples = [f"{j.text}\n    made: {j.made}\n    true: {j.true}" for j in spread]
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()

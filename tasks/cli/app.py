@@ -53,6 +53,7 @@ from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_logger
 from tasks.runs.sources import is_published, used_alike
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
+from tasks.training.problem import monitor_of
 from tasks.training.task import Task
 
 FOLDER = "FAMILY_RUN_FOLDER"
@@ -162,7 +163,7 @@ class FamilyCLI(LightningCLI):
 
     def _monitor(self) -> tuple[str, str] | None:
         """The metric that the best checkpoint is chosen by, and "max" or "min"."""
-        found = getattr(self.model, "monitor", None)
+        found = monitor_of(self.model, self.datamodule)
         if found is None or (isinstance(found, tuple) and len(found) == 2):
             return found
         raise UserError(

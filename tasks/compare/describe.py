@@ -16,6 +16,7 @@ from tasks.cli.messages import sentence
 from tasks.compare.config import Config
 from tasks.errors import UserError
 from tasks.training.optim import build_optimizer
+from tasks.training.problem import monitor_of
 
 ANYWHERE = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
 """What lets a model be counted where it will not run, such as a cluster's front end."""
@@ -54,7 +55,9 @@ def describe(name: str, config: Config, test: bool = False) -> Described:
         raise UserError(f"variants.{name}: {said}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"variants.{name}: model: {error}") from None
-    return Described(sum(p.numel() for p in model.parameters()), task.monitor, task.lr)
+    return Described(
+        sum(p.numel() for p in model.parameters()), monitor_of(task, made.datamodule), task.lr
+    )
 
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {}

@@ -237,6 +237,8 @@ METRICS: dict[str, Callable[[Rows], Score | None]] = {
     "exact": partial(ratio, above="exact"),
     "exact_match": partial(answers, name="exact_match"),
     "f1": partial(answers, name="f1"),
+    "f1_micro": partial(ratio, above="labels_right", below="labels_both"),
+    "rmse": partial(ratio, above="squared_error", change=np.sqrt),
     "loss": mean_loss,
     "perplexity": partial(mean_loss, change=np.exp),
     "bits_per_byte": partial(ratio, above="loss", below="bytes", change=lambda x: x / math.log(2)),

@@ -212,7 +212,7 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
     """
     if file.suffix == ".jsonl":
         for number, row in json_rows(file):
-            yield number, {name: "" if one is None else str(one) for name, one in row.items()}
+            yield number, {name: as_field(one) for name, one in row.items()}
         return
     rows = table_fields(file, quotes)
     _, names = next(rows, (0, []))
@@ -223,6 +223,13 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
                 f"{len(names)}: {', '.join(names)}."
             )
         yield place, dict(zip(names, fields, strict=True))
+
+
+def as_field(value: Any) -> str:
+    """A value of a ``.jsonl`` as it would stand in a table; a list as JSON."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
 
 
 def table_fields(file: Path, quotes: bool = False) -> Iterator[tuple[int, list[str]]]:

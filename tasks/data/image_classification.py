@@ -1,140 +1,87 @@
-"""Pictures and their classes: folders, tars, torchvision's layouts, and the world of shapes."""
+"""Pictures and their classes: folders, tars, tables, torchvision's layouts, and the world of shapes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
-from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from tasks.data.augment import Augment, ClassificationAugment, as_tensor
-from tasks.data.base import FamilyData
-from tasks.data.images import OnBad, check_normalisation, picture_size, read_or_next, read_those
+from family.heads.problem import MULTI
+from family.inputs.preprocess import Preprocess
+from tasks.data.label_lists import LabelColumns, check_same_problem
+from tasks.data.labelled_image_data import LabelledImageData
 from tasks.data.labelled_images import (
     READERS,
     TARS,
     Labelled,
-    decode,
     labelled_folder,
     labelled_shapes,
     labelled_tar,
     labelled_torchvision,
     refuse_other_set,
 )
-from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splits import SPLITS, called, divide_pictures, hashes, pattern, shares_of
-from tasks.errors import UserError, at_least, between, closest
+from tasks.data.picture_tables import find_table, labelled_table
+from tasks.data.splits import SPLITS, called
+from tasks.errors import UserError, at_least, closest
 
-Layout = Literal["auto", "folder", "tar", "cifar10", "cifar100", "fashion_mnist", "imagenet"]
-MEMORY = 1 << 30
-"""Bytes that the decoded pictures of a split may take."""
+Layout = Literal[
+    "auto", "folder", "tar", "table", "cifar10", "cifar100", "fashion_mnist", "imagenet"
+]
 
 
-class ImageClassificationData(FamilyData):
-    """Pictures and their classes.
+class ImageClassificationData(LabelledImageData):
+    """Pictures and their classes, or of each any of several labels.
 
     A batch:
 
     - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
     - ``labels (batch,)`` int64: ids of the classes; in training with ``mixup`` or ``cutmix``
-      ``(batch, classes)`` float32, probabilities;
+      ``(batch, classes)`` float32, probabilities; with ``multi_label`` ``(batch, classes)`` float32, 1 for
+      each label that a picture has;
     - ``file``, in evaluation: the pictures' names.
 
-    Where there is no validation split, a part of the training split is held out, chosen by the
-    hash of each picture's name.
-
     Args:
-        root: where the data lies; None is the built-in world of shapes.
-        image_size: of the model's input, ``height`` and ``width`` or one number for both.
+        root: where the data lies; None is the built-in world of shapes: which covers most of the picture, or,
+            with ``multi_label``, which are in it.
         layout: "folder" (``root/SPLIT/CLASS/*.jpg``, or ``root/CLASS/*.jpg``), "tar"
-            (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), or torchvision's
-            "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is there. SPLIT
-            is train or training; val, valid, validation or dev; test or testing.
-        val_fraction, test_fraction: the shares held out of "train" for a split that is not there; no
-            val_fraction validates on test.
-        split_seed: None holds out by a hash of each picture's name: it stays where it is when others are
-            added. A number draws the same share of every class.
-        group: a regular expression; pictures in whose names it finds the same, as "patient-[0-9]+", are
-            held out together.
-        train_fraction: the share of the training split that is trained on, chosen by the hash too;
-            a smaller share is a part of any larger one.
-        augment: "flip", "crop" (shifted by up to an eighth, flipped), "resized_crop" (a random
-            part at the model's size, flipped) or "none".
-        crop_scale: the least share of the area that "resized_crop" keeps.
-        rand_augment: RandAugment in timm's words, such as "rand-m9-mstd0.5-inc1".
-        random_erasing: share of the pictures of which a part becomes noise.
+            (``root/SPLIT.tar`` or ``.tar.gz``, a folder a class inside), "table" (``root/SPLIT.csv``,
+            ``.tsv`` or ``.jsonl``, or one of everything: a picture's file and its label in a line), or
+            torchvision's "cifar10", "cifar100", "fashion_mnist", "imagenet"; "auto" looks at what is
+            there, and takes a table where an option is of tables alone. SPLIT is train or training; val,
+            valid, validation or dev; test or testing.
         mixup, cutmix: their strengths; labels become ``(batch, classes)`` probabilities.
-        on_bad: a picture that cannot be read ends the run ("stop") or is left out ("skip").
-        cache: keep decoded pictures in memory, where a split's take at most a gigabyte.
-        examples: training pictures of the built-in world.
+        multi_label: a picture has any of the labels, or none: a table's ``label_column`` holds a list.
+        image_column, label_column: of a table; without them columns with usual names are found.
+        label_separator: between the labels of a list; one in brackets is JSON.
+        label_columns: in place of a list, a column of 0 and 1 for each label.
+        options: of :class:`~tasks.data.labelled_image_data.LabelledImageData`.
     """
 
     task = "ImageClassification"
-    decided = ("image_size", "mean", "std")
 
     def __init__(
         self,
         root: str | None = None,
         image_size: int | tuple[int, int] = 32,
-        batch_size: int = 128,
         layout: Layout = "auto",
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.0,
-        split_seed: int | None = None,
-        group: str | None = None,
-        train_fraction: float = 1.0,
-        augment: Augment = "crop",
-        crop_scale: float = 0.08,
-        rand_augment: str | None = None,
-        random_erasing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        on_bad: OnBad = "stop",
-        cache: bool = True,
-        examples: int = 8000,
-        seed: int = 0,
-        num_workers: int = 0,
+        multi_label: bool = False,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        label_separator: str = ",",
+        label_columns: list[str] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        at_least(1, batch_size=batch_size, examples=examples)
-        at_least(0, num_workers=num_workers, seed=seed, mixup=mixup, cutmix=cutmix)
-        between(0, 1, random_erasing=random_erasing)
-        if not 0 < crop_scale <= 1:
-            raise UserError(f"data.crop_scale must be above 0 and at most 1, not {crop_scale}.")
-        if not 0 < train_fraction <= 1:
-            raise UserError(
-                f"data.train_fraction must be above 0 and at most 1, not {train_fraction}."
-            )
-        check_normalisation(mean, std)
-        self.train_fraction = train_fraction
-        self.root = None if root is None else Path(root)
-        self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
-        self.batch_size, self.asked_layout = batch_size, layout
-        self.shares = shares_of(val_fraction, test_fraction)
-        self.split_seed, self.group = split_seed, pattern("group", group)
-        self.augment, self.crop_scale = augment, crop_scale
-        self.extras: dict[str, Any] = {
-            "rand_augment": rand_augment,
-            "random_erasing": random_erasing,
-            "mixup": mixup,
-            "cutmix": cutmix,
-        }
-        # A mistake in one of them shows now, not in the first batch.
-        ClassificationAugment(self.preprocess, 2, augment, **self.extras)
-        self.on_bad, self.cache, self.examples = on_bad, cache, examples
-        self.seed, self.num_workers = seed, num_workers
+        super().__init__(root, image_size, **options)
+        at_least(0, mixup=mixup, cutmix=cutmix)
+        self.asked_layout, self.image_column = layout, image_column
+        self.columns = LabelColumns(label_column, label_separator, tuple(label_columns or ()))
+        self.problem_type = self.columns.problem(multi_label)
+        self.extras |= {"mixup": mixup, "cutmix": cutmix}
         self.given: list[str] | None = None
-        self.known: dict[str, Labelled | None] = {}
 
     # --- What there is -----------------------------------------------------------------------
 
@@ -149,6 +96,9 @@ class ImageClassificationData(FamilyData):
             return "shapes"
         if self.asked_layout != "auto":
             return self.asked_layout
+        table = find_table(self.root, "train")
+        if table is not None and (self.problem_type or self.image_column or self.columns.one):
+            return "table"
         if not self.root.is_dir():
             what = "is no folder" if self.root.exists() else "does not exist"
             raise UserError(f"data.root {self.root} {what}.")
@@ -159,8 +109,10 @@ class ImageClassificationData(FamilyData):
             return "tar"
         if any(path.is_dir() for path in self.root.iterdir()):
             return "folder"
+        if table is not None:
+            return "table"
         raise UserError(
-            f"{self.root} holds neither train/CLASS/*.jpg, CLASS/*.jpg, train.tar[.gz] nor a "
+            f"{self.root} holds neither train/CLASS/*.jpg, CLASS/*.jpg, train.tar[.gz], a table nor a "
             "layout of torchvision's (CIFAR, Fashion-MNIST, ImageNet)."
         )
 
@@ -169,17 +121,24 @@ class ImageClassificationData(FamilyData):
         found = (self.root / f"{name}{end}" for name in SPLITS[split] for end in TARS)
         return next((path for path in found if path.is_file()), None)
 
-    def _stored(self, split: str) -> Labelled | None:
-        """A split as it is stored; None where there is none."""
-        if split not in self.known:
-            self.known[split] = self._read(split)
-        return self.known[split]
-
     def _read(self, split: str) -> Labelled | None:
         layout = self.layout
         if self.root is None:
-            count = self.examples if split == "train" else max(100, self.examples // 10)
-            return labelled_shapes(count, self.preprocess.size, self.seed, split)
+            several = self.problem_type == MULTI
+            size = self.preprocess.size
+            return labelled_shapes(self._count(split), size, self.seed, split, several)
+        if layout == "table":
+            table = find_table(self.root, split)
+            if table is None:
+                return None
+            several = self.problem_type == MULTI
+            columns = self.columns
+            return labelled_table(table, split, self.image_column, columns, several, self.on_bad)
+        if self.problem_type == MULTI:
+            raise UserError(
+                f"data.multi_label needs a table of pictures and labels, but {self.root} has the layout "
+                f"{layout}, of one class each."
+            )
         if layout == "tar":
             tar = self._tar(split)
             return None if tar is None else labelled_tar(tar, self.on_bad)
@@ -195,28 +154,8 @@ class ImageClassificationData(FamilyData):
             return None
         return labelled_torchvision(layout, self.root, split, self.on_bad)
 
-    def split(self, name: str) -> Labelled:
-        """The pictures of "train", "val" or "test".
-
-        Raises:
-            UserError: there is none, nothing is held out, or a class that "train" has not.
-        """
-        found = self._stored(name)
-        if name == "val" and found is None and self.shares["val"] == 0:
-            return self.split("test")
-        shares = {s: n for s, n in self.shares.items() if n and self._stored(s) is None}
-        train = self._stored("train") if name in (*shares, "train") else None
-        if train is not None and shares:
-            labels = train.labels.tolist()
-            parts = divide_pictures(train.names, shares, self.split_seed, self.group, labels)
-            found = train.part(parts[name])
-        if found is None:
-            raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
-        if name == "train" and self.train_fraction < 1:
-            count = max(1, round(self.train_fraction * len(found.names)))
-            chosen = hashes(found.names).argsort(kind="stable")[:count]
-            found = found.part(sorted(chosen.tolist()))
-        return self._in_order(found, name)
+    def _kinds(self, train: Labelled) -> list[int]:
+        return [] if self.problem_type == MULTI else train.labels.tolist()
 
     def _in_order(self, found: Labelled, split: str) -> Labelled:
         """The labels by the run's list of classes."""
@@ -229,7 +168,12 @@ class ImageClassificationData(FamilyData):
                     f"{len(self.classes)} classes of train.{closest(name, self.classes)}"
                 )
         ids = np.array([self.classes.index(name) for name in found.classes])
-        return dataclasses.replace(found, classes=self.classes, labels=ids[found.labels])
+        if self.problem_type == MULTI:
+            labels = np.zeros((len(found.names), len(self.classes)), np.float32)
+            labels[:, ids] = found.labels
+        else:
+            labels = ids[found.labels]
+        return dataclasses.replace(found, classes=self.classes, labels=labels)
 
     @property
     def classes(self) -> list[str]:
@@ -237,7 +181,7 @@ class ImageClassificationData(FamilyData):
         if self.given is None:
             train = self._stored("train")
             if train is None:
-                raise UserError(f"{self.root} has no train split ({' or '.join(SPLITS['train'])}).")
+                raise self.no_split("train")
             return train.classes
         return self.given
 
@@ -249,13 +193,20 @@ class ImageClassificationData(FamilyData):
         return {"num_classes": len(self.classes), "image_size": self.preprocess.size}
 
     def assets(self) -> dict[str, Any]:
-        return {"labels": list(self.classes), "preprocess": dataclasses.asdict(self.preprocess)}
+        return {"labels": list(self.classes), **super().assets()}
 
     def class_counts(self) -> list[int]:
         """The training pictures of each class."""
-        return np.bincount(self.split("train").labels, minlength=len(self.classes)).tolist()
+        labels = self.split("train").labels
+        if self.problem_type == MULTI:
+            return labels.sum(0).astype(int).tolist()
+        return np.bincount(labels, minlength=len(self.classes)).tolist()
+
+    def _width(self) -> int:
+        return len(self.classes)
 
     def use_assets(self, assets: dict[str, Any]) -> None:
+        check_same_problem(self.problem_type, assets)
         labels, train = list(assets["labels"]), self._stored("train")
         # Their order may be any: pictures know their class by name.
         if train is not None:
@@ -263,91 +214,3 @@ class ImageClassificationData(FamilyData):
             refuse_other_set(labels, train.classes, where)
         self.given = labels
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
-
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        # Read now, so that a mistake in the files ends the run before it began.
-        if stage in (None, "fit"):
-            self.split("train")
-        if stage in (None, "fit", "validate"):
-            self.split("val")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        none = self._stored("test") is None and not self.shares["test"]
-        return self.loader("val" if none else "test")
-
-    def loader(self, split: str) -> DataLoader[Any]:
-        train = split == "train"
-        pictures = self.split(split)
-        crop = None
-        if train and self.augment == "resized_crop":
-            crop = v2.RandomResizedCrop(self.preprocess.size, scale=(self.crop_scale, 1.0))
-        store = None
-        fits = len(pictures.names) * 3 * int(np.prod(self.preprocess.size)) <= MEMORY
-        if self.cache and fits and crop is None:
-            pictures, store = decode(pictures, self.preprocess, self.on_bad)
-        augment = None
-        if train:
-            augment = ClassificationAugment(
-                self.preprocess, len(self.classes), self.augment, **self.extras
-            )
-        dataset = ClassificationBatches(
-            pictures, self.preprocess, augment, crop, store, self.on_bad, self.order_seed
-        )
-        batches = ExampleBatches(
-            len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
-        )
-        return batch_loader(dataset, batches, self.num_workers)
-
-
-class ClassificationBatches(Dataset[dict[str, Any]]):
-    """Whole batches of :class:`ImageClassificationData`.
-
-    Args:
-        augment: None in evaluation.
-        crop: what training does to a picture at its own size, in place of ``preprocess.resize``.
-        store: all pictures, decoded.
-    """
-
-    def __init__(
-        self,
-        pictures: Labelled,
-        preprocess: Preprocess,
-        augment: ClassificationAugment | None,
-        crop: Callable[[Image.Image], Image.Image] | None,
-        store: Tensor | None,
-        on_bad: OnBad,
-        seed: int,
-    ) -> None:
-        self.pictures, self.preprocess, self.augment = pictures, preprocess, augment
-        self.crop, self.store, self.on_bad, self.seed = crop, store, on_bad, seed
-        self.labels = torch.from_numpy(pictures.labels.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def example(self, index: int) -> tuple[Tensor, Tensor, int]:
-        image = self.pictures.read(index, self.preprocess.background)
-        sized = self.preprocess.resize(image) if self.crop is None else self.crop(image)
-        return as_tensor(sized), self.labels[index], index
-
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
-        indices = [pick.index for pick in picks]
-        with seeded(self.seed, picks[0]):
-            if self.store is not None:
-                pixels, labels = self.store[indices], self.labels[indices]
-                places: Sequence[int] = indices
-            else:
-                images, numbers, places = zip(*self._read(indices), strict=True)
-                pixels, labels = torch.stack(images), torch.stack(numbers)
-            if self.augment is None:
-                files = [self.pictures.names[i] for i in places]
-                pixels = self.preprocess.normalise(pixels)
-                return {"pixel_values": pixels, "labels": labels, "file": files}
-            pixels, labels = self.augment(pixels, labels)
-            return {"pixel_values": pixels, "labels": labels}
-
-    def _read(self, indices: list[int]) -> list[tuple[Tensor, Tensor, int]]:
-        if self.augment is None:
-            return read_those(self.example, indices, len(self), self.on_bad)
-        return [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]

@@ -44,7 +44,8 @@ class Labelled:
 
     Args:
         classes: their names, in the order of the labels.
-        labels: ``(pictures,)`` int64.
+        labels: ``(pictures,)`` int64; of several labels a picture ``(pictures, classes)`` float32, 1 for each
+            that it has; of numbers ``(pictures,)`` float32.
         names: of each picture, for messages and the choice of those held out.
         read: gives picture i as RGB, and shows a colour through what is transparent of it.
     """
@@ -243,11 +244,26 @@ def read_array(pixels: np.ndarray, index: int, _: Colour) -> Image.Image:
     return Image.fromarray(pixels[index]).convert("RGB")
 
 
-def labelled_shapes(count: int, size: tuple[int, int], seed: int, split: str) -> Labelled:
-    """Scenes of the built-in world, squashed to ``size``; the class is the shape that covers most."""
-    labels = np.array([shapes.label(shapes.sample(i, seed, split)) for i in range(count)])
+def labelled_shapes(
+    count: int, size: tuple[int, int], seed: int, split: str, several: bool = False
+) -> Labelled:
+    """Scenes of the built-in world, squashed to ``size``; the class is the shape that covers most, and
+    ``several`` are all shapes that are there."""
+    scenes = [shapes.sample(i, seed, split) for i in range(count)]
+    if several:
+        there = [{thing.shape for thing in scene.objects} for scene in scenes]
+        labels = np.array([[k in one for k in shapes.CLASSES] for one in there], np.float32)
+    else:
+        labels = np.array([shapes.label(scene) for scene in scenes])
     names = [str(i) for i in range(count)]
     return Labelled(list(shapes.CLASSES), labels, names, partial(draw, size, seed, split))
+
+
+def counted_shapes(count: int, size: tuple[int, int], seed: int, split: str) -> Labelled:
+    """As :func:`labelled_shapes`, and how many things there are."""
+    found = [len(shapes.sample(i, seed, split).objects) for i in range(count)]
+    names = [str(i) for i in range(count)]
+    return Labelled([], np.array(found, np.float32), names, partial(draw, size, seed, split))
 
 
 def draw(size: tuple[int, int], seed: int, split: str, index: int, _: Colour) -> Image.Image:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from family.inputs.encode import with_ends
 from family.inputs.text_pairs import check_room, encode_pairs, with_pairs
 from tasks.data.captions import TABLES
+from tasks.data.label_lists import LabelColumns
 from tasks.data.labelled_texts import LABEL_COLUMNS, LabelledText, read_labelled
 from tasks.data.split_files import own_file, shared_file
 from tasks.data.text_data import TextData
@@ -22,7 +23,9 @@ from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError, user_errors
 
 Batch = dict[str, Any]
-Example = tuple[LabelledText, int | float | None, int]
+Label = int | float | list[float]
+"""Of a row with several labels, 1 for each that it has."""
+Example = tuple[LabelledText, Label | None, int]
 """A row, its label, and which row of its table it is."""
 
 
@@ -52,6 +55,8 @@ class LabelledTextData(TextData[LabelledText]):
     endings = TABLES
     usual_labels: Sequence[str] = LABEL_COLUMNS
     """What the column of labels is called, where nobody says so."""
+    several: LabelColumns | None = None
+    """Where the labels of rows with several stand; None is one each."""
 
     def __init__(
         self,
@@ -77,7 +82,7 @@ class LabelledTextData(TextData[LabelledText]):
 
     def read(self, file: Path, needed: bool = True) -> list[LabelledText]:
         """See :func:`~tasks.data.labelled_texts.read_labelled`."""
-        more = self.pair_column, self.usual_labels
+        more = self.pair_column, self.usual_labels, self.several
         return read_labelled(file, *self.columns, self.quotes, needed, *more)
 
     def _alike(self, rows: list[LabelledText]) -> list[LabelledText]:
@@ -97,7 +102,7 @@ class LabelledTextData(TextData[LabelledText]):
             )
         return rows
 
-    def labels(self, split: str) -> Sequence[int | float]:
+    def labels(self, split: str) -> Sequence[Label]:
         """The label of each row, as a model learns it.
 
         Raises:
@@ -124,7 +129,9 @@ class LabelledTextData(TextData[LabelledText]):
         return tokenizer
 
     def assets(self) -> dict[str, Any]:
-        known = {} if self._pairs is None else {"pairs": self._pairs}
+        known: dict[str, Any] = {} if self._pairs is None else {"pairs": self._pairs}
+        if self.problem_type is not None:
+            known["problem_type"] = self.problem_type
         return {**super().assets(), **known}
 
     def use_assets(self, assets: dict[str, Any]) -> None:
@@ -150,7 +157,7 @@ class LabelledTextData(TextData[LabelledText]):
         self,
         split: str,
         rows: list[LabelledText],
-        labels: Sequence[int | float | None],
+        labels: Sequence[Label | None],
         places: Sequence[int],
     ) -> DataLoader[Any]:
         tokenizer = self._tokenizer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
+from tasks.data.label_lists import LabelColumns
 from tasks.data.text_files import Column, tab_rows
 from tasks.errors import UserError
 
@@ -44,6 +46,7 @@ def read_labelled(
     needed: bool = True,
     pair_column: Column = None,
     usual_labels: Sequence[str] = LABEL_COLUMNS,
+    several: LabelColumns | None = None,
 ) -> list[LabelledText]:
     """All rows of a table, in their order.
 
@@ -55,6 +58,7 @@ def read_labelled(
         quotes: see :func:`~tasks.data.text_files.tab_rows`.
         needed: refuse a table without labels; otherwise all of its are empty.
         pair_column: the second text; None finds it where both have usual names, or is no second text.
+        several: a row has any of several labels, or none: what it has, as JSON, is its label.
 
     Raises:
         UserError: missing, empty or not UTF-8 (with the byte offset); a column that is missing; a
@@ -66,10 +70,11 @@ def read_labelled(
         "label_column": label_column,
         "group_column": group_column,
     }
+    each = several.each if several else ()
     if any(isinstance(column, int) for column in asked.values()):
         rows, columns = numbered_rows(file, quotes, asked)
     else:
-        bare = not any(asked.values()) and not has_header(file, quotes)
+        bare = not any(asked.values()) and not each and not has_header(file, quotes)
         rows = list(bare_rows(file, quotes) if bare else table_rows(file, quotes))
         columns = {option: None if one is None else str(one) for option, one in asked.items()}
     if not rows:
@@ -77,7 +82,10 @@ def read_labelled(
     names = list(rows[0][1])
     text, pair = text_columns(file, names, columns["text_column"], columns["pair_column"])
     label: str | None = None
-    if columns["label_column"] is None and not {*names} & {*usual_labels}:
+    if each and (needed or {*each} <= {*names}):
+        for name in each:
+            choose(file, names, name, (), "label_columns")
+    elif columns["label_column"] is None and not {*names} & {*usual_labels}:
         if needed:
             raise UserError(
                 f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, "
@@ -89,15 +97,18 @@ def read_labelled(
     group = None if group is None else choose(file, names, group, (), "group_column")
     found = []
     for line, row in rows:
+        said, where = row.get(label, "").strip() if label else "", f"{file} line {line}"
+        if several and (label or each) and {*each} <= {*names}:
+            said = json.dumps(several.read(row, label, where)) if said or each else ""
         one = LabelledText(
             row.get(text, "").strip(),
-            row.get(label, "").strip() if label else "",
-            f"{file} line {line}",
+            said,
+            where,
             row.get(group, "").strip() if group else "",
             row.get(pair, "").strip() if pair else None,
         )
         for column, value in ((text, one.text), (pair, one.pair), (label, one.label)):
-            if column and not value:
+            if column and not value and not (several and column == label):
                 what = f"column {column}" if column.isdigit() else column
                 raise UserError(f"{one.where} has an empty {what}.")
         found.append(one)
@@ -227,4 +238,18 @@ def labelled_shapes(count: int, seed: int, split: str) -> list[LabelledText]:
         first = one if how in ("left", "above") else other
         if zlib.crc32(text.encode()) % 10 in shapes.SPLITS[split]:
             found.append(LabelledText(text, first.shape, f"sentence {index}"))
+    return found
+
+
+def said_shapes(count: int, seed: int, split: str) -> list[LabelledText]:
+    """Sentences about scenes of the built-in world; the labels are the shapes that are said, as JSON.
+
+    As in translation, no sentence belongs to two splits.
+    """
+    words = {shape: {shape, shapes.PLURALS_EN.get(shape, f"{shape}s")} for shape in shapes.SHAPES}
+    found = []
+    for i, text in enumerate(shapes.parallel(count, seed, split)["en"]):
+        said = {*text.replace(",", "").split()}
+        names = [shape for shape, forms in words.items() if forms & said]
+        found.append(LabelledText(text, json.dumps(names), f"sentence {i + 1}"))
     return found

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from family.heads.problem import REGRESSION
+from tasks.data.label_lists import number
 from tasks.data.labelled_text_data import LabelledTextData
 from tasks.data.labelled_texts import LabelledText
 from tasks.data.shape_pairs import asked_shapes
 from tasks.data.text_files import Column
-from tasks.errors import UserError
 
 
 class TextRegressionData(LabelledTextData):
@@ -42,6 +42,7 @@ class TextRegressionData(LabelledTextData):
         self, root: str | None = None, label_column: Column = None, **options: Any
     ) -> None:
         super().__init__(root, label_column=label_column, **options)
+        self.problem_type = REGRESSION
 
     def generated(self, count: int, split: str) -> list[LabelledText]:
         return asked_shapes(count, self.seed, split, numbers=True)
@@ -55,30 +56,18 @@ class TextRegressionData(LabelledTextData):
         Raises:
             UserError: a label that is none.
         """
-        return [number(row) for row in self.rows(split)]
+        return [number(row.label, row.where) for row in self.rows(split)]
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """``vocab_size`` and ``num_classes``."""
         return {**super().model_arguments, "num_classes": self.num_classes}
 
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        """As of a checkpoint; a published head may say the sigmoid of its number."""
+        super().use_assets(assets)
+        self.problem_type = assets.get("problem_type") or REGRESSION
+
     def mean(self) -> float:
         """Of the training split's numbers."""
         return float(np.mean(self.labels("train")))
-
-
-def number(row: LabelledText) -> float:
-    """The number that a label is.
-
-    Raises:
-        UserError: it is none, or is not finite.
-    """
-    try:
-        found = float(row.label)
-    except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
-        raise UserError(
-            f"{row.where} has the label {row.label!r}, which is no number, as a regression needs."
-        )
-    return found

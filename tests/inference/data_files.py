@@ -11,6 +11,7 @@ from tasks.data.captioning import CaptioningData
 from tasks.data.chat_tuning import ChatTuningData
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
+from tasks.data.image_regression import ImageRegressionData
 from tasks.data.image_text import ImageTextData
 from tasks.data.image_tokenizing import ImageTokenizingData
 from tasks.data.preferences import PreferenceData
@@ -57,6 +58,9 @@ def files_of(root, kind):
     for split in ("train", "val", "test"):
         if kind is ImageClassificationData:
             found = [p for name in ("cat", "dog") for p in pictures(root / split / name)]
+        elif kind is ImageRegressionData:
+            found = pictures(root)
+            lines(root / f"{split}.tsv", ["file\tlabel", *(f"{p.name}\t1" for p in found)])
         elif kind is ImageTokenizingData:
             found = pictures(root / split)
         elif kind is SegmentationData:

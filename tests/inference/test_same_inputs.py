@@ -24,6 +24,7 @@ from tasks.data.captioning import CaptioningData
 from tasks.data.chat_tuning import ChatTuningData
 from tasks.data.detection import DetectionData
 from tasks.data.image_classification import ImageClassificationData
+from tasks.data.image_regression import ImageRegressionData
 from tasks.data.image_text import ImageTextData
 from tasks.data.image_tokenizing import ImageTokenizingData
 from tasks.data.language_modeling import LanguageModelingData
@@ -52,6 +53,7 @@ TOKENS = [
 
 CASES = [
     (ImageClassificationData, {"image_size": (24, 16)}),
+    (ImageRegressionData, {"image_size": 16}),
     (ImageClassificationData, {"image_size": 16, "cache": False, **PIXELS}),
     (DetectionData, {"image_size": (40, 24)}),
     (SegmentationData, {"image_size": (16, 24), **PIXELS}),
@@ -115,7 +117,10 @@ def small(kind):
     layers = {name: SMALL[name] for name in ("dim", "depth", "heads")}
     drawing = {**family.DALLE.facts.example, "text_tokens": 80}
     return {
-        ImageClassificationData: ("family.ViT", {"config": learned, "patch_size": 8}),
+        **dict.fromkeys(
+            (ImageClassificationData, ImageRegressionData),
+            ("family.ViT", {"config": learned, "patch_size": 8}),
+        ),
         SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
         ImageTokenizingData: ("family.ImageTokenizer", {"width": 8, "depth": 1}),
         DetectionData: (
