@@ -312,6 +312,7 @@ def test_texts_from_fit_to_the_command(folder, capsys):
     assert family.load("ours").predict(["a small red star"]) == [row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", ["image_classification/shapes_labels", "image_regression/shapes"]
 )
@@ -333,8 +334,8 @@ def test_pictures_from_fit_to_the_command(folder, capsys, config):
 
 
 def test_a_source_is_taught_what_the_data_say(folder):
-    model = family.vit_tiny(3, image_size=8, patch_size=4, dim=8, depth=1, heads=2)
-    model.labels, model.problem_type = ["a", "b", "c"], MULTI
+    model = family.vit_tiny(8, image_size=8, patch_size=4, dim=8, depth=1, heads=2)
+    model.labels, model.problem_type = [*"abcdefgh"], MULTI
     assert tasks.ImageClassification(model).model is None
     task = tasks.ImageClassification(model, lr=0.0, warmup_steps=0)
     trainer(max_steps=1, limit_val_batches=0).fit(

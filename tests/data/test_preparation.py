@@ -29,6 +29,7 @@ SMALL = {
     "ChatTuningData": {"examples": 40, "vocab_size": 300, "batch_size": 3},
     "DetectionData": {"examples": 20, "image_size": (32, 32)},
     "ImageClassificationData": {"examples": 20, "image_size": 16},
+    "ImageRegressionData": {"examples": 20, "image_size": 16},
     "ImageTextData": {"examples": 20, "image_size": (16, 16), "vocab_size": 300},
     "ImageTokenizingData": {"examples": 20, "image_size": 16},
     "LanguageModelingData": {"context": 8, "batch_size": 3},
