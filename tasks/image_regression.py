@@ -39,4 +39,5 @@ class ImageRegression(ValueTask):
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         if self.shown:
-            self.pictures = {"predictions": sheet(*zip(*self.shown, strict=True))}
+            pictures, words = zip(*self.shown, strict=True)
+            self.pictures = {"predictions": sheet(pictures, words)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from family.heads.problem import MULTI, REGRESSION, SINGLE, check_problem
@@ -72,7 +73,7 @@ def count_labels(config: dict[str, Any]) -> int:
     return count
 
 
-def read_problem(config: dict[str, Any], count: int) -> str | None:
+def read_problem(config: Mapping[str, Any], count: int) -> str | None:
     """What a head of so many labels says, as transformers' pipelines show it; and where its
     ``problem_type`` leaves that open, as sentence-transformers has it of its cross-encoders.
 
