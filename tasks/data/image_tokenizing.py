@@ -14,8 +14,8 @@ from family.inputs.preprocess import Preprocess
 from tasks.data.augment import ClassificationAugment
 from tasks.data.base import FamilyData
 from tasks.data.captions import IMAGE_COLUMNS, TABLES, choose, picture_folder, table_rows
-from tasks.data.image_classification import MEMORY, ClassificationBatches
 from tasks.data.images import OnBad, check_images, list_images, picture_size
+from tasks.data.labelled_image_data import MEMORY, LabelledBatches
 from tasks.data.labelled_images import Labelled, decode, labelled_shapes, read_path
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
 from tasks.data.splits import SPLITS, called, divide_pictures, pattern, shares_of
@@ -212,7 +212,7 @@ class ImageTokenizingData(FamilyData):
         return batch_loader(dataset, batches, self.num_workers)
 
 
-class PictureBatches(ClassificationBatches):
+class PictureBatches(LabelledBatches):
     """Whole batches of :class:`ImageTokenizingData`: as with classes, but without."""
 
     def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:

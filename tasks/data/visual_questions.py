@@ -17,10 +17,9 @@ from family.inputs.encode import UNLIMITED, encode_captions
 from family.inputs.pictures import WHITE
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
-from tasks.data.captions import IMAGE_COLUMNS, json_rows
+from tasks.data.captions import IMAGE_COLUMNS, json_rows, picture_folder
 from tasks.data.images import OnBad, check_images, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
-from tasks.data.splits import names_of
 from tasks.data.text_data import TextData
 from tasks.errors import UserError, closest, user_errors
 
@@ -121,14 +120,7 @@ class VisualQuestionsData(TextData[VisualQuestion]):
 
     def read(self, file: Path) -> list[VisualQuestion]:
         rows = [question_of(file, number, row) for number, row in json_rows(file)]
-        folders = [
-            file.parent,
-            *(file.parent / n for n in ("images", file.stem, *names_of(file.stem))),
-        ]
-        first = [row.file for row in rows[:20]]
-        folder = next(
-            (f for f in folders if any((f / name).is_file() for name in first)), folders[0]
-        )
+        folder = picture_folder(file, [row.file for row in rows], file.stem)
         rows = [row._replace(picture=folder / row.file) for row in rows]
         paths = list(dict.fromkeys(row.picture for row in rows if isinstance(row.picture, Path)))
         there = {paths[i] for i in check_images(paths, self.on_bad)}

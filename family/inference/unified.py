@@ -1,0 +1,160 @@
+"""One model's answers to whatever is asked of it: sentences, classes, boxes and pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from family.generation.sampling import Sampling
+from family.inference.batches import PICTURES, Picture, device_of, picture_batches
+from family.inputs.encode import pad_rows
+
+PLACE = re.compile(r"<(\d+)>")
+
+
+class Allowed:
+    """A logits hook: of the vocabulary some tokens alone, and the likeliness of what was chosen.
+
+    Args:
+        tokens: ``(vocab,)`` bool.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+
+    def __call__(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        return logits.masked_fill(~self.tokens.to(logits.device), -math.inf)
+
+
+@torch.no_grad()
+def make(
+    model: Any,
+    task: str,
+    texts: Sequence[str],
+    pixel_values: Tensor | None = None,
+    sampling: Sampling | None = None,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """What a model makes of rows of one task, as ids without the end.
+
+    Args:
+        texts: what is given in words, maybe empty.
+        pixel_values: ``(texts, 3, height, width)``, where pictures are given.
+        sampling: greedy without.
+
+    Raises:
+        ValueError: a task that the tokenizer has no word for, or a row that is too long.
+    """
+    tokenizer, device = model.tokenizer, device_of(model)
+    named = tokenizer.inner.token_to_id
+    begin, sep = named(f"<{task}>"), named("<sep>")
+    if begin is None or sep is None:
+        raise ValueError(f"the model knows no task {task!r}: its tokenizer has no <{task}>.")
+    picture = [] if pixel_values is None else [model.picture_id] * model.slots
+    rows = [[tokenizer.bos_id, begin, *picture, *tokenizer.encode(t), sep] for t in texts]
+    ids = pad_rows(rows, -1).to(device)
+    mask, ids = ids >= 0, ids.clamp(min=0)
+    if pixel_values is not None:
+        ids = model.with_codes(ids, model.codes(pixel_values))
+    draws = task == "draw"
+    allowed = torch.arange(model.vocab_size) >= model.words
+    allowed = allowed if draws else ~allowed
+    room = int(model.config.max_tokens) - ids.shape[1]
+    if room < (model.slots if draws else 1):
+        raise ValueError(
+            f"{ids.shape[1]} tokens are given, and {model.slots if draws else 1} are to be made: more "
+            f"than the model's max_tokens={model.config.max_tokens}."
+        )
+    new = model.generate(
+        ids,
+        mask,
+        max_new_tokens=model.slots if draws else room,
+        beams=1,
+        sampling=sampling,
+        generator=generator,
+        stop_ids=() if draws else (tokenizer.eos_id,),
+        pad_id=tokenizer.pad_id,
+        hook=Allowed(allowed),
+    )
+    ends = {tokenizer.eos_id, tokenizer.pad_id}
+    return [row if draws else [i for i in row if i not in ends] for row in new.tolist()]
+
+
+def boxes_of(model: Any, ids: Sequence[int], bins: int) -> list[dict[str, Any]]:
+    """Objects of what was written: ``label``, ``score`` 1 and ``box``, left, top, right, bottom in 0..1; what is
+    no object is left out."""
+    words = [model.tokenizer.inner.id_to_token(i) for i in ids]
+    found, at = [], 0
+    while at + 5 <= len(words):
+        sides = [PLACE.fullmatch(word) for word in words[at : at + 4]]
+        label = words[at + 4]
+        if not all(sides) or PLACE.fullmatch(label):
+            at += 1
+            continue
+        y0, x0, y1, x1 = (int(side[1]) / bins for side in sides if side is not None)
+        if y1 > y0 and x1 > x0:
+            found.append({"label": label, "score": 1.0, "box": [x0, y0, x1, y1]})
+        at += 5
+    return found
+
+
+def do_task(
+    model: Any,
+    task: str,
+    texts: Sequence[str] | None = None,
+    pictures: Sequence[Picture] | None = None,
+    batch_size: int = PICTURES,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> list[Any]:
+    """What a model makes of texts, or of pictures with or without texts: sentences; of "detect" lists of objects,
+    boxes in pixels; of "draw" pictures.
+
+    Raises:
+        ValueError: neither is given, not as many of both, and what :func:`make` refuses.
+    """
+    if texts is None and pictures is None:
+        raise ValueError(f"{task} of what? give texts, or pictures, or both.")
+    if texts is not None and pictures is not None and len(texts) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures but {len(texts)} texts: give as many.")
+    count = len(texts if texts is not None else pictures or ())
+    texts = list(texts) if texts is not None else [""] * count
+    generator = torch.Generator(device_of(model)).manual_seed(seed)
+    found: list[Any] = []
+    if pictures is None:
+        for first in range(0, count, batch_size):
+            some = texts[first : first + batch_size]
+            if task == "draw":
+                ids = make(model, task, some, None, Sampling(temperature), generator)
+                drawn = model.drawn(torch.tensor(ids, device=device_of(model)))
+                found += [as_picture(model, one) for one in drawn]
+            else:
+                found += [model.tokenizer.decode(row) for row in make(model, task, some)]
+        return found
+    for batch, pixels in picture_batches(model, pictures, batch_size):
+        some = texts[len(found) : len(found) + len(batch)]
+        rows = make(model, task, some, pixels)
+        if task != "detect":
+            found += [model.tokenizer.decode(row) for row in rows]
+            continue
+        for row, picture in zip(rows, batch, strict=True):
+            sides = (picture.width, picture.height) * 2
+            found.append(
+                [
+                    {**one, "box": [x * side for x, side in zip(one["box"], sides, strict=True)]}
+                    for one in boxes_of(model, row, model.bins)
+                ]
+            )
+    return found
+
+
+def as_picture(model: Any, pixel_values: Tensor) -> Image.Image:
+    """What was drawn, to look at."""
+    pixels = model.preprocess.restore(pixel_values[None])[0]
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

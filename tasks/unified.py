@@ -1,0 +1,265 @@
+"""One model for everything: translations, captions, answers, drawings, classes and boxes as rows of one
+vocabulary, with one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from family.inference.unified import as_picture, boxes_of, make
+from family.losses.language_model import IGNORE, language_model_loss
+from tasks.data import shapes
+from tasks.data.shape_claims import claims, verdict
+from tasks.errors import UserError
+from tasks.runs.gathering import gather
+from tasks.training.coco_metrics import coco_table, coco_truth
+from tasks.training.image_tokens import tokenizer_of
+from tasks.training.pictures import sheet
+from tasks.training.text_scores import text_scores
+from tasks.training.token_task import TokenTask
+
+SHOWN = 8
+"""Drawings of the sheet."""
+
+
+class Made(NamedTuple):
+    """A row of evaluation: its task, what is given in words, what was made and what is right, its scene's number,
+    and objects where boxes were made."""
+
+    task: str
+    text: str
+    made: str
+    true: str
+    number: int
+    objects: list[dict[str, Any]]
+
+
+class Unified(TokenTask):
+    """Cross-entropy of what is to be made; and each task by its specialist's own metric: ``translate/bleu``,
+    ``caption/true`` (every claim is right), ``answer/accuracy``, ``classify/accuracy``, ``detect/map_50``; of
+    drawings the loss, and a sheet.
+
+    A batch is one of :class:`~tasks.data.unified.UnifiedData`.
+
+    Args:
+        model: the model, or what builds it from ``words``, ``picture_id`` and ``image_tokenizer``.
+        image_tokenizer: a run of image tokenizing, whose codes are learnt; a run of this task has its own.
+        options: of :class:`~tasks.training.token_task.TokenTask` and :class:`~tasks.training.task.Task`.
+    """
+
+    fields = ("input_ids", "labels", "pixel_values")
+
+    def __init__(
+        self,
+        model: Callable[[int], nn.Module] | None = None,
+        image_tokenizer: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        self.image_tokenizer = image_tokenizer
+        self.made: list[Made] = []
+
+    # --- The model ---
+
+    def build_model(self, arguments: dict[str, Any] | None = None) -> nn.Module:
+        decided = self.model_arguments if arguments is None else arguments
+        if self.image_tokenizer is None or "image_tokenizer" in decided:
+            return super().build_model(arguments)
+        source = tokenizer_of(self.image_tokenizer)
+        decided = {**decided, "image_tokenizer": source.arguments}
+        made: Any = super().build_model(decided)
+        made.image_tokenizer.load_state_dict(source.state_dict())
+        return made
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        for name, own in (("slots", "slots"), ("preprocess.size", "image_size")):
+            asked: Any = self.data
+            for part in name.split("."):
+                asked = getattr(asked, part, None)
+            if asked is not None and asked != getattr(self.model, own):
+                option = "data.slots" if name == "slots" else "data.image_size"
+                raise UserError(
+                    f"{option} is {asked}, but the image tokenizer of the model has {own}="
+                    f"{getattr(self.model, own)}: give the same."
+                )
+
+    # --- The loss ---
+
+    def coded(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the codes of its pictures in their places."""
+        pixels = batch.get("pixel_values")
+        if pixels is None or not len(pixels):
+            return batch
+        ids, labels, codes = batch["input_ids"], batch["labels"], self.model.codes(pixels)
+        picture = self.model.picture_id
+        # A row's codes are given or to be made: of the latter the last is not fed.
+        drawn = (labels == picture).any(1)
+        has = drawn | (ids == picture).any(1)
+        of_drawn = drawn[has]
+        made = labels.clone()
+        made[drawn] = self.model.with_codes(labels[drawn], codes[of_drawn])
+        fed = ids.clone()
+        for row, code in zip(has.nonzero()[:, 0].tolist(), codes, strict=True):
+            places = ids[row] == picture
+            fed[row, places] = code[: int(places.sum())]
+        return {**batch, "input_ids": fed, "labels": made}
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        return self.model(batch["input_ids"])
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return super().loss(self.coded(batch))
+
+    # --- Evaluation ---
+
+    def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
+        """The loss of each task, and what is made of each row."""
+        batch = self.coded(batch)
+        found = super().evaluate(batch, split)
+        for task in dict.fromkeys(batch.get("task", ())):
+            mine = torch.tensor([one == task for one in batch["task"]], device=self.device)
+            labels = batch["labels"][mine]
+            count = int((labels != IGNORE).sum())
+            logits = self.model(batch["input_ids"][mine])
+            loss = language_model_loss(logits, labels)
+            self.log_mean({f"{split}/{task}/loss": loss}, count, prog_bar=False)
+        return found
+
+    def write(self, batch: dict[str, Any]) -> None:
+        """Do what is asked for, row by row, in words."""
+        if self.tokenizer() is None or "task" not in batch:
+            return
+        self.model.tokenizer = self.tokenizer()
+        bins = self.assets()["bins"]
+        has = [
+            task == "draw" or bool((ids == self.model.picture_id).any())
+            for task, ids in zip(batch["task"], batch["input_ids"], strict=True)
+        ]
+        place = [sum(has[:i]) for i in range(len(has))]
+        for task in dict.fromkeys(batch["task"]):
+            rows = [i for i, one in enumerate(batch["task"]) if one == task and task != "draw"]
+            if not rows:
+                continue
+            pixels = None
+            if has[rows[0]]:
+                pixels = batch["pixel_values"][[place[i] for i in rows]]
+            found = make(self.model, task, [batch["text"][i] for i in rows], pixels)
+            for i, ids in zip(rows, found, strict=True):
+                objects = boxes_of(self.model, ids, bins) if task == "detect" else []
+                said = self.model.tokenizer.decode(ids)
+                given, true = batch["text"][i], batch["answer"][i]
+                self.made.append(Made(task, given, said, true, batch["number"][i], objects))
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        self.evaluate(batch, "val")
+        self.write(batch)
+
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """By row: its task, what is given in words, what was made and what is right."""
+        first = len(self.made)
+        self.evaluate(batch, "test")
+        self.write(batch)
+        some = self.made[first:]
+        return {
+            "task": [one.task for one in some],
+            "source": [one.text for one in some],
+            "made": [one.made for one in some],
+            "true": [one.true for one in some],
+        }
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, split: str) -> None:
+        made, self.made = gather(self.made), []
+        by_task: dict[str, list[Made]] = {}
+        for one in made:
+            by_task.setdefault(one.task, []).append(one)
+        scores = {
+            f"{task}/{name}": value
+            for task, rows in by_task.items()
+            for name, value in self.scores(task, rows, split).items()
+        }
+        for name, value in scores.items():
+            self.log(f"{split}/{name}", value)
+        self.samples = [
+            f"{one.task}: {one.text}\n    made: {one.made}\n    true: {one.true}"
+            for rows in by_task.values()
+            for one in rows[:3]
+        ]
+        if "draw" in getattr(self.data, "tasks", ()):
+            self._show(split)
+
+    def scores(self, task: str, rows: list[Made], split: str) -> dict[str, float]:
+        """What a task's rows are worth, by its specialist's metric."""
+        if task == "translate":
+            made, true = [one.made for one in rows], [one.true for one in rows]
+            found = text_scores([m.replace(" ,", ",") for m in made], true, "en")["bleu"]
+            self.signatures[f"{split}/translate/bleu"] = found[1]
+            return {"bleu": found[0]}
+        if task == "detect":
+            return {"map_50": boxes_score(rows)}
+        if task == "caption":
+            right = [self.is_true(one, split) for one in rows]
+            return {"true": sum(right) / len(right)}
+        return {"accuracy": sum(one.made == one.true for one in rows) / len(rows)}
+
+    def is_true(self, one: Made, split: str) -> bool:
+        """Whether every claim of a caption is right."""
+        said = claims(one.made)
+        if said is None or not hasattr(self.data, "given"):
+            return False
+        scene = self.data.given(split, one.number).scene
+        return verdict(said, scene.objects, scene.background).all
+
+    @torch.no_grad()
+    def _show(self, split: str) -> None:
+        """Drawings of some captions, the same at each validation."""
+        count = self.data.count(split)
+        first = self.data.tasks.index("draw") * (count // len(self.data.tasks))
+        texts = [self.data.given(split, first + i).text for i in range(SHOWN)]
+        ids = make(self.model, "draw", texts)
+        self.model.preprocess = self.data.preprocess
+        drawn = self.model.drawn(torch.tensor(ids, device=self.device))
+        self.pictures = {"drawings": sheet([as_picture(self.model, one) for one in drawn], texts)}
+
+
+def boxes_score(rows: list[Made]) -> float:
+    """mAP at an overlap of a half, by COCO's rules; all objects that are written are equally sure."""
+    names, targets, found = list(shapes.SHAPES), [], []
+    for number, one in enumerate(rows):
+        true = objects_of(one.true)
+        boxes = torch.tensor([box for box, _ in true])
+        low, high = boxes[:, :2], boxes[:, 2:]
+        targets.append(
+            {
+                "image_id": torch.tensor(number),
+                "size": torch.tensor([100, 100]),
+                "labels": torch.tensor([names.index(name) for _, name in true]),
+                "boxes": torch.cat([(low + high) / 2, high - low], dim=1),
+            }
+        )
+        for made in one.objects:
+            if made["label"] in names:
+                x0, y0, x1, y1 = (100 * side for side in made["box"])
+                kind = names.index(made["label"])
+                box = [x0, y0, x1 - x0, y1 - y0]
+                found.append({"image_id": number, "category_id": kind, "bbox": box, "score": 1.0})
+    return coco_table(coco_truth(targets), found)["map_50"] if found else 0.0
+
+
+def objects_of(written: str) -> list[tuple[list[float], str]]:
+    """Boxes, left, top, right, bottom in 0..1, and names, of what is right."""
+    words, found = written.split(), []
+    largest = 48
+    for at in range(0, len(words), 5):
+        y0, x0, y1, x1 = (int(word[1:-1]) / largest for word in words[at : at + 4])
+        found.append(([x0, y0, x1, y1], words[at + 4]))
+    return found
