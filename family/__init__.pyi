@@ -72,6 +72,7 @@ from .models.gpt import gpt2_xl as gpt2_xl
 from .models.gpt import gpt_nano as gpt_nano
 from .models.gpt import llama as llama
 from .models.image_tokenizer import ImageTokenizer as ImageTokenizer
+from .models.omni import Omni as Omni
 from .models.reward import RewardModel as RewardModel
 from .models.segmenter import Segmenter as Segmenter
 from .models.segmenter import segmenter_small as segmenter_small

@@ -29,6 +29,7 @@ from .data.text_to_image import TextToImageData as TextToImageData
 from .data.text_to_text import TextTask as TextTask
 from .data.text_to_text import TextToTextData as TextToTextData
 from .data.translation import TranslationData as TranslationData
+from .data.unified import UnifiedData as UnifiedData
 from .data.visual_questions import VisualQuestionsData as VisualQuestionsData
 from .detection import Detection as Detection
 from .image_classification import ImageClassification as ImageClassification
@@ -51,4 +52,5 @@ from .text_to_image import TextToImage as TextToImage
 from .text_to_text import TextToText as TextToText
 from .training.task import Task as Task
 from .translation import Translation as Translation
+from .unified import Unified as Unified
 from .visual_questions import VisualQuestions as VisualQuestions

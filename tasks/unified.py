@@ -16,7 +16,7 @@ from tasks.data.shape_claims import claims, verdict
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.coco_metrics import coco_table, coco_truth
-from tasks.training.image_tokens import tokenizer_of
+from tasks.training.image_tokens import TokenizedTask
 from tasks.training.pictures import sheet
 from tasks.training.text_scores import text_scores
 from tasks.training.token_task import TokenTask
@@ -37,7 +37,7 @@ class Made(NamedTuple):
     objects: list[dict[str, Any]]
 
 
-class Unified(TokenTask):
+class Unified(TokenizedTask, TokenTask):
     """Cross-entropy of what is to be made; and each task by its specialist's own metric: ``translate/bleu``,
     ``caption/true`` (every claim is right), ``answer/accuracy``, ``classify/accuracy``, ``detect/map_50``; of
     drawings the loss, and a sheet.
@@ -46,8 +46,8 @@ class Unified(TokenTask):
 
     Args:
         model: the model, or what builds it from ``words``, ``picture_id`` and ``image_tokenizer``.
-        image_tokenizer: a run of image tokenizing, whose codes are learnt; a run of this task has its own.
-        options: of :class:`~tasks.training.token_task.TokenTask` and :class:`~tasks.training.task.Task`.
+        options: of :class:`~tasks.training.image_tokens.TokenizedTask` (``image_tokenizer``, a run whose codes are
+            learnt) and :class:`~tasks.training.token_task.TokenTask`.
     """
 
     fields = ("input_ids", "labels", "pixel_values")
@@ -55,24 +55,12 @@ class Unified(TokenTask):
     def __init__(
         self,
         model: Callable[[int], nn.Module] | None = None,
-        image_tokenizer: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        self.image_tokenizer = image_tokenizer
         self.made: list[Made] = []
 
     # --- The model ---
-
-    def build_model(self, arguments: dict[str, Any] | None = None) -> nn.Module:
-        decided = self.model_arguments if arguments is None else arguments
-        if self.image_tokenizer is None or "image_tokenizer" in decided:
-            return super().build_model(arguments)
-        source = tokenizer_of(self.image_tokenizer)
-        decided = {**decided, "image_tokenizer": source.arguments}
-        made: Any = super().build_model(decided)
-        made.image_tokenizer.load_state_dict(source.state_dict())
-        return made
 
     def configure_model(self) -> None:
         super().configure_model()

@@ -36,6 +36,7 @@ from family.inference.tagging import tag_texts
 from family.inference.text_to_text import answer_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
+from family.inference.unified import do_task
 from family.inference.visual_questions import answer_about_pictures
 from family.models.member import Facts, facts_of, overflows_float16, tasks_of
 from family.pretrained import runs
@@ -65,6 +66,7 @@ PREDICTORS = {
     "VisualQuestions": Predictor(answer_about_pictures, ("preprocess", "tokenizer")),
     "Captioning": Predictor(caption_pictures, ("preprocess", "tokenizer")),
     "ImageTokenizing": Predictor(reconstruct_pictures, ("preprocess",)),
+    "Unified": Predictor(do_task, ("preprocess", "tokenizer")),
     "ImageText": Predictor(similarities, ("preprocess", "tokenizer")),
     "SentenceEmbedding": Predictor(embed_sentences, ("tokenizer",)),
     "RewardModeling": Predictor(reward_answers, ("tokenizer",)),
@@ -94,6 +96,7 @@ OPTIONS = {
     "Detection": ("threshold",),
     "QuestionAnswering": ("threshold", "longest", "stride"),
     "VisualQuestions": ("without",),
+    "Unified": ("bins",),
 }
 """Options of the functions that a checkpoint may have values of."""
 
@@ -164,6 +167,7 @@ class Loaded:
           ``threshold``, the least score: else what validation found best, or 0.3;
         - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
         - ``ImageTokenizing``: pictures -> of each its ``ids`` and the ``picture`` made of these;
+        - ``Unified``: ``texts``, ``pictures`` or both, and ``task``, the word for what is to be done;
         - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
           :meth:`embed` too;
         - ``SentenceEmbedding``: texts -> ``(texts, dim)``;

@@ -106,15 +106,21 @@ def boxes_of(model: Any, ids: Sequence[int], bins: int) -> list[dict[str, Any]]:
 
 def do_task(
     model: Any,
-    task: str,
     texts: Sequence[str] | None = None,
     pictures: Sequence[Picture] | None = None,
+    task: str = "caption",
+    bins: int = 48,
     batch_size: int = PICTURES,
     seed: int = 0,
     temperature: float = 1.0,
 ) -> list[Any]:
     """What a model makes of texts, or of pictures with or without texts: sentences; of "detect" lists of objects,
     boxes in pixels; of "draw" pictures.
+
+    Args:
+        task: the word for it: translate, caption, answer, draw, classify, detect.
+        bins: places along a side.
+        seed, temperature: of what is drawn.
 
     Raises:
         ValueError: neither is given, not as many of both, and what :func:`make` refuses.
@@ -148,7 +154,7 @@ def do_task(
             found.append(
                 [
                     {**one, "box": [x * side for x, side in zip(one["box"], sides, strict=True)]}
-                    for one in boxes_of(model, row, model.bins)
+                    for one in boxes_of(model, row, bins)
                 ]
             )
     return found

@@ -13,8 +13,8 @@ from family.core.config import TransformerConfig
 from family.inputs.codebook import CodebookConfig
 from family.models.examples import TEXT
 from family.models.gpt import GPT
-from family.models.image_tokenizer import ImageTokenizer
-from family.models.member import build, member
+from family.models.member import member
+from family.models.owned_tokenizer import owned_tokenizer, stay_frozen
 
 
 @member(
@@ -57,13 +57,19 @@ class Omni(GPT):
         self,
         words: int,
         config: TransformerConfig,
-        image_tokenizer: Mapping[str, Any],
-        picture_id: int,
+        *,
+        image_tokenizer: Mapping[str, Any] | None = None,
+        picture_id: int = 0,
     ) -> None:
-        pictures = build(ImageTokenizer, image_tokenizer)
+        if image_tokenizer is None:
+            raise ValueError(
+                "Omni sees and draws in the tokens of an image tokenizer: give image_tokenizer, its arguments; "
+                "in training, where that comes from, as model.image_tokenizer."
+            )
+        pictures: Any = owned_tokenizer(image_tokenizer, None)
         super().__init__(words + pictures.vocab_size, config)
         self.words, self.picture_id = words, picture_id
-        self.image_tokenizer = pictures.requires_grad_(False)
+        self.image_tokenizer: Any = pictures
         self.image_size = pictures.image_size
         self.slots = pictures.grid[0] * pictures.grid[1]
         """Tokens of a picture."""
@@ -71,7 +77,7 @@ class Omni(GPT):
     def train(self, mode: bool = True) -> Omni:
         """The image tokenizer stays as it is."""
         super().train(mode)
-        self.image_tokenizer.eval()
+        stay_frozen(self.image_tokenizer)
         return self
 
     @torch.no_grad()

@@ -51,6 +51,7 @@ SMALL = {
     },
     "TextToTextData": {"examples": 20, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
+    "UnifiedData": {"examples": 60, "image_size": (16, 16), "slots": 4},
     "VisualQuestionsData": {
         "examples": 300,
         "image_size": (16, 16),
