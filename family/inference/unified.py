@@ -16,6 +16,8 @@ from family.inference.batches import PICTURES, Picture, device_of, picture_batch
 from family.inputs.encode import pad_rows
 
 PLACE = re.compile(r"<(\d+)>")
+MOST = 64
+"""Words that are made, whatever room a row leaves: others of its batch then change nothing."""
 
 
 class Allowed:
@@ -74,7 +76,7 @@ def make(
     new = model.generate(
         ids,
         mask,
-        max_new_tokens=model.slots if draws else room,
+        max_new_tokens=model.slots if draws else min(room, MOST),
         beams=1,
         sampling=sampling,
         generator=generator,

@@ -1,0 +1,121 @@
+"""One model for everything: its rows, its loss, and each task by its own metric."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import family
+from family.losses.language_model import language_model_loss
+from tasks.data.unified import PICTURE, TASKS, UnifiedData
+from tasks.errors import UserError
+from tasks.unified import Made, Unified, boxes_score, objects_of
+
+SMALL = {"image_size": (16, 16), "slots": 4, "bins": 48}
+
+
+def task_of(data, **options):
+    """An untrained model of these rows."""
+    data.setup("fit")
+    example = {**family.Omni.facts.example, **data.model_arguments}
+    example["config"] = example["config"].replace(max_tokens=96)
+    model = family.Omni(**example)
+    task = Unified(model=model, **options)
+    task.adapt_model()
+    return task
+
+
+def test_rows_say_what_is_given_and_what_is_to_be_made():
+    data = UnifiedData(**SMALL, examples=60)
+    data.setup("fit")
+    tokenizer = data.tokenizer
+    for index, name in enumerate(TASKS):
+        one = data.given("train", index)
+        before, after = data.row(one)
+        words = [tokenizer.inner.id_to_token(i) for i in before]
+        assert one.task == name and words[:2] == ["<bos>", f"<{name}>"] and words[-1] == "<sep>"
+        made = [tokenizer.inner.id_to_token(i) for i in after]
+        assert made[-1] == "<eos>" and "<unk>" not in [*words, *made]
+        assert words.count(PICTURE) == (
+            4 if name in ("caption", "answer", "classify", "detect") else 0
+        )
+        assert made.count(PICTURE) == (4 if name == "draw" else 0)
+    split = [data.given("val", i).task for i in range(data.count("val"))]
+    assert split == [name for name in TASKS for _ in range(50)]
+
+
+def test_places_are_those_of_the_true_boxes():
+    data = UnifiedData(**SMALL, tasks=("detect",), examples=10)
+    one = data.given("train", 3)
+    found = objects_of(one.answer)
+    assert len(found) == len(one.scene.objects)
+    assert {name for _, name in found} == {thing.shape for thing in one.scene.objects}
+    row = Made("detect", "", "", one.answer, 3, [{"label": n, "box": b} for b, n in found])
+    assert boxes_score([row]) == pytest.approx(1)
+    moved = [{"label": n, "box": [x + 0.4 for x in b]} for b, n in found]
+    assert boxes_score([row._replace(objects=moved)]) < 0.3
+    assert boxes_score([row._replace(objects=[])]) == 0
+
+
+def test_the_loss_is_that_of_the_rows_with_their_codes():
+    torch.manual_seed(0)
+    data = UnifiedData(**SMALL, batch_size=12, examples=60)
+    task = task_of(data)
+    batch = next(iter(data.train_dataloader()))
+    coded = task.coded(batch)
+    picture = task.model.picture_id
+    assert picture in batch["input_ids"] and picture in batch["labels"]
+    assert picture not in coded["input_ids"] and picture not in coded["labels"]
+    codes = iter(task.model.codes(batch["pixel_values"]))
+    for i, name in enumerate(batch["task"]):
+        if name == "translate":
+            assert torch.equal(coded["input_ids"][i], batch["input_ids"][i])
+            continue
+        mine = next(codes)
+        place = (batch["labels" if name == "draw" else "input_ids"][i] == picture).nonzero()[:, 0]
+        assert torch.equal(coded["labels" if name == "draw" else "input_ids"][i][place], mine)
+        if name == "draw":  # each is fed but the last one's successor
+            assert torch.equal(coded["input_ids"][i][place[1:]], mine[:-1])
+    logits = task.model(coded["input_ids"])
+    expected = language_model_loss(logits, coded["labels"])
+    torch.testing.assert_close(task.loss(batch)["loss"], expected)
+
+
+def test_it_learns_rows_by_heart_and_says_how_well_it_does_each():
+    pl.seed_everything(0)
+    data = UnifiedData(**SMALL, tasks=("translate", "classify"), batch_size=4, examples=4)
+    data.setup("fit")
+    task = task_of(data, lr=1e-2, warmup_steps=5, schedule="constant")
+    data.count = lambda split: 4  # validation is of the rows that were learnt
+    own = data.given
+    data.given = lambda split, index: own("train", index)
+    trainer = pl.Trainer(
+        max_epochs=60,
+        check_val_every_n_epoch=60,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(task, data)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert metrics["val/translate/bleu"] == pytest.approx(100)
+    assert metrics["val/classify/accuracy"] == 1
+    assert {"val/loss", "val/translate/loss"} <= metrics.keys()
+    assert any(sample.startswith("classify: ") for sample in task.samples)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"root": "x"}, "data.root=x"),
+        ({"tasks": ("caption", "sing")}, "data.tasks has 'sing'"),
+        ({"tasks": ()}, "data.tasks is empty"),
+    ],
+)
+def test_bad_options(options, said):
+    with pytest.raises(UserError, match=said):
+        UnifiedData(**options)
