@@ -60,8 +60,7 @@ def run(arguments: list[str]) -> None:
     if options.report:
         report(Plan.load(folder), folder)
         return
-    plan = make_plan(read_comparison(path, find_config, rest))
-    plan.save(folder)
+    plan = make_plan(read_comparison(path, find_config, rest)).save(folder)
     again = ["family", "compare", "--config", options.config, "--folder", str(folder), *rest]
     (folder / "command.txt").write_text(shlex.join(again) + "\n", encoding="utf-8")
     if options.only is not None:
@@ -97,7 +96,7 @@ def named(plan: Plan, folder: Path, name: str) -> Run:
         run.name: run
         for variant in plan.variants.values()
         for rate in variant.learning_rates
-        for seed in variant.seeds
+        for seed in dict.fromkeys([*variant.seeds, variant.first_seed])
         for run in [Run(folder, variant.name, rate, seed)]
     }
     variant, rate, seed = [*name.split("/"), "", ""][:3]
@@ -125,7 +124,8 @@ def print_commands(plan: Plan, folder: Path, again: list[str]) -> None:
         f"{variant.name}/lr-best/seed-{seed}"
         for variant in plan.variants.values()
         if len(variant.learning_rates) > 1
-        for seed in variant.seeds[1:]
+        for seed in variant.seeds
+        if seed != variant.first_seed
     ]
     if later:
         print("# When these are done:")
@@ -138,14 +138,16 @@ def print_commands(plan: Plan, folder: Path, again: list[str]) -> None:
 def report(plan: Plan, folder: Path) -> dict[str, Any]:
     """Gather what there is, write the report, and say what it says."""
     from tasks.compare.gather import gather
-    from tasks.compare.report import within, write_report
+    from tasks.compare.report import mean_of, write_report
 
     results = gather(plan, folder)
     page = write_report(results, folder)
     for name, variant in results["variants"].items():
-        print(f"{name}: {results['metric']['name']} {within(variant['interval'])}")
+        print(f"{name}: {results['metric']['name']} {mean_of(variant)}")
         for run, error in variant["failures"].items():
             print(f"{run} failed: {error}")
+        for run, reason in variant["divergences"].items():
+            print(f"{run} diverged: {reason}")
     for pair in results["pairs"]:
         print(pair["verdict"])
     print(f"The report is {page}.")

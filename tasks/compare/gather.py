@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +14,13 @@ from tasks.compare import statistics
 from tasks.compare.config import differences
 from tasks.compare.measure import write_json
 from tasks.compare.metrics import METRICS, Numbers
+from tasks.compare.pairs import STATES, Bootstrap, Json, judged, whole
 from tasks.compare.plan import Plan
 from tasks.compare.provenance import provenance
 from tasks.compare.runs import Run, best_rate, best_validation, first_runs
 
 COSTS = (
+    "trained",
     "step",
     "seconds",
     "examples",
@@ -33,8 +34,10 @@ COSTS = (
     "tokens_per_second",
     "pictures_per_second",
 )
-"""What each run measured of itself; the report gives the mean over seeds."""
-Json = dict[str, Any]
+"""What each run measured of itself; the report gives the mean over the seeds that count."""
+UNITS_SPENT = {"steps": "step"}
+"""A unit of budgets -> what measures call it, where that is another name."""
+ENDED = ("finished", "diverged", "failed")
 
 
 def gather(plan: Plan, folder: Path) -> Json:
@@ -48,7 +51,7 @@ def gather(plan: Plan, folder: Path) -> Json:
         "budget": asdict(plan.budget),
         "test": plan.test,
         "variants": variants,
-        "pairs": of_pairs(plan, folder, variants),
+        "pairs": judged(variants, plan.metric[1], bootstraps(plan, folder, variants)),
         "differences": differences({n: v.config for n, v in plan.variants.items()}),
         "disagreements": disagreements(variants, folder),
         "provenance": provenance(plan, folder, codes),
@@ -64,56 +67,92 @@ def of_variant(plan: Plan, folder: Path, name: str) -> Json:
     """A variant's runs with its best learning rate, all rates tried, the metric, what it cost."""
     variant, rate = plan.variants[name], best_rate(plan, folder, name)
     tried = [run for run in first_runs(plan, folder) if run.variant == name]
-    seeds = [] if rate is None else [Run(folder, name, rate, seed) for seed in variant.seeds]
-    runs = [of_run(plan, run) for run in seeds]
-    values = [run["value"] for run in runs if run["value"] is not None]
-    every = {run.name: run for run in [*tried, *seeds]}.values()
+    tried = [run for run in tried if run.seed == variant.first_seed]
+    runs = [Run(folder, name, rate, seed) for seed in variant.seeds] if rate is not None else []
+    found = [of_run(plan, run) for run in runs]
+    values = [run["value"] for run in found if run["state"] == "finished"]
+    seeds = {state: [run["seed"] for run in found if run["state"] == state] for state in STATES}
+    waiting = rate is None and not all(state_of(plan, run) in ENDED for run in tried)
+    if rate is None:
+        seeds["unfinished" if waiting else "no_rate"] = list(variant.seeds)
+    every = list({run.name: run for run in [*tried, *runs]}.values())
     return {
         "parameters": variant.parameters,
         "matched": variant.matched,
         "learning_rate": rate,
+        "choosing_seed": variant.choosing_seed,
         "learning_rates": {
             f"{run.rate:g}": (best_validation(plan, run) or {}).get(plan.monitor[0])
             for run in tried
-            if run.seed == variant.seeds[0]
         },
-        "runs": runs,
+        "runs": found,
+        "seeds": seeds,
         "values": values,
         "interval": asdict(statistics.interval(values)) if values else None,
-        "costs": mean_costs([run["costs"] for run in runs if run["costs"]]),
-        "failures": {
-            run.name: run.error.read_text("utf-8").strip() for run in every if run.error.exists()
-        },
-        "missing": [run["name"] for run in runs if run["state"] == "unfinished"]
-        or ([f"{name}: learning rates"] if rate is None else []),
+        "costs": mean_costs([run["costs"] for run in found if run["state"] == "finished"]),
+        "failures": reasons(plan, every, "failed"),
+        "divergences": reasons(plan, every, "diverged"),
+        "missing": [run["name"] for run in found if run["state"] == "unfinished"]
+        or ([f"{name}: learning rates"] if waiting else []),
     }
 
 
 def of_run(plan: Plan, run: Run) -> Json:
     """State, metrics at the best checkpoint, costs and curve of a run."""
-    record = run.record() or {}
-    done = run.finished(plan.test)
-    state = "finished" if done else "failed" if run.error.exists() else "unfinished"
-    best = best_validation(plan, run) or {}
-    metrics = {n: v for n, v in best.items() if n.startswith("val/")}
-    tested = run.record("test/metrics-test.json") if done else None
-    metrics |= (tested or {}).get("metrics", {})
+    record, state, metrics = run.record() or {}, state_of(plan, run), metrics_of(plan, run)
+    tested = run.record("test/metrics-test.json") if run.finished(plan.test) else None
     signatures = (run.record("metrics-fit.json") or {}).get("signatures", {})
     signatures |= (tested or {}).get("signatures", {})
+    spent = record.get(UNITS_SPENT.get(plan.budget.unit, plan.budget.unit))
     return {
         "name": run.name,
         "seed": run.seed,
         "state": state,
-        "value": finite(metrics.get(plan.metric[0])) if done else None,
+        "value": metrics.get(plan.metric[0]) if state == "finished" else None,
         "metrics": {n: finite(v) for n, v in metrics.items()},
         "signatures": signatures,
-        "best_step": best.get("step"),
+        "best_step": (best_validation(plan, run) or {}).get("step"),
         "costs": {n: record[n] for n in COSTS if record.get(n) is not None},
+        "spent": None if spent is None else spent / plan.budget.amount,
         "memory_kind": record.get("memory_kind"),
         "device": record.get("device"),
         "code": record.get("code"),
         "curve": [{n: finite(v) for n, v in p.items()} for p in record.get("curve", [])],
         "commands": run.commands(plan.test),
+    }
+
+
+def state_of(plan: Plan, run: Run) -> str:
+    """What came of a run, see :data:`tasks.compare.pairs.STATES`."""
+    if run.diverged(plan.monitor[0]):
+        return "diverged"
+    if not run.finished(plan.test):
+        return "failed" if run.error.exists() else "unfinished"
+    metrics = metrics_of(plan, run)
+    if plan.metric[0] not in metrics:
+        return "failed"
+    return "finished" if finite(metrics[plan.metric[0]]) is not None else "diverged"
+
+
+def metrics_of(plan: Plan, run: Run) -> dict[str, float | None]:
+    """Those of the best checkpoint: as validated, and as tested once the run is finished."""
+    best = best_validation(plan, run) or {}
+    tested = run.record("test/metrics-test.json") if run.finished(plan.test) else None
+    return {n: v for n, v in best.items() if n.startswith("val/")} | (tested or {}).get(
+        "metrics", {}
+    )
+
+
+def reasons(plan: Plan, runs: list[Run], state: str) -> dict[str, str]:
+    """Why runs failed or diverged, by their names."""
+    other = {
+        "failed": f"it has no {plan.metric[0]}.",
+        "diverged": "its loss or its metric was not finite.",
+    }
+    return {
+        run.name: run.error.read_text("utf-8").strip() if run.error.exists() else other[state]
+        for run in runs
+        if state_of(plan, run) == state
     }
 
 
@@ -130,30 +169,17 @@ def mean_costs(costs: list[dict[str, float]]) -> dict[str, float]:
 # --- Two variants ------------------------------------------------------------------------------
 
 
-def of_pairs(plan: Plan, folder: Path, variants: dict[str, Json]) -> list[Json]:
-    """Each two variants that have results: difference, tests, and a verdict in words."""
-    pairs: list[Json] = [
-        {"a": a, "b": b}
-        for a, b in combinations(variants, 2)
-        if variants[a]["values"] and variants[b]["values"]
-    ]
+def bootstraps(plan: Plan, folder: Path, variants: dict[str, Json]) -> Bootstrap:
+    """The paired bootstrap of two variants, by their names."""
     examples = {name: over_examples(plan, folder, v) for name, v in variants.items()}
-    for pair in pairs:
-        a, b = variants[pair["a"]]["values"], variants[pair["b"]]["values"]
-        pair["difference"] = float(np.mean(a) - np.mean(b))
-        pair["p_seeds"] = statistics.welch(a, b)
-        both = examples[pair["a"]], examples[pair["b"]]
-        pair["bootstrap"] = None
-        if both[0] and both[1] and both[0].lines == both[1].lines:
-            pair["bootstrap"] = statistics.bootstrap(both[0].scores, both[1].scores)
-    seeds = statistics.holm([pair["p_seeds"] for pair in pairs])
-    tested = [(pair["bootstrap"] or {}).get("p") for pair in pairs]
-    for pair, p, q in zip(pairs, seeds, statistics.holm(tested), strict=True):
-        pair["p_seeds_adjusted"], pair["p_examples_adjusted"] = p, q
-        a, b = variants[pair["a"]]["values"], variants[pair["b"]]["values"]
-        said, differ = statistics.verdict(pair["a"], pair["b"], (a, b), plan.metric[1], p, q)
-        pair["verdict"], pair["significant"] = said, differ
-    return pairs
+
+    def of_pair(a: str, b: str) -> dict[str, float] | None:
+        one, two = examples[a], examples[b]
+        if one is None or two is None or one.lines != two.lines:
+            return None
+        return statistics.bootstrap(one.scores, two.scores)
+
+    return of_pair
 
 
 class Resampled(NamedTuple):
@@ -164,11 +190,11 @@ class Resampled(NamedTuple):
 
 
 def over_examples(plan: Plan, folder: Path, variant: Json) -> Resampled | None:
-    """None where a metric is no matter of examples, or a finished seed does not tell them."""
+    """None where a metric is no matter of examples, or a seed did not finish or does not tell them."""
     direction, _, name = plan.metric[0].removeprefix("test/").rpartition("/")
     metric = METRICS.get(name)
-    runs = [run["name"] for run in variant["runs"] if run["value"] is not None]
-    if metric is None or not runs:
+    runs = [run["name"] for run in variant["runs"]]
+    if metric is None or not whole(variant):
         return None
     scores, lines = [], []
     for run in runs:
@@ -195,7 +221,7 @@ def outcomes(run: Path) -> list[Json]:
 
 
 def disagreements(variants: dict[str, Json], folder: Path, most: int = 8) -> list[Json]:
-    """Test examples that variants answer differently, each side's first finished seed.
+    """Test examples that variants answer differently, each side's first seed that counts.
 
     Those that some variants get right and others wrong stand first; then, spread over the set.
     """

@@ -21,6 +21,7 @@ from tasks.compare.counting import (
     random_state,
     set_random_state,
 )
+from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 
 COUNTED = 8
@@ -51,7 +52,7 @@ class Measure(pl.Callback):
         self.flops: list[float] = []
         self.flops_error, self.memory, self.step = "", 0, 0
         self.random: dict[str, Any] | None = None
-        self.code = ""
+        self.code, self.not_finite = "", ""
 
     # --- What happens in a run ---------------------------------------------------------------
 
@@ -123,6 +124,13 @@ class Measure(pl.Callback):
         self._pause(module)
         self._write(trainer, module)
 
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, NotFiniteError):  # what came of the run, unlike other failures
+            self.not_finite = str(exception)
+            self._write(trainer, module)
+
     # --- What is known of it -----------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,6 +198,7 @@ class Measure(pl.Callback):
             "memory_kind": "GPU" if module.device.type == "cuda" else "resident",
             "device": device_name(module.device),
             "code": self.code,
+            "not_finite": self.not_finite,
             **rates,
             "curve": self.curve,
         }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from family.pretrained.configs import flat
 from tasks.compare.config import Budget, Comparison, Config, Match, get, lay_over, undotted
@@ -26,6 +27,9 @@ class Variant:
         config: of its ``family fit``, but for budget and seed.
         parameters: of its model.
         matched: the field that was scaled, and its value.
+        choosing_seed: with which the learning rates are tried, none of ``seeds``: what a choice was made by
+            says too much of it. None where there is nothing to choose, and in plans of before: there the
+            first of ``seeds`` chose.
     """
 
     name: str
@@ -34,6 +38,12 @@ class Variant:
     seeds: list[int]
     parameters: int
     matched: dict[str, int]
+    choosing_seed: int | None = None
+
+    @property
+    def first_seed(self) -> int:
+        """With which the learning rates are tried."""
+        return self.seeds[0] if self.choosing_seed is None else self.choosing_seed
 
 
 @dataclass(frozen=True)
@@ -54,15 +64,20 @@ class Plan:
     test: bool
     validations: int | None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Plan:
         """Write ``plan.json``; an earlier one must say the same.
+
+        Returns:
+            The plan to go on with: one of before keeps the seeds by which it chose learning rates.
 
         Raises:
             UserError: the folder holds another comparison.
         """
-        file, ours = folder / "plan.json", json.loads(json.dumps(asdict(self)))
+        file, plan = folder / "plan.json", self
         if file.exists():
-            theirs, mine = flat(json.loads(file.read_text("utf-8"))), flat(ours)
+            before = Plan.load(folder)
+            plan = self.choosing_as(before)
+            theirs, mine = flat(plain(before)), flat(plain(plan))
             for field in sorted({*theirs, *mine}):
                 was, now = theirs.get(field), mine.get(field)
                 if was != now:
@@ -71,7 +86,18 @@ class Plan:
                         "choose another --folder."
                     )
         else:
-            write_json(file, ours)
+            write_json(file, plain(plan))
+        return plan
+
+    def choosing_as(self, before: Plan) -> Plan:
+        """With the choosing seeds of an earlier plan, which may have had none of their own."""
+        variants = {
+            name: replace(one, choosing_seed=before.variants[name].choosing_seed)
+            if name in before.variants and before.variants[name].choosing_seed is None
+            else one
+            for name, one in self.variants.items()
+        }
+        return replace(self, variants=variants)
 
     @staticmethod
     def load(folder: Path) -> Plan:
@@ -88,6 +114,11 @@ class Plan:
         for name in ("monitor", "metric"):
             values[name] = tuple(values[name])
         return Plan(**values)
+
+
+def plain(plan: Plan) -> dict[str, Any]:
+    """As JSON has it."""
+    return json.loads(json.dumps(asdict(plan)))
 
 
 def make_plan(comparison: Comparison) -> Plan:
@@ -119,6 +150,7 @@ def make_plan(comparison: Comparison) -> Plan:
     metric = comparison.metric or (of_test if comparison.test else monitor)
     if metric[0].startswith("test/") and not comparison.test:
         raise UserError(f"metric.name={metric[0]} needs test: true.")
+    choosing = 1 + max(seed for seeds in comparison.seeds.values() for seed in seeds)
     variants = {
         name: Variant(
             name,
@@ -127,6 +159,7 @@ def make_plan(comparison: Comparison) -> Plan:
             comparison.seeds[name],
             described[name].parameters,
             matched[name],
+            choosing if len(comparison.learning_rates[name]) > 1 else None,
         )
         for name in configs
     }

@@ -9,14 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.compare.pairs import Json, listed
 from tasks.compare.plots import AXES, curves, dots
 from tasks.compare.process import shown
 from tasks.compare.statistics import chance
 
 MANY = 3
 """Sentences that say the same are a list then."""
+NEAR = 0.05
+"""How far from its budget a run may end before it is worth a sentence."""
 TEMPLATES = Path(__file__).parent / "templates"
-Json = dict[str, Any]
 
 
 def write_report(results: Json, folder: Path) -> Path:
@@ -42,7 +44,9 @@ def write_report(results: Json, folder: Path) -> Path:
                 plots={name: Markup(plot) for name, plot in plots.items()},
                 costs=cost_rows(results),
                 rates=tried_rates(results),
+                choice=choice_of_rates(results),
                 edge=at_the_edge(results),
+                far=far_from_budget(results),
                 first=next(iter(results["variants"]), ""),
                 against=against_first(results),
                 **told_apart(results["pairs"]),
@@ -66,6 +70,7 @@ def environment(kind: str) -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"figure": figure, "within": within, "signed": signed}
+    made.filters |= {"mean": mean_of, "seeds": each_seed}
     made.filters |= {"cell": cell, "command": shown, "claim": claim, "chance": bare}
     return made
 
@@ -97,12 +102,15 @@ def against_first(results: Json) -> dict[str, str]:
     said = {}
     for pair in results["pairs"]:
         if pair["a"] == first:
-            better = (pair["difference"] < 0) == (results["metric"]["mode"] == "max")
-            word = "better" if better else "worse"
-            if not pair["significant"]:
+            if pair["significant"]:
+                word = "better" if pair["better"] == pair["b"] else "worse"
+            elif pair["difference"] is None:
+                word = "no verdict"
+            else:
                 one = pair["p_seeds_adjusted"] is None
                 word = "one seed" if one else "not significant"
-            said[pair["b"]] = f"{signed(-pair['difference'])}, {word}"
+            known = pair["difference"] is not None
+            said[pair["b"]] = f"{signed(-pair['difference'])}, {word}" if known else word
     return said
 
 
@@ -145,10 +153,18 @@ def cost_rows(results: Json) -> list[tuple[str, list[str]]]:
     """The rows of the table of costs, those that say something of one variant at least."""
     variants = results["variants"].values()
     rows = [("parameters", [figure(v["parameters"]) for v in variants])]
+    learn = [v["costs"].get("trained") for v in variants]
+    if any(n and n != v["parameters"] for n, v in zip(learn, variants, strict=True)):
+        rows.append(("of them trained", [figure(n) for n in learn]))
     for name, (words, unit) in COSTS.items():
         values = [v["costs"].get(name) for v in variants]
         if any(values):
             rows.append((words, ["–" if x is None else figure(x / unit) for x in values]))
+    spent = [[run["spent"] for run in v["runs"] if run["state"] == "finished"] for v in variants]
+    if any(any(one) for one in spent):
+        rows.append(
+            ("of its budget, each seed", [", ".join(map(share, one)) or "–" for one in spent])
+        )
     return rows
 
 
@@ -176,8 +192,66 @@ def within(interval: Json | None) -> str:
     return f"{interval['mean']:,.{digits}f} ± {half:,.{digits}f}"
 
 
-def signed(value: float) -> str:
+def mean_of(variant: Json) -> str:
+    """A variant's mean; of which seeds, where not all count."""
+    counted, planned = variant["seeds"]["finished"], sum(map(len, variant["seeds"].values()))
+    said = within(variant["interval"])
+    some = counted and len(counted) < planned and planned > 1
+    return f"{said}, of {listed(counted)} alone" if some else said
+
+
+def each_seed(variant: Json) -> str:
+    """Every seed with what came of it: ``0: 0.91, 1: diverged``."""
+    told = {run["seed"]: run["value"] for run in variant["runs"]}
+    words = {"no_rate": "no learning rate", "unfinished": "not finished"}
+    came = {
+        seed: words.get(state, state)
+        for state, seeds in variant["seeds"].items()
+        for seed in seeds
+        if state != "finished"
+    }
+    came |= {seed: figure(value) for seed, value in told.items() if value is not None}
+    return ", ".join(f"{seed}: {came[seed]}" for seed in sorted(came))
+
+
+def share(part: float | None) -> str:
+    """Of a budget."""
+    return "–" if part is None else f"{100 * part:.3g} %"
+
+
+def far_from_budget(results: Json) -> list[str]:
+    """Runs that spent clearly less, or more, than the others may, and how much."""
+    return [
+        f"{run['name']} spent {share(run['spent'])}"
+        for variant in results["variants"].values()
+        for run in variant["runs"]
+        if run["state"] == "finished" and run["spent"] is not None and abs(run["spent"] - 1) > NEAR
+    ]
+
+
+def choice_of_rates(results: Json) -> str:
+    """A sentence on the seeds by which learning rates were chosen; "" where there was no choice."""
+    chose = [v for v in results["variants"].values() if len(v["learning_rates"]) > 1]
+    if not chose:
+        return ""
+    own = {v["choosing_seed"] for v in chose}
+    monitor = results["monitor"]["name"]
+    if None in own:
+        return (
+            f"{monitor} of each variant's first seed, by which its best rate was chosen; all its seeds "
+            "then ran with that. The first seed counts in the mean as well, which makes the mean of a "
+            "variant with several rates a little too good."
+        )
+    return (
+        f"{monitor} with {listed(sorted(own))}, by which each variant's best rate was chosen and which "
+        "is in no mean; the seeds of the result then ran with that rate."
+    )
+
+
+def signed(value: float | None) -> str:
     """A difference."""
+    if value is None:
+        return "–"
     return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 

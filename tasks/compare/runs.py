@@ -69,6 +69,21 @@ class Run:
     def trained(self) -> bool:
         return self.record("metrics-fit.json") is not None and self.record() is not None
 
+    def diverged(self, monitor: str) -> bool:
+        """Whether the run ended in numbers that are not finite, whatever it had reached before.
+
+        Args:
+            monitor: the metric that chooses checkpoints.
+        """
+        record = self.record() or {}
+        if not record or not (self.trained() or self.error.exists()):
+            return False
+        ends = {name: value for point in record.get("curve", []) for name, value in point.items()}
+        if "val/loss" in ends:
+            ends.pop("train/loss", None)  # of a batch: validation has the last word
+        told = [ends[name] for name in (monitor, "val/loss", "train/loss") if name in ends]
+        return bool(record.get("not_finite")) or not all(math.isfinite(x) for x in told)
+
     def finished(self, test: bool) -> bool:
         return self.trained() and (not test or self.record("test/metrics-test.json") is not None)
 
@@ -86,15 +101,16 @@ class Run:
 
 
 def first_runs(plan: Plan, folder: Path) -> list[Run]:
-    """What can run at once: each rate with the first seed; all seeds where there is one rate."""
+    """What can run at once: each rate with the seed that chooses; all seeds where there is one rate."""
     runs = [
         (number, Run(folder, variant.name, rate, seed))
         for variant in plan.variants.values()
         for rate in variant.learning_rates
-        for number, seed in enumerate(variant.seeds)
-        if number == 0 or len(variant.learning_rates) == 1
+        for number, seed in enumerate(
+            variant.seeds if len(variant.learning_rates) == 1 else [variant.first_seed]
+        )
     ]
-    # Seed by seed, so that variants can be compared before all is done.
+    # Seed by seed, so that variants can be seen side by side before all is done.
     return [run for _, run in sorted(runs, key=lambda numbered: numbered[0])]
 
 
@@ -106,19 +122,20 @@ def chosen_runs(plan: Plan, folder: Path, variant: str) -> list[Run] | None:
 
 
 def best_rate(plan: Plan, folder: Path, variant: str) -> float | None:
-    """The learning rate whose first seed did best on validation.
+    """The learning rate that did best on validation, with the seed that chooses.
 
-    A rate that failed does not count; None while one is untried, or where all failed.
+    A rate that failed or diverged does not count; None while one is untried, or where none is left.
     """
     one = plan.variants[variant]
     if len(one.learning_rates) == 1:
         return one.learning_rates[0]
-    tried = {rate: Run(folder, variant, rate, one.seeds[0]) for rate in one.learning_rates}
+    tried = {rate: Run(folder, variant, rate, one.first_seed) for rate in one.learning_rates}
     if not all(run.trained() or run.error.exists() for run in tried.values()):
         return None
-    scores = {rate: best_validation(plan, run) for rate, run in tried.items()}
-    known = {rate: score[plan.monitor[0]] for rate, score in scores.items() if score}
-    best = max if plan.monitor[1] == "max" else min
+    name, mode = plan.monitor
+    scores = {r: best_validation(plan, run) for r, run in tried.items() if not run.diverged(name)}
+    known = {rate: score[name] for rate, score in scores.items() if score}
+    best = max if mode == "max" else min
     return best(known, key=lambda rate: known[rate]) if known else None
 
 

@@ -108,8 +108,8 @@ def test_commands_for_a_scheduler(comparison, capsys):
     lines = capsys.readouterr().out.splitlines()
     runs = [line.split("--only ")[1] for line in lines if "--only" in line]
     assert runs == [
-        *("a/lr-0.001/seed-0", "a/lr-0.01/seed-0", "b/lr-0.003/seed-0", "b/lr-0.003/seed-1"),
-        "a/lr-best/seed-1",
+        *("a/lr-0.001/seed-2", "a/lr-0.01/seed-2", "b/lr-0.003/seed-0", "b/lr-0.003/seed-1"),
+        *("a/lr-best/seed-0", "a/lr-best/seed-1"),
     ]
     assert all("--data.examples=400" in line for line in lines if "--only" in line)
     assert lines[-1].endswith("--report")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import family
 from family.adapt.lora import add_lora
+from tasks.compare.counting import flops_of_batch
 from tasks.compare.flops import counted_flops, recurrent_formula
+from tasks.language_modeling import LanguageModeling
 
 
 def counted(model: nn.Module, ids: torch.Tensor) -> int:
@@ -72,3 +77,23 @@ def test_cudnn_hands_over_all_weights_in_a_list():
     weights = [(24, 8), (24, 6), (24,), (24,)]
     by_hand = 2 * 2 * (5 * 2) * sum(map(prod, weights[:2]))
     assert recurrent_formula(2)((5, 2, 8), weights, 4) == by_hand
+
+
+def test_a_run_counts_what_learns():
+    """As a run counts itself: adapters alone cost a gradient of weights, and frozen layers none."""
+    batch = {"input_ids": IDS, "labels": IDS}
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+
+    def of_run(change: Callable[[nn.Module], Any] = lambda model: None, **options: Any) -> float:
+        model = family.gpt_nano(10, dim=16, depth=2, heads=2, max_tokens=8)
+        change(model)
+        task = LanguageModeling(model, **options)
+        task.trainer = trainer
+        task.configure_model()
+        return flops_of_batch(trainer, task, batch)
+
+    whole = of_run()
+    frozen = of_run(freeze=["transformer.blocks.1.feedforward.*"])
+    assert whole - frozen == 2 * TOKENS * BLOCK["feedforward"]
+    lora = of_run(lambda model: add_lora(model, rank=2))
+    assert 1 / 3 < lora / whole < 0.85

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from tasks.cli.configs import find_config
 from tasks.compare.config import Budget, get, read_comparison
 from tasks.compare.plan import CLOSE, Plan, Variant, make_plan, run_config
+from tasks.compare.runs import first_runs
 from tasks.errors import UserError
 
 CONFIG = "model.init_args.model.init_args.config"
@@ -107,3 +109,28 @@ def test_a_plan_is_read_as_it_was_saved_and_no_other_takes_its_folder(plan, tmp_
         replace(plan, budget=Budget("tokens", 5.0)).save(tmp_path)
     with pytest.raises(UserError, match="holds no comparison"):
         Plan.load(tmp_path / "elsewhere")
+
+
+def test_rates_are_chosen_by_a_seed_of_their_own(tmp_path):
+    variants = {"a": SMALL, "b": SMALL}
+    seeds, rates = {"a": [0, 1], "b": [5]}, {"a": [1e-3, 1e-2]}
+    made = planned(tmp_path, variants=variants, seeds=seeds, learning_rates=rates)
+    a, b = made.variants["a"], made.variants["b"]
+    assert (a.choosing_seed, a.first_seed) == (6, 6)  # nobody's
+    assert (b.choosing_seed, b.first_seed) == (None, 5)  # nothing to choose
+    runs = [run.name for run in first_runs(made, tmp_path)]
+    assert runs == ["a/lr-0.001/seed-6", "a/lr-0.01/seed-6", "b/lr-0.003/seed-5"]
+
+
+def test_a_plan_of_before_goes_on_as_it_began(plan, tmp_path):
+    """There the first seed chose, and a plan said nothing of it."""
+    two = replace(plan.variants["a"], learning_rates=[0.5, 0.1])
+    before = replace(plan, variants={"a": two})
+    before.save(tmp_path)
+    written = json.loads((tmp_path / "plan.json").read_text("utf-8"))
+    del written["variants"]["a"]["choosing_seed"]
+    (tmp_path / "plan.json").write_text(json.dumps(written))
+    now = replace(plan, variants={"a": replace(two, choosing_seed=2)})
+    assert now.save(tmp_path) == Plan.load(tmp_path) == before
+    assert before.variants["a"].first_seed == 0
+    assert now.save(tmp_path / "new") == Plan.load(tmp_path / "new") == now

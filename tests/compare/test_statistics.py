@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tasks.compare.metrics import METRICS, Score
-from tasks.compare.statistics import bootstrap, holm, interval, resampled, verdict, welch
+from tasks.compare.statistics import bootstrap, by_ranks, holm, interval, resampled, verdict, welch
 
 
 def right(*flags: bool) -> Score:
@@ -30,10 +31,35 @@ def test_interval_holds_the_truth_as_often_as_it_says():
 
 def test_welch_by_hand():
     a, b = [3.0, 4.0, 1.0, 2.1], [490.2, 340.0, 433.9]
-    assert welch(a, b) == pytest.approx(0.0107516, rel=1e-4)  # Wikipedia: unequal variances
+    # Wikipedia, unequal variances: t = -9.5595; the shorter list leaves two degrees of freedom.
+    t = stats.ttest_ind(a, b, equal_var=False)
+    assert (t.statistic, t.pvalue) == (
+        pytest.approx(-9.5595, rel=1e-4),
+        pytest.approx(0.0107516, rel=1e-4),
+    )
+    assert welch(a, b) == pytest.approx(2 * stats.t.sf(-t.statistic, 2), rel=1e-9)
+    assert welch(a, b) >= t.pvalue
     assert welch([1.0], [2.0, 3.0]) is None
     assert welch([1.0, 1.0], [1.0, 1.0]) == 1.0
     assert welch([1.0, 1.0], [2.0, 2.0]) == 0.0
+
+
+def test_ranks_by_hand():
+    lost = float("-inf")
+    assert by_ranks([1.0, 2.0, 3.0], [lost] * 3) == pytest.approx(
+        2 / 20
+    )  # one way of 20, each side
+    assert by_ranks([5.0, 6.0, 7.0, 8.0, 9.0], [lost, lost, 2.0, 3.0, 4.0]) == pytest.approx(
+        2 / 252
+    )
+    assert by_ranks([1.0, lost], [lost, 1.0]) == 1.0
+    random = np.random.default_rng(0)
+    for n, m in ((3, 5), (6, 4)):  # without equal values it is scipy's
+        a, b = random.normal(size=n).tolist(), random.normal(size=m).tolist()
+        exact = stats.mannwhitneyu(a, b, method="exact").pvalue
+        assert by_ranks(a, b) == pytest.approx(exact)
+    many = random.normal(size=40).tolist()
+    assert by_ranks(many, [x + 3 for x in many]) < 1e-6
 
 
 def test_holm_by_hand():
@@ -86,4 +112,7 @@ def test_verdicts():
     assert "cannot tell" in verdict("x", "y", ([1.0], [2.0]), "max", None, None)[0]
     said, differ = verdict("x", "y", ([1.0], [2.0]), "max", None, 0.001)
     assert "with one seed" in said
+    assert not differ
+    said, differ = verdict("x", "y", ([1.0, 1.0], [2.0, 2.0]), "max", 0.0, None)
+    assert "with two seeds: others may not" in said
     assert not differ
