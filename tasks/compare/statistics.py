@@ -19,7 +19,7 @@ LEVEL = 0.05
 FEWEST = 3
 """Seeds that a difference needs: two of a coarse metric are equal by chance in one of eight pairs."""
 RESAMPLES, AT_A_TIME = 2000, 50
-MOST_WAYS = 200_000
+MOST_WAYS = 20_000
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tasks.cli import main
 from tasks.compare import counting
 from tasks.compare.counting import count_of_batch
 from tasks.compare.measure import Measure
+from tasks.errors import NotFiniteError
 
 FIT = [
     "fit",
@@ -138,3 +139,12 @@ def test_padding_is_no_token():
     assert int(count_of_batch({"input_ids": mask.long(), "mask": mask})["tokens"]) == 3
     assert count_of_batch({"input_ids": mask.long()})["tokens"] == 6
     assert count_of_batch({"pixel_values": torch.zeros(4, 3, 2, 2)})["pictures"] == 4
+
+
+def test_numbers_that_are_not_finite_are_what_came_of_a_run(monkeypatch):
+    """Other failures say nothing of the model."""
+    measure, written = Measure(), []
+    monkeypatch.setattr(measure, "_write", lambda *_: written.append(measure.not_finite))
+    measure.on_exception(None, None, NotFiniteError("loss is nan at step 3"))
+    measure.on_exception(None, None, RuntimeError("out of memory"))
+    assert written == ["loss is nan at step 3"]
