@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data import auto_augment
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,6 +42,13 @@ def shift(pictures: Tensor) -> Tensor:
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def posterise(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's, also of no bits: a black picture, which Pillow refuses to make from its version 13 on."""
+    if bits < 1:
+        return Image.new(picture.mode, picture.size)
+    return auto_augment.posterize(picture, bits)
+
+
 class RandAugment:
     """RandAugment (Cubuk et al. 2020), timm's, of each picture of a uint8 batch.
 
@@ -54,11 +61,14 @@ class RandAugment:
 
     def __init__(self, config: str) -> None:
         try:
-            self.change = rand_augment_transform(config, {"img_mean": GREY})
+            self.change = auto_augment.rand_augment_transform(config, {"img_mean": GREY})
         except (AssertionError, ValueError, KeyError):
             raise ValueError(
                 f"rand_augment={config!r} is unknown: it has a form like 'rand-m9-mstd0.5-inc1'."
             ) from None
+        for op in self.change.ops:
+            if op.aug_fn is auto_augment.posterize:
+                op.aug_fn = posterise
 
     def __call__(self, pictures: Tensor) -> Tensor:
         arrays = pictures.permute(0, 2, 3, 1).contiguous().numpy()

@@ -311,6 +311,20 @@ def test_a_checkpoint_of_other_classes_is_refused(root):
     assert next(iter(found.val_dataloader()))["pixel_values"].shape == (5, 3, 8, 8)
 
 
+@pytest.mark.parametrize("kind", ["rand-m9-mstd0.5-inc1", "rand-m0-mstd1", "rand-m15-mmax30-inc1"])
+def test_rand_augment_meets_no_corner_of_the_libraries(kind):
+    """Each of its changes at each strength that it draws: of no bits a picture is black."""
+    change = RandAugment(kind).change
+    picture = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    for op in change.ops:
+        op.prob, op.magnitude_std = 1.0, 0.0
+        for op.magnitude in (0, 1, 4.9, 9.99, 10, 20, 30):
+            changed = np.asarray(op(picture))
+            assert changed.shape == (8, 8, 3)
+            if op.name == "PosterizeIncreasing" and op.magnitude >= 10:
+                assert not changed.any()
+
+
 def test_unknown_rand_augment():
     with pytest.raises(ValueError, match="rand_augment='strong' is unknown"):
         data(None, rand_augment="strong")

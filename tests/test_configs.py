@@ -1,0 +1,95 @@
+"""Every config that is shipped runs, on the built-in data, into the corners of the libraries that it uses."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import tasks
+from tasks.cli import main
+from tasks.cli.building import build_task
+from tasks.runs.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted(file for file in ROOT.glob("*/*.yaml") if file.parent.name != "compare")
+EXAMPLES = 300
+"""Of each config's data, as training sees them."""
+BRIEF = (
+    "--trainer.max_steps=2",
+    "--trainer.max_epochs=null",
+    "--trainer.limit_val_batches=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+)
+SOURCES = {"chat": "chat_tuning/shapes", "text": "masked_language_modeling/shapes"}
+"""What stands for published models that continue texts, and for those that read them."""
+JUDGE = "text_classification/shapes"
+
+
+def fit(name: str, folder: Path, *options: str) -> str:
+    main(["fit", f"--config={ROOT / name}.yaml", *BRIEF, *options, f"--run_folder={folder}"])
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    place = tmp_path_factory.mktemp("sources")
+    made = {kind: fit(name, place / kind) for kind, name in SOURCES.items()}
+    judge = fit(JUDGE, place / "judge")
+    return {**made, "judge": judge, "label": load_checkpoint(judge).model.labels[0]}
+
+
+def layers(config: Path) -> list[str]:
+    """The configs of the command in a config's header."""
+    name, text = f"{config.parent.name}/{config.stem}", config.read_text(encoding="utf-8")
+    for command in re.findall(r"family fit .*", text):
+        if (found := re.findall(r"--config (\S+)", command)) and found[-1] == name:
+            return [str(ROOT / f"{one}.yaml") for one in found]
+    raise AssertionError(f"the header of {config} has no command")
+
+
+def options_of(text: str, sources: dict[str, str]) -> list[str]:
+    """What makes a config run here: built-in data, no weights from outside, no compiler, no workers."""
+    found = ["--data.root=null"]
+    kind = getattr(tasks, yaml.safe_load(text)["data"]["class_path"].rpartition(".")[2])
+    if "examples" in inspect.signature(kind).parameters:
+        found.append(f"--data.examples={EXAMPLES}")
+    if "num_workers:" in text:
+        found.append("--data.num_workers=0")
+    if "compile: true" in text:
+        found.append("--model.compile=false")
+    if "context: 512" in text:
+        found.append("--data.context=256")  # the stand-in's
+    if re.search(r"pretrained: |--model.pretrained RUN", text.split("\ndata:")[0]):
+        reads = re.search(r"pretrained: (sentence-|pretrained/)", text)
+        found.append(f"--model.pretrained={sources['text' if reads else 'chat']}")
+    if "ClassifierScorer" in text:
+        found.append(f"--model.scorer.init_args.source={sources['judge']}")
+        found.append(f"--model.scorer.init_args.label={sources['label']}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_shipped_configs_run(config, sources, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, *over = layers(config)
+    text = Path(first).read_text(encoding="utf-8")
+    options = [*(f"--config={file}" for file in over), *options_of(text, sources)]
+    task, data = build_task(first, [*options, *BRIEF])
+    seen = 0
+    for batch in data.train_dataloader():
+        seen += max(len(value) for value in batch.values() if isinstance(value, torch.Tensor))
+        if seen >= EXAMPLES:
+            break
+    task.trainer.fit(task, datamodule=data)
+    assert task.trainer.global_step == 2 and torch.isfinite(
+        task.trainer.callback_metrics["val/loss"]
+    )
