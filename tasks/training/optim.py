@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm.optim
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from family.core.transformer import Transformer
+from family.models.member import facts_of
 from tasks.errors import UserError, closest
 
 SCHEDULES = ("constant", "inverse_sqrt", "cosine", "linear", "wsd")
@@ -115,7 +116,8 @@ def build_optimizer(
 
 
 class MuonAdamW(Optimizer):
-    """Muon for the matrices of the blocks, AdamW for all the rest (Jordan et al. 2024).
+    """Muon for the matrices of the blocks (:func:`hidden_matrices`), AdamW for all the rest (Jordan et al.
+    2024).
 
     Muon's step is the momentum with all its singular values made about 1; it is scaled by
     ``0.2 * sqrt(larger side)``, so that one learning rate suits both (Liu et al. 2025). A matrix
@@ -136,10 +138,10 @@ class MuonAdamW(Optimizer):
     ) -> None:
         self.parts = fused_parts(model)
         groups: list[dict[str, Any]] = []
-        outside = {id(p) for p in edge_parameters(model)}
+        hidden = {id(p) for p in hidden_matrices(model)}
         for group in parameter_groups(model, weight_decay, lr, layer_decay):
-            inner = [p for p in group["params"] if p.dim() == 2 and id(p) not in outside]
-            rest = [p for p in group["params"] if p.dim() != 2 or id(p) in outside]
+            inner = [p for p in group["params"] if id(p) in hidden]
+            rest = [p for p in group["params"] if id(p) not in hidden]
             for muon, chosen in ((True, inner), (False, rest)):
                 if chosen:
                     groups.append({**group, "params": chosen, "muon": muon})
@@ -234,11 +236,35 @@ def like(parameter: Tensor, value: Tensor) -> Tensor:
     return everywhere.redistribute(placements=parameter.placements)
 
 
-def edge_parameters(model: nn.Module) -> Iterable[Tensor]:
-    """Weights that meet the vocabulary or the classes, not the width: embeddings and heads."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) or name.split(".")[-1] == "head":
-            yield from module.parameters()
+def hidden_matrices(model: nn.Module) -> Iterator[Tensor]:
+    """Weights from width to width: the matrices of the blocks of a model's stacks.
+
+    What meets the world beside the width is none of them, wherever it stands: embeddings and other tables,
+    what feeds the stacks and what reads them (projections, heads, poolers), and what a member names as
+    its classes'. A model without a stack of ours has the blocks that it keeps in lists, layers put together
+    or else single ones; without such lists all layers but its first and last are hidden.
+    """
+    facts, modules = facts_of(model), list(model.modules())
+    classes = facts.classes if facts else ()
+    tables = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
+    blocks = [block for m in modules if isinstance(m, Transformer) for block in m.blocks]
+    lists = [m for m in modules if isinstance(m, nn.ModuleList | nn.Sequential)]
+    if not blocks:
+        blocks = [
+            block for found in lists for block in found if any(True for _ in block.children())
+        ]
+    if not blocks:
+        blocks = [one for found in lists if isinstance(found, nn.ModuleList) for one in found]
+    if blocks:
+        inside = {id(p) for block in blocks for p in block.parameters()}
+    else:
+        owned = [[p for p in m.parameters(recurse=False) if p.dim() >= 2] for m in modules]
+        inside = {id(p) for layer in list(filter(None, owned))[1:-1] for p in layer}
+    for name, p in model.named_parameters():
+        bare = "weight" not in name.rsplit(".", 1)[-1]  # tokens, tables of positions
+        plain = p.dim() != 2 or id(p) in tables or bare
+        if id(p) in inside and not plain and not name.startswith(classes):
+            yield p
 
 
 def fused_parts(model: nn.Module) -> dict[int, int]:
@@ -338,6 +364,14 @@ def keep_options(optimizer: Optimizer) -> Optimizer:
 
     def own(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         saved = state["param_groups"]
+        theirs, ours = (
+            [len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups)
+        )
+        if isinstance(optimizer, MuonAdamW) and sum(theirs) == sum(ours) and theirs != ours:
+            raise UserError(
+                "the checkpoint's optimizer stepped other weights by Muon than a run of now: begin a "
+                "new run from its weights by --model.pretrained=CHECKPOINT."
+            )
         if len(saved) != len(optimizer.param_groups):
             return state  # for PyTorch to refuse
         groups = [

@@ -14,8 +14,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import family
+from family.models.member import build, is_member
 from tasks.errors import UserError
-from tasks.training.optim import build_optimizer, check_matrices
+from tasks.training.optim import build_optimizer, check_matrices, keep_options
 
 RATE, DECAY, STEPS = 0.02, 0.1, 3
 SIZES = [(16, 16), (16, 40), (40, 16), (7, 12)]
@@ -134,3 +135,69 @@ def test_what_makes_no_matrices_of_weights_is_refused():
         check_matrices(strategy)
     with pytest.raises(UserError, match=r"trainer.strategy=FSDPStrategy flattens"):
         check_matrices(FSDPStrategy())
+
+
+def stepped_by_muon(model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = build_optimizer("muon", model, RATE).param_groups
+    return {names[id(p)] for group in groups if group["muon"] for p in group["params"]}
+
+
+def members():
+    found = (getattr(family, name) for name in dir(family))
+    return sorted({one for one in found if is_member(one)}, key=lambda one: one.__name__)
+
+
+@pytest.mark.parametrize("cls", members(), ids=lambda cls: cls.__name__)
+def test_of_each_member_muon_steps_the_blocks_alone(cls):
+    """Not its tables, what feeds a stack, what reads it, nor a weight that its classes decide."""
+    model = build(cls, cls.facts.example)
+    stacks = [name for name, m in model.named_modules() if isinstance(m, family.Transformer)]
+    found = stepped_by_muon(model)
+    assert not [name for name in found if name.startswith(cls.facts.classes)]
+    if stacks:
+        inside = tuple(f"{stack}.blocks." for stack in stacks)
+        expected = {
+            name
+            for name, p in model.named_parameters()
+            if name.startswith(inside) and name.endswith(".weight") and p.dim() == 2
+        }
+        tables = {n for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+        assert found == {name for name in expected if name.rpartition(".")[0] not in tables}
+    else:
+        ends = ("fc", "head", "cls_score", "bbox_pred", "classifier")
+        assert not [name for name in found if name.split(".")[-2] in ends]
+
+
+class Own(nn.Module):
+    """A model of one's own: the names say nothing."""
+
+    def __init__(self, *between):
+        super().__init__()
+        self.a = nn.Embedding(7, 8)
+        self.place = nn.Parameter(torch.zeros(4, 8))
+        self.b = nn.Linear(8, 8)
+        self.between = between[0] if len(between) == 1 else nn.Sequential(*between)
+        self.c, self.d = nn.Linear(8, 3), nn.Linear(8, 4)
+
+
+def test_of_a_model_of_ones_own_muon_steps_what_lies_in_blocks():
+    layers = [nn.TransformerEncoderLayer(8, 2, 16) for _ in range(2)]
+    for blocks in (nn.ModuleList(layers), nn.Sequential(*layers)):
+        found = stepped_by_muon(Own(blocks))
+        assert {name.rsplit(".", 2)[-2] for name in found} == {
+            *("self_attn", "out_proj", "linear1", "linear2")
+        }
+    assert stepped_by_muon(Own(nn.LSTM(8, 8))) >= {"between.weight_hh_l0", "between.weight_ih_l0"}
+    plain = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    assert stepped_by_muon(plain) == {"1.weight"}
+
+
+def test_a_state_of_another_division_is_refused():
+    model = build(family.CLIP, family.CLIP.facts.example)
+    now = build_optimizer("muon", model, RATE)
+    before = now.state_dict()
+    first, *_, last = before["param_groups"]
+    first["params"].append(last["params"].pop())
+    with pytest.raises(UserError, match="stepped other weights by Muon"):
+        keep_options(now).load_state_dict(before)
