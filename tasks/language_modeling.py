@@ -64,6 +64,9 @@ class LanguageModeling(TokenTask):
         tokenizer = self.tokenizer()
         if self.trainer.sanity_checking or not hasattr(self.model, "generate") or not tokenizer:
             return
+        loss = self.trainer.callback_metrics.get("val/loss")
+        if loss is None or not loss.isfinite():
+            return  # such weights write nothing; the loss says why
         first = [0]
         with suppress(ValueError):  # no text that it learnt has a line's end
             first = tokenizer.encode("\n") or first

@@ -85,19 +85,22 @@ def is_run(source: Any) -> TypeGuard[str | Path]:
 
 
 def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
-    """A ``.ckpt`` file, or that of a run's folder: ``prefer``, or the newest where none is called so.
+    """A ``.ckpt`` file, or that of a run's folder: ``prefer``, else the last, else the newest.
+
+    Of several called so the one in the uppermost folder: a config's own callbacks write further down.
 
     Raises:
         ValueError: there is none.
     """
     file = Path(path)
     if file.is_dir():
-        found = sorted(
-            file.rglob(f"*{ENDING}"), key=lambda p: (p.stem == prefer, p.stat().st_mtime)
-        )
+        found = sorted(file.rglob(f"*{ENDING}"), key=lambda p: p.stat().st_mtime)
         if not found:
             raise ValueError(f"{path} holds no checkpoint (*{ENDING}).")
         file = found[-1]
+        for name in ("last", prefer):
+            if called := [p for p in found if p.stem == name]:
+                file = min(reversed(called), key=lambda p: len(p.parts))
     if not file.is_file():
         raise ValueError(f"{path} does not exist.")
     return file

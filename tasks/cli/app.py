@@ -40,7 +40,7 @@ from tasks.cli.resuming import (
     use_options,
 )
 from tasks.data.base import FamilyData
-from tasks.errors import UserError, at_least, between
+from tasks.errors import NotFiniteError, UserError, at_least, between
 from tasks.runs.checkpoints import (
     build_model,
     check_same_model,
@@ -49,12 +49,13 @@ from tasks.runs.checkpoints import (
     read_checkpoint,
 )
 from tasks.runs.ending import LastValidation, ending_together
-from tasks.runs.folder import RunRecord, checkpoints, new_run_folder, run_loggers
+from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published, used_alike
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
 from tasks.training.problem import monitor_of
 from tasks.training.task import Task
+from tasks.training.validating import validating
 
 FOLDER = "FAMILY_RUN_FOLDER"
 """Tells the other processes of a run where it lives."""
@@ -150,15 +151,23 @@ class FamilyCLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(logger=run_loggers(self.folder), **kwargs)
         folder = self.folder / "checkpoints"
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
-        # Lightning adds one that keeps the newest alone, unless the config has its own.
+        # Lightning adds one that keeps the newest alone, unless the config has its own, which stand beside
+        # ours: in a folder where neither takes the other's names.
+        wanted = bool(trainer.checkpoint_callbacks)
         defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         self.record = RunRecord(self.folder, self._module_spec())
+        validating(trainer)
         trainer.callbacks += [self.record, LastValidation()]
-        if defaults:
+        if wanted:
             trainer.callbacks += checkpoints(folder, self._monitor())
         for callback in found:
-            callback.dirpath = callback.dirpath or str(folder)
+            if callback.dirpath and Path(callback.dirpath).resolve() == folder.resolve():
+                raise UserError(
+                    f"trainer.callbacks: dirpath={callback.dirpath} of a ModelCheckpoint is where the run "
+                    f"keeps its best and last one: leave it out, for {OWN} in it, or give another."
+                )
+            callback.dirpath = callback.dirpath or str(folder / OWN)
         return trainer
 
     def _monitor(self) -> tuple[str, str] | None:
@@ -295,6 +304,8 @@ class FamilyCLI(LightningCLI):
         try:
             with ending_together(self.trainer):
                 super()._run_subcommand(subcommand)
+        except NotFiniteError:
+            raise  # much was done
         except (UserError, MisconfigurationException):
             self._leave_name_free()
             raise

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from tasks.errors import UserError
@@ -312,5 +313,6 @@ def token_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        generator=torch.Generator(),  # else it draws from training's random numbers
         persistent_workers=num_workers > 0,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from tasks.data import shapes
@@ -330,7 +331,8 @@ class LanguageModelingData(FamilyData):
         last = len(tokens) - self.context
         sampler = RandomWindows(last, self.batch_size, per_epoch, self.order_seed, self.progress)
         windows = Windows(tokens, self.context, self._end())
-        return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is)
+        generator = torch.Generator()  # else it draws from training's random numbers
+        return DataLoader(windows, batch_sampler=sampler, collate_fn=as_it_is, generator=generator)
 
     def _end(self) -> int | None:
         """What ends a document, where none sees another."""

@@ -125,6 +125,7 @@ def batch_loader(dataset: Dataset[Any], batches: Sampler[Any], num_workers: int)
         batch_sampler=batches,
         collate_fn=as_it_is,
         num_workers=num_workers,
+        generator=torch.Generator(),  # else it draws from training's random numbers
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

@@ -16,10 +16,14 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 from tasks.runs.tables import write_table
+
+OWN = "own"
+"""Where in the folder of checkpoints those lie that a config's own callbacks write."""
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
@@ -45,7 +49,8 @@ class LastCheckpoint(Checkpoint):
 
     ``--ckpt_path`` goes on from it. Lightning's own ``save_last`` writes only along with a new best.
     Where one of several processes fails, it waits for none: the first writes what it has alone, and
-    where each has but a part of it, what the last validation left stays.
+    where each has but a part of it, what the last validation left stays. Weights that are not finite are
+    never kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +68,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
     ) -> None:
-        if isinstance(exception, NotFiniteError) and self.file.exists():
+        if isinstance(exception, NotFiniteError) and (self.file.exists() or not finite(module)):
             return  # the weights of now are those that led there
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
             self._save(trainer)  # all processes end here
@@ -73,11 +78,31 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer, alone: bool = False) -> None:
         if trainer.state.fn != "fit" or trainer.global_step <= self.began:
             return
-        if alone:  # ``save_checkpoint`` waits for the others
+        good = finite(trainer.lightning_module)
+        if not (good if alone else trainer.strategy.reduce_boolean_decision(good)):
+            rank_zero_warn(
+                f"no checkpoint at step {trainer.global_step}: its weights are not finite."
+            )
+        elif alone:  # ``save_checkpoint`` waits for the others
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             trainer.strategy.checkpoint_io.save_checkpoint(content, self.file)
         else:
             trainer.save_checkpoint(self.file)
+
+
+def finite(module: torch.nn.Module) -> bool:
+    """Whether all weights are, of which a process may have but a part."""
+    mine = (getattr(weight, "_local_tensor", weight) for weight in module.parameters())
+    return all(bool(weight.isfinite().all()) for weight in mine)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the best state, beside any ``ModelCheckpoint`` of a config, be it by the same metric."""
+
+    @property
+    def _legacy_state_key(self) -> str:  # type: ignore[override]
+        """As checkpoints of before call its state."""
+        return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
 
 def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoint]:
@@ -87,7 +112,7 @@ def checkpoints(folder: Path, monitor: tuple[str, str] | None) -> list[Checkpoin
     if monitor is None:
         return last
     name, mode = monitor
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         folder, filename="best", monitor=name, mode=mode, enable_version_counter=False
     )
     return [best, *last]

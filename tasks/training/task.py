@@ -24,6 +24,7 @@ from tasks.training.optim import build_optimizer, build_schedule, check_matrices
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
 from tasks.training.transplant import Report, Transplant, carry_out
+from tasks.training.validating import validating
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
@@ -127,7 +128,7 @@ class Task(pl.LightningModule):
         self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
         self.min_lr_ratio, self.compile_model = min_lr_ratio, compile
         self.model_spec: dict[str, Any] = {}
-        """Class path and arguments of the model, plain values; the command line fills it in."""
+        """Class path and arguments of the model; the command line fills it in."""
         self.samples: list[str] = []
         """Predictions as text, of the last validation."""
         self.pictures: dict[str, Image.Image] = {}
@@ -140,12 +141,10 @@ class Task(pl.LightningModule):
         """What the data of that checkpoint decided of the model."""
         self._adapted = self._prepared = False
         self.given: dict[str, Any] | None = None
-        """An optimizer and a schedule by class path, which take the place of the task's own; the command
-        line fills it in."""
+        """By class path, an optimizer and a schedule in the place of its own; as ``model_spec``."""
         self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])
         """The step, and the numbers of its parts."""
-        self._watched = False
-        """Whether the bar or a callback sees the numbers of every training step."""
+        self._watched = False  # whether the bar or a callback sees the numbers of every step
 
     options: dict[str, Any]
     """What the task was made with, by name."""
@@ -278,6 +277,7 @@ class Task(pl.LightningModule):
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     def setup(self, stage: str) -> None:
+        validating(self.trainer)
         self._terms = -1, []  # those of a fit before are of no step of this one
         self._watched = watched(self.trainer)
         shares = getattr(self.trainer, "_accelerator_connector", None)

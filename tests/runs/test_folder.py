@@ -13,7 +13,7 @@ from PIL import Image
 from tasks.cli import main
 from tasks.errors import UserError
 from tasks.image_classification import ImageClassification
-from tasks.runs.checkpoints import load_checkpoint
+from tasks.runs.checkpoints import find_checkpoint, load_checkpoint
 from tasks.runs.folder import RunRecord
 
 FIT = [
@@ -172,3 +172,34 @@ def test_pictures_of_one_name_do_not_write_over_each_other():
     picture = Image.new("L", (2, 2))
     places = [record._picture(picture, "mask", {"file": name}, 0) for name in names]
     assert len(set(places)) == len(names) == len(list(Path("made/masks").iterdir()))
+
+
+@pytest.mark.parametrize("monitor", [pytest.param("null", marks=pytest.mark.slow), "val/accuracy"])
+def test_a_checkpoint_callback_of_the_config_stands_beside_ours(monitor):
+    """By the same metric too, and with names like ours: commands take the best, not the newest."""
+    Path("own.yaml").write_text(
+        "trainer:\n  callbacks:\n  - class_path: pytorch_lightning.callbacks.ModelCheckpoint\n"
+        f"    init_args: {{monitor: {monitor}, mode: max, every_n_train_steps: 1, save_top_k: -1,\n"
+        "      filename: '{step}', save_last: true}\n"
+    )
+    main([*FIT, "--config=own.yaml"])
+    assert step_of("best") == max(reversed(validated()), key=validated().get)
+    assert step_of("last") == 3
+    assert step_of("own/last") and list(Path("run/checkpoints/own").glob("step=*.ckpt"))
+    Path("run/checkpoints/own/best.ckpt").write_bytes(b"of another")
+    assert find_checkpoint("run") == Path("run/checkpoints/best.ckpt")
+    assert find_checkpoint("run", "last") == Path("run/checkpoints/last.ckpt")
+    Path("run/checkpoints/own/best.ckpt").unlink()
+    main(["test", "run", "--trainer.accelerator=cpu", "--run_folder=tested"])
+    record = json.loads(Path("tested/metrics-test.json").read_text())
+    assert record["checkpoint"].endswith("checkpoints/best.ckpt")
+
+
+def test_a_checkpoint_callback_of_the_config_leaves_the_folder_of_ours_alone(capsys):
+    Path("own.yaml").write_text(
+        "trainer:\n  callbacks:\n  - class_path: pytorch_lightning.callbacks.ModelCheckpoint\n"
+        "    init_args: {dirpath: run/checkpoints}\n"
+    )
+    with pytest.raises(SystemExit):
+        main([*FIT, "--config=own.yaml"])
+    assert "dirpath=" in capsys.readouterr().err
