@@ -127,8 +127,9 @@ class ImageTokenizing(Task):
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         made = self._evaluate(batch, "val")
         if index == 0:
-            pictures = (batch["pixel_values"][:SHOWN], made.pixel_values[:SHOWN])
-            self.pictures = {"reconstructions": compared(*map(self.restored, pictures))}
+            true = self.restored(batch["pixel_values"][:SHOWN])
+            shown = compared(true, self.restored(made.pixel_values[:SHOWN]))
+            self.pictures = {"reconstructions": shown}
 
     def test_step(self, batch: dict[str, Any], index: int) -> None:
         self._evaluate(batch, "test")
@@ -221,7 +222,7 @@ def use(counts: Tensor) -> dict[str, Tensor]:
 def likeness(made: Tensor, true: Tensor) -> dict[str, Tensor]:
     """PSNR and SSIM of each of some pictures in -1..1, ``(batch)``."""
     one, other = ((x.float() / 2 + 0.5).clamp(0, 1) for x in (made, true))
-    found = {
+    found: dict[str, Any] = {
         "psnr": peak_signal_noise_ratio(
             one, other, data_range=1.0, reduction="none", dim=(1, 2, 3)
         ).clamp(max=100)  # of equal pictures it is without end

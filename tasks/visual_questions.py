@@ -91,10 +91,12 @@ class VisualQuestions(ClassTask):
         made = [names[i] for i in logits.argmax(-1).tolist()]
         true = [names[i] if i >= 0 else "" for i in batch["labels"].tolist()]
         true = batch.get("answer", true)
-        given = {name: batch[name] for name in ("file", "line", "kind") if name in batch}
-        question = {"source": batch["question"]} if "question" in batch else {}
-        correct = [int(a == b) for a, b in zip(made, true, strict=True)]
-        return {**given, **question, "made": made, "true": true, "correct": correct}
+        known = ("file", "line", "kind")
+        found: dict[str, Any] = {name: batch[name] for name in known if name in batch}
+        found |= {"made": made, "true": true}
+        if "question" in batch:
+            found["source"] = batch["question"]
+        return {**found, "correct": [int(a == b) for a, b in zip(made, true, strict=True)]}
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         chances = self.logits(batch).softmax(-1)

@@ -142,7 +142,8 @@ def acting_class(folder: Path, config: dict[str, Any], inner: tokenizers.Tokeniz
 def parts(step: Any) -> Iterator[Any]:
     """The parts of a normalizer or pre-tokenizer, to be changed in place."""
     if isinstance(step, normalizers.Sequence | pre_tokenizers.Sequence):
-        for part in step:
+        several: Any = step
+        for part in several:
             yield from parts(part)
     elif step is not None:
         yield step

@@ -48,7 +48,7 @@ SENTENCES = {
 class Things(NamedTuple):
     """So many things alike."""
 
-    count: int
+    number: int
     size: str
     colour: str
     shape: str
@@ -117,9 +117,9 @@ def verdict(said: Claims, objects: Sequence[ShapeObject], background: str | None
     shapes = colours = things = True
     for one in said.things:
         shape = [thing for thing in objects if thing.shape == one.shape]
-        shapes &= len(shape) >= one.count
-        colours &= sum(thing.colour == one.colour for thing in shape) >= one.count
-        things &= len(one.among(objects)) == one.count
+        shapes &= len(shape) >= one.number
+        colours &= sum(thing.colour == one.colour for thing in shape) >= one.number
+        things &= len(one.among(objects)) == one.number
     place = None
     if said.cell is not None:
         place = any((one.row, one.column) == said.cell for one in said.things[0].among(objects))

@@ -117,20 +117,24 @@ class UnifiedData(FamilyData):
         """Tokens that are given, and those that are to be made."""
         tokenizer = self._tokenizer()
         assert tokenizer.bos_id is not None and tokenizer.eos_id is not None
-        named = tokenizer.inner.token_to_id
-        picture = [named(PICTURE)] * self.slots
-        before = [tokenizer.bos_id, named(f"<{one.task}>")]
+        picture = self.named(PICTURE) * self.slots
+        before = [tokenizer.bos_id, *self.named(f"<{one.task}>")]
         before += picture if one.task in READS else []
-        before += [*tokenizer.encode(one.text), named(SEP)]
+        before += [*tokenizer.encode(one.text), *self.named(SEP)]
         after = picture if one.task == "draw" else self.answer_ids(one)
         return before, [*after, tokenizer.eos_id]
 
     def answer_ids(self, one: Given) -> list[int]:
         """What is to be made, in words; of boxes their corners and their shapes."""
-        tokenizer = self._tokenizer()
         if one.task != "detect":
-            return tokenizer.encode(one.answer)
-        return [tokenizer.inner.token_to_id(word) for word in one.answer.split()]
+            return self._tokenizer().encode(one.answer)
+        return [token for word in one.answer.split() for token in self.named(word)]
+
+    def named(self, word: str) -> list[int]:
+        """The one token that a special word is."""
+        token = self._tokenizer().inner.token_to_id(word)
+        assert token is not None, word
+        return [token]
 
     # --- What Lightning and tasks ask for ---
 

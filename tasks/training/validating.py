@@ -47,7 +47,11 @@ class Validating(pl.Callback):
         loop: Any = trainer.fit_loop.epoch_loop.val_loop
         if not isinstance(loop.run, partial):
             loop.run = partial(run_apart, loop.run)
-        self.averages = [found for found in trainer.callbacks if exchanges(found)]
+        self.averages = [
+            found
+            for found in trainer.callbacks  # type: ignore[attr-defined]
+            if exchanges(found)
+        ]
         for average in self.averages:
             for hook in SWAPS:
                 setattr(average, hook, nothing)
