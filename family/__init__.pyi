@@ -93,6 +93,8 @@ from .models.t5 import t5_v1_1_base as t5_v1_1_base
 from .models.t5 import t5_v1_1_small as t5_v1_1_small
 from .models.video import VideoViT as VideoViT
 from .models.video import videomae_base as videomae_base
+from .models.vision_language import VisionLanguage as VisionLanguage
+from .models.vision_language import join_vision_language as join_vision_language
 from .models.vit import ViT as ViT
 from .models.vit import dinov3_vit_small as dinov3_vit_small
 from .models.vit import vit_base as vit_base

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from family.generation.defaults import defaults_of
 from family.inputs.conversation import prompt_ids
@@ -109,14 +109,16 @@ class ChatTuning(LanguageModeling):
         for row in rows:
             *before, last = batch["messages"][row]
             size = len(tokenizer.encode(last["content"]))
-            asked.append(Asked(prompt_ids(tokenizer, before), size, row))
+            asked.append(Asked(self.prompt(before), size, row))
         stops = tokenizer.stop_ids() | {*(defaults_of(self.model).stop_ids or ())}
         limit = int(min(longest_text(self.model), getattr(self.data, "context", UNLIMITED)))
         made: dict[int, str] = {}
         for group in fitting(asked, limit):
             ids = pad_rows([one.ids for one in group], -1).to(self.device)
             room = limit - ids.shape[1]
-            new = self.model.generate(
+            new = self.write(
+                batch,
+                [one.row for one in group],
                 ids.clamp(min=0),
                 ids >= 0,
                 max_new_tokens=min(room, max(one.tokens for one in group) + MORE),
@@ -133,6 +135,14 @@ class ChatTuning(LanguageModeling):
             found.append((prompt, made.get(row, ""), last["content"]))
         self.answered += found
         return found
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """A conversation up to where the assistant answers, as the model reads it."""
+        return prompt_ids(self.tokenizer(), messages)
+
+    def write(self, batch: dict[str, Any], rows: list[int], *inputs: Any, **options: Any) -> Tensor:
+        """What the model says to the ``input_ids`` and ``mask`` of some rows of a batch."""
+        return self.model.generate(*inputs, **options)
 
     def on_validation_epoch_start(self) -> None:
         self.answered, self.samples = [], []

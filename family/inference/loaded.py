@@ -37,6 +37,7 @@ from family.inference.text_to_text import answer_texts
 from family.inference.texts import continue_texts
 from family.inference.translation import translate
 from family.inference.unified import do_task
+from family.inference.vision_chat import talk_about_pictures
 from family.inference.visual_questions import answer_about_pictures
 from family.models.member import Facts, facts_of, overflows_float16, tasks_of
 from family.pretrained import runs
@@ -64,6 +65,7 @@ PREDICTORS = {
     "Detection": Predictor(detect, ("preprocess",)),
     "Segmentation": Predictor(segment, ("preprocess",)),
     "VisualQuestions": Predictor(answer_about_pictures, ("preprocess", "tokenizer")),
+    "VisionChat": Predictor(talk_about_pictures, ("preprocess", "tokenizer")),
     "Captioning": Predictor(caption_pictures, ("preprocess", "tokenizer")),
     "ImageTokenizing": Predictor(reconstruct_pictures, ("preprocess",)),
     "Unified": Predictor(do_task, ("preprocess", "tokenizer")),
@@ -162,6 +164,8 @@ class Loaded:
           own, or 1;
         - ``Captioning``: pictures -> a sentence about each; option ``beams``: else the model's own, or 1;
         - ``VisualQuestions``: pictures, and as many questions -> of each ``answer`` and ``score``;
+        - ``VisionChat``: pictures, and as many questions (without, a description is asked for) -> texts;
+          options ``beams``: else the model's own, or 1, and ``max_new_tokens``;
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;
@@ -391,6 +395,8 @@ def assets_of(model: Any) -> dict[str, Any]:
         assets["languages"] = languages.to_fields()
     if hasattr(model, "bos_id"):
         assets["start_id"] = model.bos_id
+    if hasattr(model, "slots"):
+        assets["slots"] = model.slots
     if getattr(model, "preprocess", None) is not None:
         assets["preprocess"] = asdict(model.preprocess)
     labels = getattr(model, "labels", None)

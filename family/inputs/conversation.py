@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from family.inputs.encode import encode_prompt
@@ -27,16 +27,21 @@ def marks_answers(tokenizer: Tokenizer) -> bool:
     return BLOCK.search(tokenizer.chat_template or "") is not None
 
 
-def mark_answers(tokenizer: Tokenizer, messages: Sequence[Message]) -> Marked:
+def mark_answers(
+    tokenizer: Tokenizer, messages: Sequence[Message], written: Collection[str] = ()
+) -> Marked:
     """A conversation as ids, with what its assistant says: by the template's ``{% generation %}``, as
     transformers has it; of one without these, what the conversation up to an answer has more than that
     up to the question before it (their longest common prefix).
+
+    Args:
+        written: special tokens that are such in what is said, too.
 
     Raises:
         ValueError: no template, or one that is broken or refuses the conversation.
     """
     found = by_marks if marks_answers(tokenizer) else by_prefixes
-    ids, said = found(tokenizer, messages)
+    ids, said = found(tokenizer, messages, written)
     stops = tokenizer.stop_ids()
     for i in range(1, len(ids)):  # also where the mark ends before it
         if said[i - 1] and ids[i - 1] not in stops and ids[i] in stops:
@@ -44,10 +49,14 @@ def mark_answers(tokenizer: Tokenizer, messages: Sequence[Message]) -> Marked:
     return Marked(ids, said)
 
 
-def by_marks(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+def by_marks(
+    tokenizer: Tokenizer, messages: Sequence[Message], written: Collection[str] = ()
+) -> tuple[list[int], list[bool]]:
     """See :func:`mark_answers`."""
     begin, end = unwritable(("begin", "end")).values()
-    text, encode = tokenizer.chat_text(messages, False, generation_begin=begin, generation_end=end)
+    text, encode = tokenizer.chat_text(
+        messages, False, written, generation_begin=begin, generation_end=end
+    )
     bare, spans = "", list[tuple[int, int]]()
     for i, piece in enumerate(text.replace(end, begin).split(begin)):
         if i % 2:
@@ -62,15 +71,17 @@ def by_marks(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[in
     return tokenizer.ids_of(encoding), said
 
 
-def by_prefixes(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+def by_prefixes(
+    tokenizer: Tokenizer, messages: Sequence[Message], written: Collection[str] = ()
+) -> tuple[list[int], list[bool]]:
     """See :func:`mark_answers`; nothing behind the end of a turn counts."""
-    ids = tokenizer.chat_ids(messages, add_generation_prompt=False)
+    ids = tokenizer.chat_ids(messages, False, written)
     said, stops = [False] * len(ids), tokenizer.stop_ids()
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        first = common(tokenizer.chat_ids(messages[:i]), ids)
-        last = common(tokenizer.chat_ids(messages[: i + 1], add_generation_prompt=False), ids)
+        first = common(tokenizer.chat_ids(messages[:i], True, written), ids)
+        last = common(tokenizer.chat_ids(messages[: i + 1], False, written), ids)
         ends = [place for place in range(first, last) if ids[place] in stops]
         last = ends[-1] + 1 if ends else last
         said[first:last] = [True] * (last - first)
@@ -83,7 +94,9 @@ def common(one: Sequence[int], two: Sequence[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
+def prompt_ids(
+    tokenizer: Tokenizer, prompt: str | Sequence[Message], written: Collection[str] = ()
+) -> list[int]:
     """What stands before an answer: a text's begin, or a conversation up to where its assistant answers.
 
     Raises:
@@ -91,7 +104,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[in
     """
     if isinstance(prompt, str):
         return encode_prompt(tokenizer, prompt)
-    return tokenizer.chat_ids(prompt)
+    return tokenizer.chat_ids(prompt, True, written)
 
 
 def answer_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message], answer: str) -> list[int]:

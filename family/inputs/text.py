@@ -25,6 +25,15 @@ class Tokens(NamedTuple):
     """As :class:`~family.core.transformer.Transformer` takes them."""
 
 
+class Vectors(NamedTuple):
+    """What stands in the place of all tokens of one id: the patches of pictures, say."""
+
+    token_id: int
+    """May lie beyond the table."""
+    values: Tensor
+    """``(tokens of this id, dim)``, in the order in which they stand in the rows."""
+
+
 class TextEmbedding(nn.Module):
     """Token embedding, position and token type where they are added to it, norm, dropout.
 
@@ -75,25 +84,33 @@ class TextEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, token_types: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        token_types: Tensor | None = None,
+        vectors: Vectors | None = None,
     ) -> Tensor:
         """``(batch, tokens)`` ids, ``(tokens)`` or ``(batch, tokens)`` positions -> ``(.., dim)``.
 
         Args:
             token_types: ``(batch, tokens)``; None is type 0 for all.
+            vectors: in the place of rows of the table, as they are; positions are added to them too.
 
         Raises:
-            ValueError: more tokens than the position table has rows, or token types without a
-                table of them.
+            ValueError: more tokens than the position table has rows, token types without a table of
+                them, or not as many vectors as tokens that they stand for.
         """
         if self.position is not None and input_ids.shape[1] > self.max_tokens:
             raise ValueError(
                 f"a sequence of {input_ids.shape[1]} tokens does not fit "
                 f"max_tokens={self.max_tokens}."
             )
-        x = self.tokens(input_ids)
+        places = None if vectors is None else input_ids == vectors.token_id
+        x = self.tokens(input_ids if places is None else input_ids.masked_fill(places, 0))
         if self.factor != 1:
             x = x * (x.new_full((), self.factor) if self.rounded else self.factor)
+        if vectors is not None and places is not None:
+            x = scattered(x, places, vectors)
         if self.position is not None:
             x = x + self.position(positions).to(x.dtype)
         if self.token_types is not None:
@@ -107,6 +124,21 @@ class TextEmbedding(nn.Module):
         """``(batch, tokens)`` ids and mask (True = a token), as the front-end of a stack."""
         positions = token_positions(input_ids, mask)
         return Tokens(self(input_ids, positions), mask, positions)
+
+
+def scattered(x: Tensor, places: Tensor, vectors: Vectors) -> Tensor:
+    """``x (batch, tokens, dim)`` with vectors at the places, ``(batch, tokens)``, where True.
+
+    Raises:
+        ValueError: see :class:`TextEmbedding`; in compiled code it is not looked for.
+    """
+    token_id, values = vectors
+    if not torch.compiler.is_compiling() and (count := int(places.sum())) != len(values):
+        raise ValueError(
+            f"{len(values)} vectors do not fit the {count} tokens of id {token_id} that they stand for: "
+            "give one for each."
+        )
+    return x.masked_scatter(places[..., None], values.to(x.dtype))
 
 
 def share_tables(model: nn.Module, source: TextEmbedding) -> None:

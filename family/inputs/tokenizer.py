@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, Self, cast
@@ -294,32 +294,43 @@ class Tokenizer:
         )
 
     def chat_ids(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        written: Collection[str] = (),
     ) -> list[int]:
         """A conversation as the model reads it: special tokens are those of the template alone, so that
         nobody who writes ``<|im_end|>`` ends a turn.
 
+        Args:
+            written: special tokens that are such in what is said, too.
+
         Raises:
             ValueError: see :meth:`chat`.
         """
-        text, encode = self.chat_text(messages, add_generation_prompt)
+        text, encode = self.chat_text(messages, add_generation_prompt, written)
         return self.ids_of(encode(text))
 
     def chat_text(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: str
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        written: Collection[str] = (),
+        **values: str,
     ) -> tuple[str, Callable[[str], tokenizers.Encoding]]:
         """The text of a conversation, and what encodes it as :meth:`chat_ids` says.
 
         Raises:
             ValueError: see :meth:`chat`.
         """
-        inner = self.inner
+        inner, without = self.inner, dict.fromkeys(written, " ")
         inner.encode_special_tokens = False
-        said = [(t, inner.encode(t, add_special_tokens=False)) for t in texts_of(list(messages))]
+        texts = texts_of(exchange(list(messages), without))
+        said = [(text, inner.encode(text, add_special_tokens=False)) for text in texts]
         if not any(self.finds_special(text, found, False) for text, found in said):
             text = self.chat(messages, add_generation_prompt, **values)
             return text, lambda text: self.encodings([(text,)], parse_special=True)[0]
-        (plain, names), hidden = self.plain, unwritable(self.plain[1])
+        (plain, names), hidden = self.plain, unwritable(self.plain[1].keys() - {*written})
         text = self.chat(exchange(list(messages), hidden), add_generation_prompt, **values)
         added = {token.content for token in inner.get_added_tokens_decoder().values()}
         text = exchange(text, {token: name for token, name in names.items() if token in added})

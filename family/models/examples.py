@@ -73,6 +73,20 @@ def questions(model: Any, more: int) -> dict[str, Tensor]:
     return pictures(model, more) | text_rows(model, more)
 
 
+def illustrated(model: Any, more: int) -> dict[str, Tensor]:
+    """Texts with the slots of a picture each behind their first token, and the pictures."""
+    limit = model.config.max_tokens - model.slots
+    rows, known = text_rows(model, more, limit), min(model.image_id, model.language.vocab_size)
+    ids, slots = rows["input_ids"] % known, (len(rows["mask"]), model.slots)
+    parts = ids[:, :1], torch.full(slots, model.image_id), ids[:, 1:]
+    kept = rows["mask"][:, :1], torch.ones(slots, dtype=torch.bool), rows["mask"][:, 1:]
+    return {
+        "pixel_values": torch.randn(len(ids), 3, *model.image_size),
+        "input_ids": torch.cat(parts, dim=1),
+        "mask": torch.cat(kept, dim=1),
+    }
+
+
 def captioned(model: Any, more: int) -> dict[str, Tensor]:
     """Pictures as ``source``, and what is written so far of their sentences."""
     target = text_rows(model, more, model.decoder_config.max_tokens)["input_ids"]
@@ -118,6 +132,7 @@ PICTURES_AND_TEXTS = Inputs(pictures_and_texts, {**PICTURE, **ROWS})
 QUESTIONS = Inputs(questions, {**PICTURE, **ROWS})
 NOISE_AND_TEXTS = Inputs(noise_and_texts, {"noisy": (0,), "time": (0,), **ROWS}, ("velocity",))
 TOKENS_AND_TEXTS = Inputs(tokens_and_texts, {"image_ids": (0,), **ROWS}, ("words", "codes"))
+ILLUSTRATED = Inputs(illustrated, {**PICTURE, **ROWS})
 SOUND = Inputs(recordings, {"source": (0,), "target": (0, 1)})
 CAPTIONED = Inputs(captioned, {"source": (0,), "target": (0, 1)})
 CLIPS = Inputs(clips, PICTURE)

@@ -18,7 +18,7 @@ from family.generation.compiled import compile_step
 from family.generation.defaults import defaults_of
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
-from family.inputs.text import TextEmbedding, document_positions, token_positions
+from family.inputs.text import TextEmbedding, Vectors, document_positions, token_positions
 from family.models.examples import TEXT
 from family.models.member import member
 
@@ -75,6 +75,7 @@ class GPT(nn.Module):
         mask: Tensor | None = None,
         cache: Cache | None = None,
         documents: Tensor | None = None,
+        vectors: Vectors | None = None,
     ) -> Tensor:
         """``(batch, tokens)`` -> ``(batch, tokens, dim)``, what the head turns into logits."""
         positions = (
@@ -82,11 +83,15 @@ class GPT(nn.Module):
             if documents is None
             else document_positions(documents)
         )
-        x = self.embedding(input_ids, positions)
+        x = self.embedding(input_ids, positions, vectors=vectors)
         return self.transformer(x, mask=mask, documents=documents, positions=positions, cache=cache)
 
     def forward(
-        self, input_ids: Tensor, mask: Tensor | None = None, documents: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        documents: Tensor | None = None,
+        vectors: Vectors | None = None,
     ) -> Tensor:
         """Logits ``(batch, tokens, vocab)`` of the token after each.
 
@@ -95,8 +100,10 @@ class GPT(nn.Module):
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
             documents: ``(batch, tokens)``, a number for each of the texts that are packed into a row:
                 none sees another, and each counts its positions from 0.
+            vectors: in the place of the tokens of one id.
         """
-        return self.logits(self.features(input_ids, mask, documents=documents))
+        features = self.features(input_ids, mask, documents=documents, vectors=vectors)
+        return self.logits(features)
 
     def logits(self, features: Tensor) -> Tensor:
         """``(..., dim) -> (..., vocab)``."""
@@ -104,11 +111,18 @@ class GPT(nn.Module):
         return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
 
     def prefill(
-        self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int, branches: int = 1
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        vectors: Vectors | None = None,
+        *,
+        capacity: int,
+        branches: int = 1,
     ) -> tuple[Tensor, Cache]:
         """Read the prompt: logits ``(batch, vocab)`` of its next token, and a cache.
 
         Args:
+            vectors: in the place of the tokens of one id.
             capacity: how many further tokens the cache has room for, in each of so many branches.
 
         Raises:
@@ -138,8 +152,8 @@ class GPT(nn.Module):
                     f"beams cannot go on past {min(self.borders)} tokens, where the rotary positions "
                     "of this model change (longrope): take one beam, or fewer new tokens."
                 )
-            cache.ids = input_ids
-        hidden = self.features(input_ids, cache=cache)
+            cache.ids, cache.vectors = input_ids, vectors
+        hidden = self.features(input_ids, cache=cache, vectors=vectors)
         cache.advance(tokens)
         return self.logits(hidden[:, -1]), cache
 
@@ -189,7 +203,7 @@ class GPT(nn.Module):
     def _read_anew(self, input_ids: Tensor, cache: Cache) -> Tensor:
         """All that was read so far, by frequencies that have changed for some row."""
         cache.rewind()
-        hidden = self.features(input_ids, cache=cache)
+        hidden = self.features(input_ids, cache=cache, vectors=cache.vectors)
         cache.advance(input_ids.shape[1])
         return self.logits(hidden[:, -1])
 

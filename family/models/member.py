@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+import family
 from family.core.config import TransformerConfig
 from family.models.examples import Inputs
 
@@ -158,6 +159,12 @@ def overflows_float16(model: Any) -> bool:
 def is_member(cls: Any) -> bool:
     """Whether this is the class of a member."""
     return inspect.isclass(cls) and issubclass(cls, nn.Module) and hasattr(cls, "facts")
+
+
+def member_named(name: Any) -> Any:
+    """The class of the member that the package has by this name; None where there is none."""
+    found = getattr(family, name) if name in dir(family) else None
+    return found if is_member(found) else None
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

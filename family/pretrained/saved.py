@@ -18,7 +18,7 @@ from family.generation import Generation
 from family.heads.problem import check_problem
 from family.inputs.audio import LogMel
 from family.inputs.preprocess import Preprocess, as_preprocess
-from family.models.member import describe, is_member
+from family.models.member import describe, member_named
 from family.pretrained import sentence, sounds
 from family.pretrained.configs import to_config
 from family.pretrained.convert import published_state, stored
@@ -168,8 +168,8 @@ def published(folder: Path) -> Published:
     """
     config = read_json(folder / "config.json")
     name, arguments = str(config.get("class")), config.get("arguments")
-    member: Any = getattr(family, name) if name in dir(family) else None
-    if not is_member(member) or not isinstance(arguments, dict):
+    member = member_named(name)
+    if member is None or not isinstance(arguments, dict):
         raise ValueError(
             f"{folder / 'config.json'}: class={name!r} with its arguments is no member of ours."
         )

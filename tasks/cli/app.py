@@ -254,7 +254,7 @@ class FamilyCLI(LightningCLI):
                 f"--ckpt_path {path} is no checkpoint of ours to go on from; "
                 f"--model.pretrained={path} would train on from published weights."
             )
-        elif source := path or self.model.pretrained:
+        elif source := path or self.model.pretrained or self.model.parts:
             if not isinstance(self.datamodule, FamilyData):
                 raise UserError(
                     f"{source} is read together with data of ours, which take its tokenizer and "

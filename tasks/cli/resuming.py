@@ -23,7 +23,10 @@ KEPT = (
     "image_tokenizer",
 )
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
-PATHS = ("root", "pretrained", "source", "chat_template", "perceptual", "image_tokenizer")
+PATHS = (
+    *("root", "pretrained", "source", "chat_template", "perceptual", "image_tokenizer"),
+    *("vision", "language"),
+)
 """Options that are read from where the command was called."""
 CONFIG = "config.yaml"
 

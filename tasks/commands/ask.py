@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> None:
     options = options_parser.parse_args(arguments)
     questions = [checked(question).strip() for question in options.question]
     paths = find_pictures(options.images)
-    loaded = open_model(options.checkpoint, options, "VisualQuestions")
+    loaded = open_model(options.checkpoint, options, "VisualQuestions", "VisionChat")
     with Results(options.format) as results:
         for batch in read_pictures(paths, loaded, options):
             with user_errors():
@@ -29,5 +29,7 @@ def run(arguments: list[str]) -> None:
                     pictures, [q for _, _, q in asked], batch_size=options.batch_size
                 )
             for (path, _, question), found in zip(asked, made, strict=True):
-                row = {"file": str(path), "question": question, **found}
-                results.write(row, f"{path}\t{question}\t{found['answer']} {found['score']:.2f}")
+                said = found if isinstance(found, dict) else {"answer": found}
+                text = said["answer"] + (f" {said['score']:.2f}" if "score" in said else "")
+                row = {"file": str(path), "question": question, **said}
+                results.write(row, f"{path}\t{question}\t{text}")

@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> None:
     if options.beams is not None:
         at_least(1, of="--", beams=options.beams)
     paths = find_pictures(options.images)
-    loaded = open_model(options.checkpoint, options, "Captioning")
+    loaded = open_model(options.checkpoint, options, "Captioning", "VisionChat")
     with Results(options.format) as results:
         for batch in read_pictures(paths, loaded, options):
             with user_errors():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from family.inputs.chat import CHATML
-from family.inputs.conversation import mark_answers, marks_answers
+from family.inputs.conversation import Marked, mark_answers, marks_answers
 from family.inputs.encode import pad_rows
 from family.inputs.tokenizer import TRAINED, Tokenizer
 from family.losses.language_model import IGNORE
@@ -40,6 +40,10 @@ class Conversation(NamedTuple):
 
     messages: list[Message]
     where: str
+    pictures: tuple[Any, ...] = ()
+    """That are shown in it, in turn."""
+    kind: str = ""
+    """Of what is asked; empty where nobody says it."""
 
 
 class Example(NamedTuple):
@@ -137,16 +141,16 @@ class ChatTuningData(TextData[Conversation]):
 
     def read(self, file: Path) -> list[Conversation]:
         """See :func:`~tasks.data.messages.conversation`."""
-        rows = []
-        for number, row in json_rows(file):
-            where = f"{file} line {number}"
-            name = next((name for name in FIELDS if name in row), None)
-            if name is None:
-                raise UserError(
-                    f"{where} has no {' or '.join(FIELDS)}, but: {', '.join(row) or 'nothing'}."
-                )
-            rows.append(Conversation(conversation(row[name], where), where))
-        return rows
+        return [self.told(row, f"{file} line {number}") for number, row in json_rows(file)]
+
+    def told(self, row: dict[str, Any], where: str) -> Conversation:
+        """The conversation of a line."""
+        name = next((name for name in FIELDS if name in row), None)
+        if name is None:
+            raise UserError(
+                f"{where} has no {' or '.join(FIELDS)}, but: {', '.join(row) or 'nothing'}."
+            )
+        return Conversation(conversation(row[name], where), where)
 
     def kinds(self, rows: list[Conversation]) -> tuple[Sequence[Hashable], Sequence[str]]:
         questions = (
@@ -175,7 +179,7 @@ class ChatTuningData(TextData[Conversation]):
         stops = tokenizer.stop_ids()
         for i, row in enumerate(rows):
             try:
-                ids, said = mark_answers(tokenizer, row.messages)
+                ids, said = self.marked(row)
             except ValueError as error:
                 raise UserError(f"{row.where}: {error}") from None
             places = [place for place, own in enumerate(said) if own and place]
@@ -185,6 +189,7 @@ class ChatTuningData(TextData[Conversation]):
                 )
             ended |= ids[places[-1]] in stops
             last = next((place for place in reversed(places) if place <= self.context), 0)
+            self.check_cut(row, ids, last)
             if not last:
                 beyond.append(row.where)
                 continue
@@ -207,6 +212,17 @@ class ChatTuningData(TextData[Conversation]):
                 "will not learn to stop."
             )
         return found
+
+    def marked(self, row: Any) -> Marked:
+        """A conversation as a model reads it.
+
+        Raises:
+            ValueError: see :func:`~family.inputs.conversation.mark_answers`.
+        """
+        return mark_answers(self._tokenizer(), row.messages)
+
+    def check_cut(self, row: Any, ids: list[int], last: int) -> None:
+        """For data that do not let a conversation lose all, or what stands behind ``last``."""
 
     def check(self, split: str) -> None:
         self.conversations(split)
@@ -276,14 +292,21 @@ class ChatTuningData(TextData[Conversation]):
         examples, pad = self.conversations(split), self._tokenizer().pad_id or 0
         if split == "train":
             order = np.random.default_rng(self.seed).permutation(len(examples))
-            rows = PackedConversations([examples[i] for i in order], self.context, pad)
+            rows = self.packed([examples[i] for i in order], pad)
             batches = ExampleBatches(
                 len(rows), self.batch_size, True, self.order_seed, self.progress
             )
             return batch_loader(rows, batches, self.num_workers)
         lengths = [len(one.input_ids) for one in examples]
-        collate = partial(apart, self.rows(split), pad)
-        return self.batches(split, list(enumerate(examples)), lengths, collate)
+        return self.batches(split, list(enumerate(examples)), lengths, self.collate(split, pad))
+
+    def packed(self, examples: list[Example], pad_id: int) -> PackedConversations:
+        """The rows of training."""
+        return PackedConversations(examples, self.context, pad_id)
+
+    def collate(self, split: str, pad_id: int) -> Callable[[list[tuple[int, Example]]], Any]:
+        """What makes a batch of validation or test."""
+        return partial(apart, self.rows(split), pad_id)
 
 
 class PackedConversations(Dataset[Any]):

@@ -98,25 +98,7 @@ class VisualQuestionsData(TextData[VisualQuestion]):
     # --- What there is ---
 
     def generated(self, count: int, split: str) -> list[VisualQuestion]:
-        found = []
-        for i in range(count):
-            scene, draw_from = (
-                shapes.sample(i, self.seed, split),
-                random.Random(f"asked-{split}-{i}"),
-            )
-            by_kind: dict[str, list[shapes.Question]] = {}
-            for one in shapes.questions(scene):
-                begin = next(words for words in BEGINS if one.text.startswith(words))
-                # As many of what is there as of what is not.
-                answer = one.answer if begin == "is there" else ""
-                by_kind.setdefault(f"{BEGINS[begin]} {answer}", []).append(one)
-            kinds = sorted({kind.split()[0] for kind in by_kind})
-            kind = draw_from.choice(kinds)
-            some = [by_kind[name] for name in sorted(by_kind) if name.split()[0] == kind]
-            asked = draw_from.choice(draw_from.choice(some))
-            place = f"shapes-{split}-{i}"
-            found.append(VisualQuestion(asked.text, asked.answer, kind, scene, place, place))
-        return found
+        return [about_shapes(i, self.seed, split) for i in range(count)]
 
     def read(self, file: Path) -> list[VisualQuestion]:
         rows = [question_of(file, number, row) for number, row in json_rows(file)]
@@ -231,6 +213,24 @@ class QuestionBatches(Dataset[Batch]):
             "file": [row.file for row in some],
             "line": [self.places[i] for i in chosen],
         }
+
+
+def about_shapes(index: int, seed: int, split: str) -> VisualQuestion:
+    """A question about scene ``index`` of a split of the built-in world: each kind as often as any other."""
+    scene = shapes.sample(index, seed, split)
+    draw_from = random.Random(f"asked-{split}-{index}")
+    by_kind: dict[str, list[shapes.Question]] = {}
+    for one in shapes.questions(scene):
+        begin = next(words for words in BEGINS if one.text.startswith(words))
+        # As many of what is there as of what is not.
+        answer = one.answer if begin == "is there" else ""
+        by_kind.setdefault(f"{BEGINS[begin]} {answer}", []).append(one)
+    kinds = sorted({kind.split()[0] for kind in by_kind})
+    kind = draw_from.choice(kinds)
+    some = [by_kind[name] for name in sorted(by_kind) if name.split()[0] == kind]
+    asked = draw_from.choice(draw_from.choice(some))
+    place = f"shapes-{split}-{index}"
+    return VisualQuestion(asked.text, asked.answer, kind, scene, place, place)
 
 
 def question_of(file: Path, line: int, row: dict[str, Any]) -> VisualQuestion:

@@ -44,7 +44,7 @@ class LoRA:
 # --- Where the weights come from -------------------------------------------------------------
 
 
-def load_source(task: Any, data: Any, source: str, training: bool) -> None:
+def load_source(task: Any, data: Any, source: str | tuple[str, ...], training: bool) -> None:
     """Give a task the model of a published source, and the data its tokenizer and preprocessing.
 
     To be called before the data are set up, which the command line does. In training the data says
@@ -53,6 +53,7 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     Args:
         task: a :class:`~tasks.training.task.Task`.
         data: a :class:`~tasks.data.base.FamilyData`.
+        source: of one model, or of the parts that the task puts together.
 
     Raises:
         UserError: a source that cannot be read, is for another task, or does not fit the data.
@@ -68,10 +69,12 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     names = [base.__name__ for base in bases if re.fullmatch(r"tasks\.\w+", base.__module__)]
     if names and "num_classes" in wanted:
         wanted["task"] = names[0]
-    model = task.made_of(open_published(source, **wanted))
+    sources = (source,) if isinstance(source, str) else source
+    model = task.made_of(*(open_published(one, **wanted) for one in sources))
+    called = " and ".join(sources)
     if names:  # a task of the user's own knows what it takes
-        check_suits(model, source, [*names, *task.trains])
-    assets = published_assets(model, source)
+        check_suits(model, called, [*names, *task.trains])
+    assets = published_assets(model, called)
     if training:
         adopt(model, data, assets, ours)
     elif preprocess is not None:
@@ -79,7 +82,8 @@ def load_source(task: Any, data: Any, source: str, training: bool) -> None:
     data.use_assets(assets)
     described = describe(model)["arguments"]
     path = full_name(type(model))
-    task.pretrained, task.model_spec = located(source), {"class_path": path, "init_args": described}
+    task.pretrained = located(source) if isinstance(source, str) else None
+    task.model_spec = {"class_path": path, "init_args": described}
     task.build = Given(model.train(training))
 
 
@@ -100,7 +104,7 @@ def adopt(model: Any, data: Any, assets: dict[str, Any], ours: dict[str, Any]) -
         assets["max_tokens"] = min(data.max_tokens, assets["max_tokens"])
     # What the head says is what it is taught now.
     assets["problem_type"] = model.problem_type = getattr(data, "problem_type", None)
-    if hasattr(data, "preprocess"):
+    if getattr(data, "preprocess", None) is not None:
         theirs: Any = model.preprocess
         names = () if theirs is None else ("mean", "std", "interpolation")
         mixed = dataclasses.replace(data.preprocess, **{n: getattr(theirs, n) for n in names})

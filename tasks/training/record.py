@@ -35,7 +35,7 @@ def record_of(task: Any) -> dict[str, Any]:
     Args:
         task: a :class:`~tasks.training.task.Task` whose model is built.
     """
-    decided = {} if task.pretrained else dict(task.model_arguments)
+    decided = {} if task.pretrained or task.parts else dict(task.model_arguments)
     spec, arguments = model_record(task.model, task.build, task.model_spec, decided)
     return {
         "task": full_name(type(task)),

@@ -62,8 +62,7 @@ class Task(pl.LightningModule):
         layer_decay: each layer learns slower by this factor than the one above it (BEiT: 0.65 to
             0.9), see :func:`~tasks.training.optim.layer_factors`.
         lora: train adapters alone, see :class:`~tasks.training.finetuning.LoRA`.
-        transplant: start from parts of a trained model of another kind, see
-            :class:`~tasks.training.transplant.Transplant`.
+        transplant: parts of another kind of model, see :class:`~tasks.training.transplant.Transplant`.
     """
 
     monitor = ("val/loss", "min")
@@ -72,6 +71,8 @@ class Task(pl.LightningModule):
     """Further tasks whose members it trains."""
     gives: str = ""
     """The task by whose name commands know its models, where that is another: they are used alike."""
+    parts: tuple[str, ...] = ()
+    """Sources whose models :meth:`made_of` puts together, in the place of one ``pretrained``."""
     fields: tuple[str, ...] = ()
     """What stands where in a batch that is a tuple; those that may be left out come last."""
 
@@ -106,8 +107,8 @@ class Task(pl.LightningModule):
             raise UserError(
                 f"model.pretrained={pretrained} brings its own architecture: leave model.model out."
             )
-        if lora is not None and (pretrained is None or freeze):
-            other = "without model.pretrained" if pretrained is None else "beside model.freeze"
+        if lora is not None and (freeze or not (pretrained or self.parts)):
+            other = "beside model.freeze" if freeze else "without model.pretrained"
             raise UserError(f"model.lora {other}: it freezes all weights of a published model.")
         if transplant is not None and pretrained is not None:
             raise UserError(
