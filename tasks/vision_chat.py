@@ -38,6 +38,7 @@ class VisionChat(ChatTuning):
         language: where the language model does.
         projector, shuffle: between the two, see
             :class:`~family.models.vision_language.VisionLanguage`.
+        pretrained: a model of this task, of the stage before.
         lora: as elsewhere; targets are names within the language model, unless they begin with ``vision.``.
         options: of :class:`~tasks.chat_tuning.ChatTuning`.
     """
@@ -52,6 +53,7 @@ class VisionChat(ChatTuning):
         language: str | None = None,
         projector: Literal["mlp", "linear"] = "mlp",
         shuffle: int = 1,
+        pretrained: str | None = None,
         lora: LoRA | None = None,
         **options: Any,
     ) -> None:
@@ -59,7 +61,7 @@ class VisionChat(ChatTuning):
             given, other = ("language", "vision") if vision is None else ("vision", "language")
             raise UserError(f"model.{given} without model.{other}: two models are put together.")
         if vision is not None and language is not None:
-            for name, value in (("model", model), ("pretrained", options.get("pretrained"))):
+            for name, value in (("model", model), ("pretrained", pretrained)):
                 if value is not None:
                     raise UserError(
                         f"model.{name} beside model.vision and model.language: choose where the model "
@@ -69,7 +71,7 @@ class VisionChat(ChatTuning):
         if lora is not None:
             within = [t if t.startswith(PARTS) else f"language.{t}" for t in lora.targets]
             lora = dataclasses.replace(lora, targets=within)
-        super().__init__(model, lora=lora, **options)
+        super().__init__(model, pretrained=pretrained, lora=lora, **options)
         self.joined = {"projector": projector, "shuffle": shuffle}
         self.by_kind: list[tuple[str, float]] = []
         """Of each answer its kind, and whether it is the true one."""

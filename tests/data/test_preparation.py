@@ -52,6 +52,14 @@ SMALL = {
     "TextToTextData": {"examples": 20, "vocab_size": 300},
     "TranslationData": {"examples": 20, "vocab_size": 300},
     "UnifiedData": {"examples": 60, "image_size": (16, 16), "slots": 4},
+    "VisionChatData": {
+        "examples": 40,
+        "image_size": (16, 16),
+        "slots": 4,
+        "vocab_size": 300,
+        "context": 400,
+        "batch_size": 3,
+    },
     "VisualQuestionsData": {
         "examples": 300,
         "image_size": (16, 16),
@@ -77,6 +85,7 @@ READ = {
     "TextToImageData": "pairs",
     "TextToTextData": "rows",
     "TranslationData": "pairs",
+    "VisionChatData": "rows",
     "VisualQuestionsData": "rows",
 }
 """What reads the texts of a split."""

@@ -25,6 +25,7 @@ from tasks.data.text_regression import TextRegressionData
 from tasks.data.text_to_image import TextToImageData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
+from tasks.data.vision_chat import VisionChatData
 from tasks.data.visual_questions import VisualQuestionsData
 
 COUNT = 4
@@ -88,6 +89,18 @@ def files_of(root, kind):
             found = pictures(root)
             rows = [f"{i}.png\t{text}" for i, text in enumerate(WORDS)]
             lines(root / f"{split}.tsv", ["file\tcaption", *rows])
+        elif kind is VisionChatData:
+            found, roles = pictures(root / "images"), ("user", "assistant")
+            rows = [
+                {
+                    "image": path.name,
+                    "messages": [
+                        {"role": r, "content": t} for r, t in zip(roles, (text, text), strict=True)
+                    ],
+                }
+                for path, text in zip(found, WORDS, strict=True)
+            ]
+            lines(root / f"{split}.jsonl", map(json.dumps, rows))
         elif kind is VisualQuestionsData:
             found = pictures(root / "images")
             rows = [

@@ -17,6 +17,7 @@ from data_files import COUNT, WORDS, files_of, talk
 import family
 from family.inputs.conversation import prompt_ids
 from family.inputs.encode import encode_prompt
+from family.inputs.image_slots import IMAGE, image_id_of, spread
 from family.models.member import describe
 from family.pretrained.runs import build_model
 from tasks.data.base import FamilyData
@@ -41,6 +42,7 @@ from tasks.data.text_regression import TextRegressionData
 from tasks.data.text_to_image import TextToImageData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
+from tasks.data.vision_chat import VisionChatData
 from tasks.data.visual_questions import VisualQuestionsData
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -50,6 +52,8 @@ TOKENS = [
     {"tokenizer": "unigram", "vocab_size": 40},
     {"tokenizer": "char"},
 ]
+
+SLOTS = {"slots": 6, "image_size": (24, 16)}
 
 CASES = [
     (ImageClassificationData, {"image_size": (24, 16)}),
@@ -95,6 +99,7 @@ CASES = [
     ),  # others are left out of training alone
     *((LanguageModelingData, given) for given in TOKENS),
     *((ChatTuningData, given) for given in TOKENS),
+    *((VisionChatData, {**SLOTS, **given}) for given in TOKENS),
     *((MaskedLanguageModelingData, given) for given in TOKENS),
     *((PromptData, given) for given in TOKENS),
     (PromptData, {"tokenizer": "char", "lowercase": True}),
@@ -138,6 +143,13 @@ def small(kind):
                 "config": learned,
                 "decoder_config": {**learned, "causal": True, "cross_attention": True},
                 "patch_size": 8,
+            },
+        ),
+        VisionChatData: (
+            "family.VisionLanguage",
+            {
+                "vision": {"class": "ViT", "arguments": {"config": learned, "patch_size": 8}},
+                "language": {"class": "GPT", "arguments": {"config": {**stack, "causal": True}}},
             },
         ),
         VisualQuestionsData: ("family.Fusion", {"config": learned, "patch_size": 8}),
@@ -254,9 +266,15 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     model, batches = loaded.model, list(map(in_rows, data.val_dataloader()))
 
     if not (draws := kind is TextToImageData) and "pixel_values" in batches[0]:
-        reads = {ImageTextData: "encode_image", CaptioningData: "prefill"}
+        reads = {
+            ImageTextData: "encode_image",
+            CaptioningData: "prefill",
+            VisionChatData: "encode",
+        }
         shown = watch(model, reads.get(kind, "forward"))
-        if kind is VisualQuestionsData:
+        if kind in (VisualQuestionsData, VisionChatData):
+        shown = watch(model, reads.get(kind, "forward"))
+        if kind in (VisualQuestionsData, VisionChatData):
             loaded.predict(paths, WORDS)
         elif kind is ImageTextData:
             loaded.embed(pictures=paths)
@@ -272,6 +290,17 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
             for messages, ids in zip(batch["messages"], batch["input_ids"].tolist(), strict=True):
                 prompt = prompt_ids(loaded.tokenizer, messages[:-1])
                 assert ids[: len(prompt)] == prompt
+    elif kind is VisionChatData:
+        shown, image_id = watch(model, "prefill"), image_id_of(loaded.tokenizer)
+        loaded.predict(paths, WORDS, max_new_tokens=1)
+        rows = [
+            spread(prompt_ids(loaded.tokenizer, messages[:-1], (IMAGE,)), image_id, model.slots)
+            for batch in batches
+            for messages in batch["messages"]
+        ]
+        begins = [row for batch in batches for row in batch["input_ids"].tolist()]
+        assert all(ids[: len(row)] == row for row, ids in zip(rows, begins, strict=True))
+        same([torch.tensor(row) for row in rows], unpadded(shown.seen, 0))
     elif kind is MaskedLanguageModelingData:
         shown = watch(model, "encode")
         loaded.predict([f"{WORDS[2]} [MASK]"])
@@ -315,7 +344,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
     if issubclass(kind, LanguageModelingData):
         assert np.array_equal(again.tokens("val"), data.tokens("val"))
         return
-    if kind is ChatTuningData:
+    if issubclass(kind, ChatTuningData):
         for one, other in zip(batches, again.predict_dataloader(), strict=True):
             assert torch.equal(one["input_ids"], other["input_ids"])
         return
