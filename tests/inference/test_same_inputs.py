@@ -273,8 +273,6 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         }
         shown = watch(model, reads.get(kind, "forward"))
         if kind in (VisualQuestionsData, VisionChatData):
-        shown = watch(model, reads.get(kind, "forward"))
-        if kind in (VisualQuestionsData, VisionChatData):
             loaded.predict(paths, WORDS)
         elif kind is ImageTextData:
             loaded.embed(pictures=paths)
