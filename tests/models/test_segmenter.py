@@ -99,3 +99,27 @@ def test_one_sentence_for_what_cannot_be():
         small(decoder="mlp")
     with pytest.raises(ValueError, match="num_classes must be at least 2, not 1"):
         segmenter_tiny(1, 8, 32, dim=24, depth=1, heads=2)
+
+
+@pytest.mark.parametrize("decoder", ["linear", "mask"])
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_each_pixel_a_token(decoder, position):
+    """The logits of a pixel are the scores of its own token, none interpolated."""
+    model = segmenter_tiny(
+        4, 1, (6, 5), dim=24, depth=2, heads=2, decoder=decoder, position=position
+    ).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = pictures(6, 5)
+    tokens = model.encoder.forward_features(x)[:, model.encoder.num_prefix_tokens :]
+    assert tokens.shape == (2, 30, 24)
+    scores, logits = model.decoder(tokens), model(x)
+    for row in range(6):
+        for column in range(5):
+            torch.testing.assert_close(logits[:, :, row, column], scores[:, 5 * row + column])
+    # Without a layer that mixes tokens nothing but the pixel itself is seen.
+    alone = segmenter_tiny(4, 1, (6, 5), dim=24, depth=0, heads=2, decoder="linear").eval()
+    other = x.clone()
+    other[:, :, 2, 3] += 1
+    changed = (alone(x) != alone(other)).any(1)
+    assert changed[:, 2, 3].all() and int(changed.sum()) == len(x)
