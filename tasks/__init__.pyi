@@ -30,6 +30,7 @@ from .data.text_to_text import TextTask as TextTask
 from .data.text_to_text import TextToTextData as TextToTextData
 from .data.translation import TranslationData as TranslationData
 from .data.unified import UnifiedData as UnifiedData
+from .data.video_classification import VideoClassificationData as VideoClassificationData
 from .data.vision_chat import VisionChatData as VisionChatData
 from .data.visual_questions import VisualQuestionsData as VisualQuestionsData
 from .detection import Detection as Detection
@@ -54,5 +55,6 @@ from .text_to_text import TextToText as TextToText
 from .training.task import Task as Task
 from .translation import Translation as Translation
 from .unified import Unified as Unified
+from .video_classification import VideoClassification as VideoClassification
 from .vision_chat import VisionChat as VisionChat
 from .visual_questions import VisualQuestions as VisualQuestions

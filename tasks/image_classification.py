@@ -56,4 +56,8 @@ class ImageClassification(ClassTask):
         said = self.worded(logits[:count], batch["labels"][:count], sure=False)
         for picture, (true, made) in zip(pixels, said, strict=True):
             words = f"made: {made}\ntrue: {true}"
-            self.shown.append((to_picture(picture), words, GOOD if made == true else BAD))
+            self.shown.append((self.shown_as(picture), words, GOOD if made == true else BAD))
+
+    def shown_as(self, pixels: Tensor) -> Image.Image:
+        """What the sheet shows of one input, uint8."""
+        return to_picture(pixels)

@@ -20,6 +20,7 @@ from family.inference.classes import (
     rate_pictures,
     rate_texts,
 )
+from family.inference.clips import classify_clips
 from family.inference.detection import detect
 from family.inference.drawing import draw_pictures
 from family.inference.embeddings import (
@@ -53,6 +54,7 @@ class Predictor(NamedTuple):
 
 PREDICTORS = {
     "ImageClassification": Predictor(classify_pictures, ("preprocess",)),
+    "VideoClassification": Predictor(classify_clips, ("preprocess",)),
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
     "ImageRegression": Predictor(rate_pictures, ("preprocess",)),
     "TextRegression": Predictor(rate_texts, ("tokenizer",)),
@@ -90,15 +92,29 @@ READERS = (
 )
 """Tasks whose texts are cut, or read in windows, at so many tokens."""
 
-INPUTS = ("pictures", "sentences", "texts", "pairs", "prompts", "questions", "contexts", "answers")
+INPUTS = (
+    "pictures",
+    "clips",
+    "sentences",
+    "texts",
+    "pairs",
+    "prompts",
+    "questions",
+    "contexts",
+    "answers",
+)
 """How the functions call what they are given, where it is given by name."""
 
+
+OF_LISTS = ("RewardModeling", "VideoClassification")
+"""Tasks of which an input may be a list: conversations, clips."""
 
 OPTIONS = {
     "Detection": ("threshold",),
     "QuestionAnswering": ("threshold", "longest", "stride"),
     "VisualQuestions": ("without",),
     "Unified": ("bins",),
+    "VideoClassification": ("frames",),
 }
 """Options of the functions that a checkpoint may have values of."""
 
@@ -143,6 +159,8 @@ class Loaded:
         - ``ImageClassification``: pictures, and ``TextClassification``: texts -> of each ``label``,
           ``score`` and ``probabilities`` by label, which are each by themselves where the model's
           ``problem_type`` is of several labels; of pairs of texts the second ones are the option ``pairs``;
+        - ``VideoClassification``: clips, each a folder of frames, a video file or a list of frames -> as with
+          pictures;
         - ``ImageRegression``: pictures, and ``TextRegression``: texts, with ``pairs`` as above -> a number of
           each, or its sigmoid, by the ``problem_type``;
         - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
@@ -192,7 +210,7 @@ class Loaded:
         function, needs = PREDICTORS[self.task]
         self.check(needs)
         for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
-            check_list(given, "predict", conversations=self.task == "RewardModeling")
+            check_list(given, "predict", lists=self.task in OF_LISTS)
         if self.task in ("TextClassification", "TextRegression"):
             self.check_pairs("pairs" in options)
         known = {
@@ -253,11 +271,11 @@ class Loaded:
         raise ValueError(f"{self.origin} reads pairs of texts, but one text alone is given.")
 
 
-def check_list(given: Any, method: str, conversations: bool = False) -> None:
+def check_list(given: Any, method: str, lists: bool = False) -> None:
     """Refuse one input in place of several: a text would be taken for a list of its characters.
 
     Args:
-        conversations: an input may be a list of messages.
+        lists: an input may be a list, of messages or frames.
 
     Raises:
         ValueError: see above.
@@ -267,7 +285,7 @@ def check_list(given: Any, method: str, conversations: bool = False) -> None:
     if not isinstance(given, Sequence):
         raise ValueError(f"{method} takes lists of inputs, not a {type(given).__name__}.")
     for one in given:
-        if not (isinstance(one, Picture) or (conversations and isinstance(one, list))):
+        if not (isinstance(one, Picture) or (lists and isinstance(one, list))):
             kind = type(one).__name__
             raise ValueError(f"{method} takes texts, paths or pictures of PIL's, not a {kind}.")
 

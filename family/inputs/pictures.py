@@ -15,6 +15,19 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 ORIENTATION = 0x0112
 """EXIF's tag; 1 is upright."""
+IMAGE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+)
 
 
 def as_picture(given: Image.Image | str | Path, background: Colour = WHITE) -> Image.Image:
@@ -87,6 +100,18 @@ def open_picture(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile
         raise ValueError(f"{name} {what}.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}.") from None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """``(height, width)`` of a picture as :func:`read_image` gives it, from its header alone.
+
+    Raises:
+        ValueError: missing, or no picture.
+    """
+    with open_picture(path, None) as image:
+        # Not always getexif: of a PNG without such a header it would read everything.
+        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def decode(source: Path | bytes | BinaryIO, name: str | None, upright: bool) -> Image.Image:

@@ -65,7 +65,7 @@ class VideoViT(nn.Module):
         super().__init__()
         if pool not in ("mean", "class"):
             raise ValueError(f"pool={pool!r} is unknown; choose one of: mean, class.")
-        self.config, self.num_classes = config, num_classes
+        self.config, self.num_classes, self.frames = config, num_classes, frames
         self.embedding = TubeletEmbedding(
             config, frames, tubelet_size, image_size, patch_size, channels=channels
         )

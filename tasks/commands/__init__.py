@@ -23,7 +23,7 @@ COMMANDS = {
     "translate": Command("translate", "sentences into another language"),
     "generate": Command("generate", "continue a text"),
     "chat": Command("chat", "talk with a language model that was trained to answer"),
-    "classify": Command("classify", "the likeliest classes of pictures or texts"),
+    "classify": Command("classify", "the likeliest classes of pictures, clips or texts"),
     "tag": Command("tag", "names and other spans in texts"),
     "answer": Command("answer", "the span of a text that answers a question"),
     "fill": Command("fill", "the likeliest words for the gaps of a text"),

@@ -1,11 +1,13 @@
-"""``family classify CKPT IMAGE...`` or ``family classify CKPT "a text"...``: the likeliest classes or labels,
-or the number of a regression; of pairs of texts, ``--pair "another"``."""
+"""``family classify CKPT IMAGE...``, ``family classify CKPT CLIP...`` (folders of frames, or video files) or
+``family classify CKPT "a text"...``: the likeliest classes or labels, or the number of a regression; of pairs
+of texts, ``--pair "another"``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,24 @@ from family.inference.classes import (
     picture_probabilities,
     text_probabilities,
 )
-from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
+from family.inference.clips import clip_probabilities
+from family.inputs.pictures import WHITE
+from tasks.commands.pictures import (
+    find_clips,
+    find_pictures,
+    on_bad_option,
+    read_all,
+    read_pictures,
+)
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, Text, names_files, pairs_of, texts_of
+from tasks.data.labelled_clips import read_clip
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
-PICTURED = ("ImageClassification", "ImageRegression")
 READ = ("TextClassification", "TextRegression")
-"""Tasks of pictures, and of texts."""
+"""Tasks whose inputs are texts."""
 Answer = tuple[str, dict[str, Any], Tensor | None]
 """What to call an input, where it was found, and how likely its classes are, or its number, as the head's
 ``problem_type`` has it; None for an empty text."""
@@ -42,7 +52,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "inputs",
         nargs="*",
-        help="picture files, or folders of them; or texts, or files of them: .txt, one a line, .csv, "
+        help="picture files, or folders of them; or clips, each a folder of frames or a video file, or "
+        "folders of them; or texts, or files of them: .txt, one a line, .csv, "
         ".tsv, .jsonl (none: lines from standard input)",
     )
     parser.add_argument(
@@ -62,8 +73,8 @@ def run(arguments: list[str]) -> None:
     model_options(parser, min(PICTURES, TEXTS))
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
-    loaded = open_model(options.checkpoint, options, *PICTURED, *READ)
-    classify = of_pictures if loaded.task in PICTURED else of_texts
+    loaded = open_model(options.checkpoint, options, *SEEN, *READ)
+    classify = SEEN.get(loaded.task, of_texts)
     number = loaded.task.endswith("Regression")
     places = PLACE if names_files(options.inputs) else ()
     with Results(options.format, options.out, options.inputs, first=places) as results:
@@ -86,12 +97,21 @@ def nothing(labels: Sequence[str]) -> dict[str, Any]:
     return {"label": None, "score": None, "probabilities": dict.fromkeys(distinct(labels))}
 
 
+def refuse_others(options: argparse.Namespace, of: str, what: str) -> None:
+    """Refuse what is for texts.
+
+    Raises:
+        UserError: no inputs, or pairs.
+    """
+    if not options.inputs:
+        raise UserError(f"this model classifies {of}: give {what}.")
+    if options.pair or options.pair_column:
+        raise UserError(f"this model classifies {of}, which have no --pair.")
+
+
 def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
     """Of each picture the path, and how likely its classes are ``(classes)``."""
-    if not options.inputs:
-        raise UserError("this model classifies pictures: give files, or folders of them.")
-    if options.pair or options.pair_column:
-        raise UserError("this model classifies pictures, which have no --pair.")
+    refuse_others(options, "pictures", "files, or folders of them")
     paths = find_pictures([Path(place) for place in options.inputs])
     for batch in read_pictures(paths, loaded, options):
         with user_errors():
@@ -99,6 +119,29 @@ def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]
             rows = picture_probabilities(loaded.model, pictures, options.batch_size)
         for (path, _), chances in zip(batch, rows, strict=True):
             yield str(path), {"file": str(path)}, chances
+
+
+def of_clips(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
+    """The same of each clip."""
+    refuse_others(options, "clips", "folders of frames, or video files")
+    frames = loaded.assets.get("frames") or loaded.model.frames
+    background = getattr(loaded.preprocess, "background", WHITE)
+    paths = find_clips([Path(place) for place in options.inputs])
+    read = partial(read_clip, frames=frames, background=background)
+    for batch in read_all(paths, read, options, "clips"):
+        rows = clip_probabilities(
+            loaded.model, [clip for _, clip in batch], options.batch_size, frames
+        )
+        for (path, _), chances in zip(batch, rows, strict=True):
+            yield str(path), {"file": str(path)}, chances
+
+
+SEEN = {
+    "ImageClassification": of_pictures,
+    "ImageRegression": of_pictures,
+    "VideoClassification": of_clips,
+}
+"""By the tasks whose inputs are files."""
 
 
 def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:

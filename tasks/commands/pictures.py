@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -13,8 +14,11 @@ from family.inference.batches import PICTURES, chunks
 from family.inputs.pictures import WHITE
 from tasks.commands.running import model_options
 from tasks.data.images import list_images, read_image
+from tasks.data.labelled_clips import list_clips
 from tasks.errors import UserError
 from tasks.runs.checkpoints import Loaded
+
+Read = TypeVar("Read")
 
 
 def parser(
@@ -54,14 +58,25 @@ def read_pictures(
         UserError: one that cannot be read, or with ``--on_bad skip`` none that can.
     """
     background = getattr(loaded.preprocess, "background", WHITE)
+    return read_all(paths, lambda path: read_image(path, background=background), options)
+
+
+def read_all(
+    paths: Iterable[Path],
+    read: Callable[[Path], Read],
+    options: argparse.Namespace,
+    of: str = "pictures",
+) -> Iterator[list[tuple[Path, Read]]]:
+    """What ``read`` makes of each path, see :func:`read_pictures`."""
     bad: list[str] = []
 
-    def readable() -> Iterator[tuple[Path, Image.Image]]:
+    def readable() -> Iterator[tuple[Path, Read]]:
         found = 0
         for path in paths:
             try:
-                yield path, read_image(path, background=background)
+                made = read(path)
                 found += 1
+                yield path, made
             except UserError as error:
                 if options.on_bad == "stop":
                     hint = "--on_bad skip would leave it out"
@@ -69,7 +84,7 @@ def read_pictures(
                 bad.append(str(error))
                 print(f"family: left out: {error}", file=sys.stderr)
         if bad and not found:
-            raise UserError(f"none of {len(bad)} pictures can be read: {bad[0]}")
+            raise UserError(f"none of {len(bad)} {of} can be read: {bad[0]}")
 
     yield from chunks(readable(), options.batch_size)
 
@@ -87,6 +102,22 @@ def find_pictures(places: list[Path]) -> list[Path]:
         found += list_images(place) if place.is_dir() else [place]
     if not found:
         raise UserError(f"no pictures in {', '.join(map(str, places))}.")
+    return found
+
+
+def find_clips(places: list[Path]) -> list[Path]:
+    """The clips themselves, folders of frames or video files, and all of them inside folders.
+
+    Raises:
+        UserError: a path that does not exist, or nothing found.
+    """
+    found: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place} does not exist.")
+        found += list_clips(place) if place.is_dir() else [place]
+    if not found:
+        raise UserError(f"no clips in {', '.join(map(str, places))}: a clip is a folder of frames.")
     return found
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from family.heads.problem import MULTI
-from family.inputs.preprocess import Preprocess
-from tasks.data.label_lists import LabelColumns, check_same_problem
+from tasks.data.label_lists import LabelColumns
+from tasks.data.labelled_data import ClassData, split_folder
 from tasks.data.labelled_image_data import LabelledImageData
 from tasks.data.labelled_images import (
     READERS,
@@ -20,18 +17,17 @@ from tasks.data.labelled_images import (
     labelled_shapes,
     labelled_tar,
     labelled_torchvision,
-    refuse_other_set,
 )
 from tasks.data.picture_tables import find_table, labelled_table
-from tasks.data.splits import SPLITS, called
-from tasks.errors import UserError, at_least, closest
+from tasks.data.splits import SPLITS
+from tasks.errors import UserError, at_least
 
 Layout = Literal[
     "auto", "folder", "tar", "table", "cifar10", "cifar100", "fashion_mnist", "imagenet"
 ]
 
 
-class ImageClassificationData(LabelledImageData):
+class ImageClassificationData(ClassData, LabelledImageData):
     """Pictures and their classes, or of each any of several labels.
 
     A batch:
@@ -81,7 +77,6 @@ class ImageClassificationData(LabelledImageData):
         self.columns = LabelColumns(label_column, label_separator, tuple(label_columns or ()))
         self.problem_type = self.columns.problem(multi_label)
         self.extras |= {"mixup": mixup, "cutmix": cutmix}
-        self.given: list[str] | None = None
 
     # --- What there is -----------------------------------------------------------------------
 
@@ -143,74 +138,9 @@ class ImageClassificationData(LabelledImageData):
             tar = self._tar(split)
             return None if tar is None else labelled_tar(tar, self.on_bad)
         if layout == "folder":
-            root = self.root
-            names = [name for some in SPLITS.values() for name in some]
-            if split == "train" and not any((root / name).is_dir() for name in names):
-                return labelled_folder(root, self.on_bad)
-            folder = root / called(split, lambda name: (root / name).is_dir())
-            return labelled_folder(folder, self.on_bad) if folder.is_dir() else None
+            folder = split_folder(self.root, split)
+            return None if folder is None else labelled_folder(folder, self.on_bad)
         absent = "test" if layout == "imagenet" else "val"
         if split == absent:
             return None
         return labelled_torchvision(layout, self.root, split, self.on_bad)
-
-    def _kinds(self, train: Labelled) -> list[int]:
-        return [] if self.problem_type == MULTI else train.labels.tolist()
-
-    def _in_order(self, found: Labelled, split: str) -> Labelled:
-        """The labels by the run's list of classes."""
-        if found.classes == self.classes:
-            return found
-        for name in found.classes:
-            if name not in self.classes:
-                raise UserError(
-                    f"the class {name!r} of the {split} split in {self.root} is none of the "
-                    f"{len(self.classes)} classes of train.{closest(name, self.classes)}"
-                )
-        ids = np.array([self.classes.index(name) for name in found.classes])
-        if self.problem_type == MULTI:
-            labels = np.zeros((len(found.names), len(self.classes)), np.float32)
-            labels[:, ids] = found.labels
-        else:
-            labels = ids[found.labels]
-        return dataclasses.replace(found, classes=self.classes, labels=labels)
-
-    @property
-    def classes(self) -> list[str]:
-        """Their names, in the order of the labels: a checkpoint's, or those of the training split."""
-        if self.given is None:
-            train = self._stored("train")
-            if train is None:
-                raise self.no_split("train")
-            return train.classes
-        return self.given
-
-    # --- What Lightning and tasks ask for ----------------------------------------------------
-
-    @property
-    def model_arguments(self) -> dict[str, Any]:
-        """What the data decides of a model."""
-        return {"num_classes": len(self.classes), "image_size": self.preprocess.size}
-
-    def assets(self) -> dict[str, Any]:
-        return {"labels": list(self.classes), **super().assets()}
-
-    def class_counts(self) -> list[int]:
-        """The training pictures of each class."""
-        labels = self.split("train").labels
-        if self.problem_type == MULTI:
-            return labels.sum(0).astype(int).tolist()
-        return np.bincount(labels, minlength=len(self.classes)).tolist()
-
-    def _width(self) -> int:
-        return len(self.classes)
-
-    def use_assets(self, assets: dict[str, Any]) -> None:
-        check_same_problem(self.problem_type, assets)
-        labels, train = list(assets["labels"]), self._stored("train")
-        # Their order may be any: pictures know their class by name.
-        if train is not None:
-            where = str(self.root or "the built-in data")
-            refuse_other_set(labels, train.classes, where)
-        self.given = labels
-        self.preprocess = Preprocess.from_dict(assets["preprocess"])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from family.heads.problem import REGRESSION
-from family.inputs.preprocess import Preprocess
 from tasks.data.labelled_image_data import LabelledImageData
 from tasks.data.labelled_images import Labelled, counted_shapes
 from tasks.data.picture_tables import find_table, numbered_table
@@ -69,4 +68,4 @@ class ImageRegressionData(LabelledImageData):
 
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.problem_type = assets.get("problem_type") or REGRESSION
-        self.preprocess = Preprocess.from_dict(assets["preprocess"])
+        super().use_assets(assets)

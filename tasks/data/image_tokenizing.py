@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +11,13 @@ from torch.utils.data import DataLoader
 
 from family.inputs.preprocess import Preprocess
 from tasks.data.augment import ClassificationAugment
-from tasks.data.base import FamilyData
 from tasks.data.captions import IMAGE_COLUMNS, TABLES, choose, picture_folder, table_rows
 from tasks.data.images import OnBad, check_images, list_images, picture_size
-from tasks.data.labelled_image_data import MEMORY, LabelledBatches
+from tasks.data.labelled_data import MEMORY, LabelledData
+from tasks.data.labelled_image_data import LabelledBatches
 from tasks.data.labelled_images import Labelled, decode, labelled_shapes, read_path
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
-from tasks.data.splits import SPLITS, called, divide_pictures, pattern, shares_of
+from tasks.data.splits import SPLITS, called
 from tasks.data.text_files import read_text
 from tasks.errors import UserError, at_least, user_errors
 
@@ -27,7 +26,7 @@ LISTS = (".txt", *TABLES)
 HALF = (0.5, 0.5, 0.5)
 
 
-class ImageTokenizingData(FamilyData):
+class ImageTokenizingData(LabelledData):
     """Pictures alone, of one size.
 
     A batch:
@@ -80,33 +79,22 @@ class ImageTokenizingData(FamilyData):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(root, val_fraction, test_fraction, split_seed, group)
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
-        self.root = None if root is None else Path(root)
         with user_errors():
             size, below = picture_size(image_size), tuple(background)
             self.preprocess = Preprocess(size, "crop", HALF, HALF, background=below)  # type: ignore[arg-type]
         self.batch_size, self.column = batch_size, image_column
-        self.shares = shares_of(val_fraction, test_fraction)
-        self.split_seed, self.group = split_seed, pattern("group", group)
         self.augment, self.on_bad, self.cache = augment, on_bad, cache
         self.examples, self.seed, self.num_workers = examples, seed, num_workers
-        self.known: dict[str, Labelled | None] = {}
 
     # --- What there is -----------------------------------------------------------------------
-
-    def _stored(self, split: str) -> Labelled | None:
-        """A split as it is stored; None where there is none."""
-        if split not in self.known:
-            self.known[split] = self._read(split)
-        return self.known[split]
 
     def _read(self, split: str) -> Labelled | None:
         root = self.root
         if root is None:
-            count = self.examples if split == "train" else max(100, self.examples // 10)
-            return labelled_shapes(count, self.preprocess.size, self.seed, split)
+            return labelled_shapes(self._count(split), self.preprocess.size, self.seed, split)
         if root.is_file() and root.suffix in LISTS:
             return self._listed(root, split) if split == "train" else None
         if not root.is_dir():
@@ -153,49 +141,12 @@ class ImageTokenizingData(FamilyData):
         ]
         return Labelled([], np.zeros(len(paths), int), names, partial(read_path, paths))
 
-    def split(self, name: str) -> Labelled:
-        """The pictures of "train", "val" or "test".
-
-        Raises:
-            UserError: there is none, or nothing is held out.
-        """
-        found = self._stored(name)
-        if name == "val" and found is None and self.shares["val"] == 0:
-            return self.split("test")
-        shares = {s: n for s, n in self.shares.items() if n and self._stored(s) is None}
-        train = self._stored("train") if name in (*shares, "train") else None
-        if train is not None and shares:
-            found = train.part(
-                divide_pictures(train.names, shares, self.split_seed, self.group)[name]
-            )
-        if found is None:
-            raise UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
-        return found
-
     # --- What Lightning and tasks ask for ----------------------------------------------------
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """``image_size``."""
         return {"image_size": self.preprocess.size}
-
-    def assets(self) -> dict[str, Any]:
-        return {"preprocess": dataclasses.asdict(self.preprocess)}
-
-    def use_assets(self, assets: dict[str, Any]) -> None:
-        self.preprocess = Preprocess.from_dict(assets["preprocess"])
-
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        # Read now, so that a mistake in the files ends the run before it began.
-        if stage in (None, "fit"):
-            self.split("train")
-        if stage in (None, "fit", "validate"):
-            self.split("val")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        none = self._stored("test") is None and not self.shares["test"]
-        return self.loader("val" if none else "test")
 
     def loader(self, split: str) -> DataLoader[Any]:
         train, pictures, store = split == "train", self.split(split), None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from family.inputs import pictures
+from family.inputs.pictures import IMAGE_ENDINGS as IMAGE_ENDINGS
 from tasks.errors import UserError, user_errors
 
 log = logging.getLogger(__name__)
@@ -20,23 +21,10 @@ Example = TypeVar("Example")
 OnBad = Literal["stop", "skip"]
 """What to do with a picture that cannot be read: end the run, or go on without it."""
 
-IMAGE_ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-)
-
 read_image = user_errors()(pictures.read_image)
 open_picture = user_errors()(pictures.open_picture)
 decode = user_errors()(pictures.decode)
+size_of = user_errors()(pictures.size_of)
 
 
 def picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -112,18 +100,6 @@ def read_mask(path: Path) -> np.ndarray:
     return values.astype(np.int64) // image.info.get("stretched", 1)
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """``(height, width)`` of a picture as :func:`read_image` gives it, from its header alone.
-
-    Raises:
-        UserError: missing, or no picture.
-    """
-    with open_picture(path, None) as image:
-        # Not always getexif: of a PNG without such a header it would read everything.
-        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
-
-
 # --- Pictures that cannot be read ------------------------------------------------------------
 
 
@@ -136,31 +112,46 @@ def check_images(paths: Sequence[Path], on_bad: OnBad) -> list[int]:
         UserError: "stop" and one that cannot be read, or none that can.
     """
 
-    def mistake(path: Path) -> str | None:
+    def read(path: Path) -> None:
+        open_picture(path, None).close()
+
+    return readable(paths, read, on_bad)
+
+
+def readable(
+    items: Iterable[Example], read: Callable[[Example], Any], on_bad: OnBad, of: str = "pictures"
+) -> list[int]:
+    """Indices of what can be read, several at a time; see :func:`check_images`.
+
+    Args:
+        of: what the items are.
+    """
+
+    def mistake(item: Example) -> str | None:
         try:
-            open_picture(path, None).close()
+            read(item)
         except UserError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor(8) as pool:
-        mistakes = list(pool.map(mistake, paths))
-    return kept(mistakes, on_bad)
+        mistakes = list(pool.map(mistake, items))
+    return kept(mistakes, on_bad, of)
 
 
-def kept(mistakes: Sequence[str | None], on_bad: OnBad) -> list[int]:
+def kept(mistakes: Sequence[str | None], on_bad: OnBad, of: str = "pictures") -> list[int]:
     """Indices of the pictures without a mistake; see :func:`check_images`."""
     bad = [mistake for mistake in mistakes if mistake]
     if not bad:
         return list(range(len(mistakes)))
     hint = "data.on_bad=skip would leave it out"
     if on_bad == "stop":
-        more = f" ({len(bad)} pictures are so)" if len(bad) > 1 else ""
+        more = f" ({len(bad)} {of} are so)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0].rstrip('.')}{more}; {hint}.")
     if len(bad) == len(mistakes):
-        raise UserError(f"none of {len(bad)} pictures can be read: {bad[0]}")
+        raise UserError(f"none of {len(bad)} {of} can be read: {bad[0]}")
     shown = " ".join(bad[:3]) + (" ..." if len(bad) > 3 else "")
-    log.warning("%d of %d pictures are left out: %s", len(bad), len(mistakes), shown)
+    log.warning("%d of %d %s are left out: %s", len(bad), len(mistakes), of, shown)
     return [index for index, mistake in enumerate(mistakes) if not mistake]
 
 

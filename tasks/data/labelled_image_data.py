@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +14,14 @@ from torchvision.transforms import v2
 
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data.augment import Augment, ClassificationAugment, as_tensor
-from tasks.data.base import FamilyData
 from tasks.data.images import OnBad, check_normalisation, picture_size, read_or_next, read_those
+from tasks.data.labelled_data import MEMORY, LabelledData
 from tasks.data.labelled_images import Labelled, decode
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
-from tasks.data.splits import SPLITS, divide_pictures, hashes, pattern, shares_of
 from tasks.errors import UserError, at_least, between
 
-MEMORY = 1 << 30
-"""Bytes that the decoded pictures of a split may take."""
 
-
-class LabelledImageData(FamilyData):
+class LabelledImageData(LabelledData):
     """Pictures with a label each; a subclass reads a split as it is stored (:meth:`_read`).
 
     Where there is no validation split, a part of the training split is held out, chosen by the
@@ -78,23 +72,15 @@ class LabelledImageData(FamilyData):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(root, val_fraction, test_fraction, split_seed, group, train_fraction)
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, random_erasing=random_erasing)
         if not 0 < crop_scale <= 1:
             raise UserError(f"data.crop_scale must be above 0 and at most 1, not {crop_scale}.")
-        if not 0 < train_fraction <= 1:
-            raise UserError(
-                f"data.train_fraction must be above 0 and at most 1, not {train_fraction}."
-            )
         check_normalisation(mean, std)
-        self.train_fraction = train_fraction
-        self.root = None if root is None else Path(root)
         self.preprocess = Preprocess(picture_size(image_size), "crop", tuple(mean), tuple(std))
         self.batch_size = batch_size
-        self.shares = shares_of(val_fraction, test_fraction)
-        self.split_seed, self.group = split_seed, pattern("group", group)
         self.augment, self.crop_scale = augment, crop_scale
         self.extras: dict[str, Any] = {
             "rand_augment": rand_augment,
@@ -104,79 +90,10 @@ class LabelledImageData(FamilyData):
         ClassificationAugment(self.preprocess, 2, augment, **self.extras)
         self.on_bad, self.cache, self.examples = on_bad, cache, examples
         self.seed, self.num_workers = seed, num_workers
-        self.known: dict[str, Labelled | None] = {}
-
-    # --- What there is -----------------------------------------------------------------------
-
-    def _stored(self, split: str) -> Labelled | None:
-        """A split as it is stored; None where there is none."""
-        if split not in self.known:
-            self.known[split] = self._read(split)
-        return self.known[split]
-
-    def _read(self, split: str) -> Labelled | None:
-        raise NotImplementedError
-
-    def _count(self, split: str) -> int:
-        """The pictures of a split of the built-in world."""
-        return self.examples if split == "train" else max(100, self.examples // 10)
-
-    def _kinds(self, train: Labelled) -> list[int]:
-        """By which pictures are held out: of each class its share; none have all the same."""
-        return []
-
-    def split(self, name: str) -> Labelled:
-        """The pictures of "train", "val" or "test".
-
-        Raises:
-            UserError: there is none, nothing is held out, or a class that "train" has not.
-        """
-        found = self._stored(name)
-        if name == "val" and found is None and self.shares["val"] == 0:
-            return self.split("test")
-        shares = {s: n for s, n in self.shares.items() if n and self._stored(s) is None}
-        train = self._stored("train") if name in (*shares, "train") else None
-        if train is not None and shares:
-            kinds = self._kinds(train)
-            parts = divide_pictures(train.names, shares, self.split_seed, self.group, kinds)
-            found = train.part(parts[name])
-        if found is None:
-            raise self.no_split(name)
-        if name == "train" and self.train_fraction < 1:
-            count = max(1, round(self.train_fraction * len(found.names)))
-            chosen = hashes(found.names).argsort(kind="stable")[:count]
-            found = found.part(sorted(chosen.tolist()))
-        return self._in_order(found, name)
-
-    def no_split(self, name: str) -> UserError:
-        """What to say where a split is not there."""
-        return UserError(f"{self.root} has no {name} split ({' or '.join(SPLITS[name])}).")
-
-    def _in_order(self, found: Labelled, split: str) -> Labelled:
-        """The labels by the run's list of classes, where there is one."""
-        return found
-
-    # --- What Lightning and tasks ask for ----------------------------------------------------
-
-    def assets(self) -> dict[str, Any]:
-        said = {} if self.problem_type is None else {"problem_type": self.problem_type}
-        return {**said, "preprocess": dataclasses.asdict(self.preprocess)}
-
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        # Read now, so that a mistake in the files ends the run before it began.
-        if stage in (None, "fit"):
-            self.split("train")
-        if stage in (None, "fit", "validate"):
-            self.split("val")
 
     def _width(self) -> int:
         """How many numbers a label may become."""
         return 1
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        none = self._stored("test") is None and not self.shares["test"]
-        return self.loader("val" if none else "test")
 
     def loader(self, split: str) -> DataLoader[Any]:
         train = split == "train"
@@ -230,10 +147,14 @@ class LabelledBatches(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def example(self, index: int) -> tuple[Tensor, Tensor, int]:
+    def pixels(self, index: int) -> Tensor:
+        """``(3, height, width)`` uint8."""
         image = self.pictures.read(index, self.preprocess.background)
         sized = self.preprocess.resize(image) if self.crop is None else self.crop(image)
-        return as_tensor(sized), self.labels[index], index
+        return as_tensor(sized)
+
+    def example(self, index: int) -> tuple[Tensor, Tensor, int]:
+        return self.pixels(index), self.labels[index], index
 
     def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
         indices = [pick.index for pick in picks]

@@ -7,11 +7,10 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +22,14 @@ from family.inputs.pictures import Colour
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.augment import as_tensor
-from tasks.data.images import IMAGE_ENDINGS, OnBad, check_images, kept, list_images, read_image
+from tasks.data.images import (
+    IMAGE_ENDINGS,
+    OnBad,
+    check_images,
+    list_images,
+    read_image,
+    readable,
+)
 from tasks.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,20 +46,21 @@ READERS = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures and their classes.
+    """Pictures, or clips, and their classes.
 
     Args:
         classes: their names, in the order of the labels.
         labels: ``(pictures,)`` int64; of several labels a picture ``(pictures, classes)`` float32, 1 for each
             that it has; of numbers ``(pictures,)`` float32.
         names: of each picture, for messages and the choice of those held out.
-        read: gives picture i as RGB, and shows a colour through what is transparent of it.
+        read: gives picture i as RGB, of a clip a list of them, and shows a colour through what is
+            transparent of it.
     """
 
     classes: list[str]
     labels: np.ndarray
     names: list[str]
-    read: Callable[[int, Colour], Image.Image]
+    read: Callable[[int, Colour], Any]
 
     def part(self, indices: Sequence[int]) -> Labelled:
         """Some of the pictures."""
@@ -63,15 +70,38 @@ class Labelled:
 
 
 def read_chosen(
-    read: Callable[[int, Colour], Image.Image],
+    read: Callable[[int, Colour], Any],
     indices: Sequence[int],
     index: int,
     background: Colour,
-) -> Image.Image:
+) -> Any:
     return read(indices[index], background)
 
 
-def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
+def read_path(paths: Sequence[Path], index: int, background: Colour) -> Image.Image:
+    return read_image(paths[index], background=background)
+
+
+class Kind(NamedTuple):
+    """What lies in the folders of classes.
+
+    Args:
+        of: what messages call it.
+        find: what there is below a folder.
+        check: the indices of what can be read, see :func:`~tasks.data.images.check_images`.
+        read: gives one of the paths, see :class:`Labelled`.
+    """
+
+    of: str
+    find: Callable[[Path], list[Path]]
+    check: Callable[[list[Path], OnBad], list[int]]
+    read: Callable[[Sequence[Path], int, Colour], Any]
+
+
+PICTURES = Kind("pictures", list_images, check_images, read_path)
+
+
+def labelled_folder(folder: Path, on_bad: OnBad, kind: Kind = PICTURES) -> Labelled:
     """A folder of folders of pictures, one a class; those may have folders of their own.
 
     Raises:
@@ -80,27 +110,25 @@ def labelled_folder(folder: Path, on_bad: OnBad) -> Labelled:
     """
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if not classes:
-        raise UserError(f"{folder} has no folders of pictures: it needs one for each class.")
-    paths = [path for name in classes for path in list_images(folder / name)]
+        raise UserError(f"{folder} has no folders of {kind.of}: it needs one for each class.")
+    paths = [path for name in classes for path in kind.find(folder / name)]
     filled = {path.relative_to(folder).parts[0] for path in paths}
     empty = [str(folder / name) for name in classes if name not in filled]
-    refuse_empty(empty, len(classes), str(folder), on_bad)
-    paths = [paths[i] for i in check_images(paths, on_bad)]
+    refuse_empty(empty, len(classes), str(folder), on_bad, kind.of)
+    paths = [paths[i] for i in kind.check(paths, on_bad)]
     inside = [path.relative_to(folder).parts[0] for path in paths]
     # One that had nothing but pictures that cannot be read is as empty.
     spoiled = [str(folder / name) for name in sorted(filled - {*inside})]
-    refuse_empty(spoiled, len(filled), str(folder), on_bad)
+    refuse_empty(spoiled, len(filled), str(folder), on_bad, kind.of)
     classes = sorted({*inside})
     labels = np.array([classes.index(name) for name in inside])
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return Labelled(classes, labels, names, partial(read_path, paths))
+    return Labelled(classes, labels, names, partial(kind.read, paths))
 
 
-def read_path(paths: Sequence[Path], index: int, background: Colour) -> Image.Image:
-    return read_image(paths[index], background=background)
-
-
-def refuse_empty(empty: Sequence[str], classes: int, where: str, on_bad: OnBad) -> None:
+def refuse_empty(
+    empty: Sequence[str], classes: int, where: str, on_bad: OnBad, of: str = "pictures"
+) -> None:
     """Refuse class folders without pictures; with "skip" a warning says that they are no classes.
 
     Raises:
@@ -110,12 +138,12 @@ def refuse_empty(empty: Sequence[str], classes: int, where: str, on_bad: OnBad) 
         return
     if on_bad == "stop":
         raise UserError(
-            f"the class folder {empty[0]} is empty: it has no pictures; data.on_bad=skip would leave "
+            f"the class folder {empty[0]} is empty: it has no {of}; data.on_bad=skip would leave "
             "the class out."
         )
     if len(empty) == classes:
-        raise UserError(f"none of the {classes} class folders in {where} has a picture to read.")
-    log.warning("left out as classes, for want of pictures: %s", ", ".join(empty))
+        raise UserError(f"none of the {classes} class folders in {where} has {of} to read.")
+    log.warning("left out as classes, for want of %s: %s", of, ", ".join(empty))
 
 
 def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
@@ -307,17 +335,27 @@ def decode(pictures: Labelled, preprocess: Preprocess, on_bad: OnBad) -> tuple[L
     Raises:
         UserError: one cannot be read, and ``on_bad`` is "stop".
     """
-    # Lightning evaluates in inference mode, in which the threads below are not.
+
+    def one(index: int) -> Tensor:
+        return as_tensor(preprocess.resize(pictures.read(index, preprocess.background)))
+
+    return stored(pictures, one, (3, *preprocess.size), on_bad)
+
+
+def stored(
+    labelled: Labelled,
+    one: Callable[[int], Tensor],
+    shape: tuple[int, ...],
+    on_bad: OnBad,
+    of: str = "pictures",
+) -> tuple[Labelled, Tensor]:
+    """What ``one`` makes of each, of this shape, as one uint8 tensor, and those kept."""
+    # Lightning evaluates in inference mode, in which the threads of reading are not.
     with torch.inference_mode(False):
-        store = torch.empty((len(pictures.names), 3, *preprocess.size), dtype=torch.uint8)
+        store = torch.empty((len(labelled.names), *shape), dtype=torch.uint8)
 
-    def one(index: int) -> str | None:
-        try:
-            store[index] = as_tensor(preprocess.resize(pictures.read(index, preprocess.background)))
-        except UserError as error:
-            return str(error)
-        return None
+    def put(index: int) -> None:
+        store[index] = one(index)
 
-    with ThreadPoolExecutor(8) as pool:
-        keep = kept(list(pool.map(one, range(len(store)))), on_bad)
-    return (pictures, store) if len(keep) == len(store) else (pictures.part(keep), store[keep])
+    keep = readable(range(len(store)), put, on_bad, of)
+    return (labelled, store) if len(keep) == len(store) else (labelled.part(keep), store[keep])

@@ -60,6 +60,7 @@ SMALL = {
         "context": 400,
         "batch_size": 3,
     },
+    "VideoClassificationData": {"examples": 20, "image_size": 16, "frames": 2},
     "VisualQuestionsData": {
         "examples": 300,
         "image_size": (16, 16),

@@ -25,6 +25,7 @@ from tasks.data.text_regression import TextRegressionData
 from tasks.data.text_to_image import TextToImageData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
+from tasks.data.video_classification import VideoClassificationData
 from tasks.data.vision_chat import VisionChatData
 from tasks.data.visual_questions import VisualQuestionsData
 
@@ -59,6 +60,14 @@ def files_of(root, kind):
     for split in ("train", "val", "test"):
         if kind is ImageClassificationData:
             found = [p for name in ("cat", "dog") for p in pictures(root / split / name)]
+        elif kind is VideoClassificationData:
+            found = [root / split / name for name in ("up/a", "up/b", "down/c")]
+            for place in found:
+                place.mkdir(parents=True)
+                for i in range(5):
+                    noise = np.random.default_rng([i, *place.name.encode()])
+                    frame = noise.integers(0, 255, (20, 33, 4), np.uint8)
+                    Image.fromarray(frame, "RGBA").save(place / f"{i}.png")
         elif kind is ImageRegressionData:
             found = pictures(root)
             lines(root / f"{split}.tsv", ["file\tlabel", *(f"{p.name}\t1" for p in found)])

@@ -42,6 +42,7 @@ from tasks.data.text_regression import TextRegressionData
 from tasks.data.text_to_image import TextToImageData
 from tasks.data.text_to_text import TextToTextData
 from tasks.data.translation import TranslationData
+from tasks.data.video_classification import VideoClassificationData
 from tasks.data.vision_chat import VisionChatData
 from tasks.data.visual_questions import VisualQuestionsData
 
@@ -68,6 +69,8 @@ CASES = [
     (CaptioningData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
     (VisualQuestionsData, {"image_size": (16, 24), "tokenizer": "char", "max_tokens": 99}),
     (VisualQuestionsData, {"image_size": (16, 24), "max_tokens": 99, "without": "picture"}),
+    (VideoClassificationData, {"image_size": (24, 16), "frames": 4}),
+    (VideoClassificationData, {"image_size": 16, "frames": 2, "cache": False, **PIXELS}),
     (ImageTokenizingData, {"image_size": (24, 16)}),
     (ImageTokenizingData, {"image_size": 16, "cache": False, "background": (0, 0, 0)}),
     *((TextClassificationData, given) for given in TOKENS),
@@ -127,6 +130,7 @@ def small(kind):
             ("family.ViT", {"config": learned, "patch_size": 8}),
         ),
         SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
+        VideoClassificationData: ("family.VideoViT", {"config": SMALL, "patch_size": 8}),
         ImageTokenizingData: ("family.ImageTokenizer", {"width": 8, "depth": 1}),
         DetectionData: (
             "family.DETR",
