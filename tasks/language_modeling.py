@@ -27,7 +27,7 @@ class LanguageModeling(TokenTask):
     without data of ours no bits per byte.
     """
 
-    fields = ("input_ids", "labels")
+    fields: tuple[str, ...] = ("input_ids", "labels")
     packing = "data.isolate=true"
     """What asks for texts in one row that do not see each other."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import math
 import typing
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-import family
 from family.core.config import TransformerConfig
 from family.models.examples import Inputs
 
@@ -163,7 +163,8 @@ def is_member(cls: Any) -> bool:
 
 def member_named(name: Any) -> Any:
     """The class of the member that the package has by this name; None where there is none."""
-    found = getattr(family, name) if name in dir(family) else None
+    package = importlib.import_module("family")  # which imports this module in its turn
+    found = getattr(package, name) if name in dir(package) else None
     return found if is_member(found) else None
 
 

@@ -290,7 +290,7 @@ def join_vision_language(vision: Any, language: Any, **options: Any) -> VisionLa
         raise ValueError("the language model has no tokenizer: set language.tokenizer.")
     tokenizer = with_image_token(language.tokenizer)
     image_id = image_id_of(tokenizer)
-    model = VisionLanguage(describe(eyes), describe(language), image_id, **options)
+    model: Any = VisionLanguage(describe(eyes), describe(language), image_id, **options)
     late = {"pool.norm.": "transformer.norm."}
     theirs = {
         next((new + name[len(old) :] for old, new in late.items() if name.startswith(old)), name): w

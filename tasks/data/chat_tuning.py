@@ -98,7 +98,7 @@ class ChatTuningData(TextData[Conversation]):
     """
 
     task = "ChatTuning"
-    decided = ("tokenizer", "vocab_size", "chat_template")
+    decided: tuple[str, ...] = ("tokenizer", "vocab_size", "chat_template")
     endings, kind_of_file = (".jsonl",), "file of conversations"
     isolate = True
     """Of what is packed in a row, nothing sees another."""
