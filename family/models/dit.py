@@ -21,7 +21,8 @@ from family.inputs.time import TimeEmbedding
 from family.losses.flow import TIMES, draw_times, flow_matching_loss, straight_path
 from family.losses.processes import over_processes
 from family.models.examples import NOISE_AND_TEXTS
-from family.models.member import build, member
+from family.models.member import member
+from family.models.owned_tokenizer import owned_tokenizer, stay_frozen
 
 WAYS = ("cross", "joint")
 
@@ -105,7 +106,7 @@ class DiT(nn.Module):
         self.latent_std: Tensor
         self.latents_seen: Tensor
         if image_tokenizer is not None:
-            self.image_tokenizer = self._tokenizer(image_tokenizer)
+            self.image_tokenizer = owned_tokenizer(image_tokenizer, self.image_size)
             self.register_buffer("latent_mean", torch.zeros(self.channels))
             self.register_buffer("latent_std", torch.ones(self.channels))
             self.register_buffer("latents_seen", torch.zeros((), dtype=torch.long))
@@ -124,22 +125,9 @@ class DiT(nn.Module):
         self.transformer = Transformer(config)
         self.head = PatchHead(config, self.patch_size, channels)
 
-    def _tokenizer(self, arguments: Mapping[str, Any]) -> nn.Module:
-        """The image tokenizer, frozen."""
-        from family.models.image_tokenizer import ImageTokenizer
-
-        tokenizer: Any = build(ImageTokenizer, arguments)
-        if pair(tokenizer.image_size) != self.image_size:
-            raise ValueError(
-                f"image_size={self.image_size} is not that of the image tokenizer, "
-                f"{pair(tokenizer.image_size)}."
-            )
-        return tokenizer.requires_grad_(False).eval()
-
     def train(self, mode: bool = True) -> DiT:
         super().train(mode)
-        if self.image_tokenizer is not None:
-            self.image_tokenizer.eval()
+        stay_frozen(self.image_tokenizer)
         return self
 
     @property

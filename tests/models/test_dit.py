@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -330,8 +327,7 @@ class Halved(nn.Module):
 @pytest.fixture
 def tokenizer(monkeypatch):
     """Its plain arguments, where such are built."""
-    module = SimpleNamespace(ImageTokenizer=Halved)
-    monkeypatch.setitem(sys.modules, "family.models.image_tokenizer", module)
+    monkeypatch.setattr("family.models.owned_tokenizer.ImageTokenizer", Halved)
     return {"image_tokenizer": {"image_size": [HEIGHT, WIDTH]}, "patch_size": 2}
 
 
