@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import family
 from family.heads.detection import postprocess
-from family.inference.loaded import PREDICTORS
+from family.inference.predictors import PREDICTORS
 from family.inputs.encode import encode_captions
 from family.inputs.preprocess import Preprocess
 from family.models.sentence import SentenceEncoder
