@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import family
 import tasks
@@ -98,7 +99,7 @@ def test_it_learns_from_what_no_frame_shows():
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(task, clips(32 * 60), clips(64))
+    trainer.fit(task, *(DataLoader(clips(n), batch_size=None) for n in (32 * 60, 64)))
     assert trainer.callback_metrics["val/accuracy"] > 0.9
     assert task.pictures["predictions"].width > 300
 

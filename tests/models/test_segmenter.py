@@ -117,8 +117,9 @@ def test_each_pixel_a_token(decoder, position):
     for row in range(6):
         for column in range(5):
             torch.testing.assert_close(logits[:, :, row, column], scores[:, 5 * row + column])
-    # Without a layer that mixes tokens nothing but the pixel itself is seen.
-    alone = segmenter_tiny(4, 1, (6, 5), dim=24, depth=0, heads=2, decoder="linear").eval()
+    # Where attention adds nothing, the pixel itself is all that is seen.
+    alone = segmenter_tiny(4, 1, (6, 5), dim=24, depth=1, heads=2, decoder="linear").eval()
+    nn.init.zeros_(alone.encoder.transformer.blocks[0].self_attention.sublayer.out.weight)
     other = x.clone()
     other[:, :, 2, 3] += 1
     changed = (alone(x) != alone(other)).any(1)
