@@ -12,6 +12,7 @@ from PIL import Image
 import family
 import tasks
 from family.inputs.image_slots import IMAGE, image_id_of
+from family.inputs.preprocess import Preprocess
 from family.losses.language_model import IGNORE
 from tasks.cli import main
 from tasks.data.tokenizers import make_chat_tokenizer
@@ -48,7 +49,8 @@ def folder(root, rows=ROWS, splits=("train", "val")):
 
 def reds(pixels):
     """Which picture each is."""
-    return [round(float(one[0].mean() * 127.5 + 127.5) / 60) for one in pixels]
+    seen = Preprocess((16, 16)).restore(pixels).float()
+    return [round(float(one[0].mean()) / 60) for one in seen]
 
 
 # --- Data ---
@@ -162,7 +164,7 @@ def parts(tmp_path_factory):
     torch.manual_seed(0)
     learned = family.TransformerConfig(**{**STACK, "position": "learned"})
     vit = family.ViT(3, learned, 16, 8)
-    vit.preprocess, vit.labels = family.inputs.preprocess.Preprocess((16, 16)), ["a", "b", "c"]
+    vit.preprocess, vit.labels = Preprocess((16, 16)), ["a", "b", "c"]
     gpt = family.GPT(80, family.TransformerConfig(**STACK, causal=True, position="rotary"))
     letters = [json.dumps(ROWS), "user\nassistant <|>_"]
     gpt.tokenizer = make_chat_tokenizer("char", letters, specials=("<pad>", "<eos>"))

@@ -27,11 +27,11 @@ Batch = dict[str, Any]
 BEGINS = {
     "how many": "count",
     "what colour": "colour",
-    "is the": "size",
-    "where is": "place",
     "is there": "existence",
+    "is the": "size",  # after the one that begins so too
+    "where is": "place",
 }
-"""How the built-in questions of each kind begin."""
+"""How the built-in questions of each kind begin; the first that fits counts."""
 
 
 class VisualQuestion(NamedTuple):
