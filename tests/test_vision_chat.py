@@ -66,10 +66,11 @@ def test_pictures_stand_where_they_are_written_or_first(tmp_path):
         "image_id": image_id,
         "image_size": (16, 16),
     }
-    assert reds(batch["pixel_values"]) == [0, 1, 2, 3] and batch["pictures"] == [1, 2, 1]
-    assert batch["kind"] == ["", "", "colour"]
+    # Rows come in the order of their lengths, their pictures with them.
+    assert batch["number"] == [1, 0, 2] and reds(batch["pixel_values"]) == [1, 2, 0, 3]
+    assert batch["pictures"] == [2, 1, 1] and batch["kind"] == ["", "", "colour"]
     texts = []
-    for row in batch["input_ids"].tolist():
+    for row in batch["input_ids"][[1, 0, 2]].tolist():
         assert row.count(image_id) % 4 == 0
         texts.append(tokenizer.inner.decode(row, skip_special_tokens=False))
     slots, begin = IMAGE * 4, "<|im_start|>user\n"
@@ -78,7 +79,7 @@ def test_pictures_stand_where_they_are_written_or_first(tmp_path):
     assert f"{begin}<|im_end|> {slots}<|im_end|>" in texts[2]
     # What a user writes ends no turn.
     assert batch["input_ids"][2].tolist().count(tokenizer.token_to_id("<|im_end|>")) == 3
-    said = batch["labels"][1][batch["labels"][1] != IGNORE].tolist()
+    said = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
     assert tokenizer.decode(said) == "two"
 
 

@@ -313,7 +313,7 @@ def assets_of(model: Any) -> dict[str, Any]:
         assets["languages"] = languages.to_fields()
     if hasattr(model, "bos_id"):
         assets["start_id"] = model.bos_id
-    if hasattr(model, "slots"):
+    if isinstance(getattr(model, "slots", None), int):
         assets["slots"] = model.slots
     if getattr(model, "preprocess", None) is not None:
         assets["preprocess"] = asdict(model.preprocess)

@@ -37,10 +37,10 @@ def talk_about_pictures(
         ValueError: not as many questions as pictures, one that is empty or with more than one ``<image>``, a
             picture that cannot be read, or a question that leaves no room for an answer.
     """
-    asked = [DESCRIBE] * len(pictures) if questions is None else [one.strip() for one in questions]
+    asked = [DESCRIBE] * len(pictures) if questions is None else list(questions)
     if len(pictures) != len(asked):
         raise ValueError(f"{len(pictures)} pictures but {len(asked)} questions: give as many.")
-    if not all(asked):
+    if not all(one.strip() for one in asked):
         raise ValueError("a question is empty: ask something of the picture.")
     tokenizer, own = model.tokenizer, defaults_of(model)
     image_id, longest = image_id_of(tokenizer), longest_text(model)

@@ -47,13 +47,17 @@ class VisionChatData(ChatTuningData):
     first in the user's first message. In the rows each is as many tokens as the model has vectors for it, its
     slots, and no conversation loses any of them.
 
-    A batch has beside what it has there:
+    A batch of training has packed rows:
 
+    - ``input_ids (batch, context)`` int64: the conversations, padded at the right;
+    - ``labels (batch, context)`` int64: the token after each, where the assistant says it; else -100;
+    - ``documents (batch, context)`` int64: the number of each token's conversation; -1 for padding;
     - ``pixel_values (pictures, 3, height, width)`` float32: normalised, in the order in which they stand in
       the rows, packed or not;
 
-    and in validation and test, lists with an entry for each row:
+    one of validation or test a conversation a row, no ``documents``, and lists with an entry for each:
 
+    - ``messages``: the conversation; ``where``: its file and line; ``number``: which of the split's it is;
     - ``pictures``: how many it has;
     - ``kind``: of what is asked.
 

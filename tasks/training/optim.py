@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import timm.optim
@@ -137,16 +137,18 @@ class MuonAdamW(Optimizer):
         layer_decay: float | None = None,
     ) -> None:
         self.parts = fused_parts(model)
-        groups: list[dict[str, Any]] = []
-        hidden = {id(p) for p in hidden_matrices(model)}
-        for group in parameter_groups(model, weight_decay, lr, layer_decay):
-            inner = [p for p in group["params"] if id(p) in hidden]
-            rest = [p for p in group["params"] if id(p) not in hidden]
-            for muon, chosen in ((True, inner), (False, rest)):
-                if chosen:
-                    groups.append({**group, "params": chosen, "muon": muon})
+        groups = parameter_groups(model, weight_decay, lr, layer_decay)
+        self.earlier = divided(groups, matrices_of_before(model))
+        """The groups of runs of before, which they keep when they go on."""
         defaults = {"lr": lr, "betas": betas, "momentum": momentum, "eps": 1e-8}
-        super().__init__(groups, defaults)
+        super().__init__(divided(groups, hidden_matrices(model)), defaults)
+
+    def as_before(self) -> None:
+        """Divide the weights as runs of before did."""
+        self.param_groups.clear()
+        for group in self.earlier:
+            self.add_param_group({**group})
+            self.param_groups[-1]["initial_lr"] = self.param_groups[-1]["lr"]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -267,6 +269,28 @@ def hidden_matrices(model: nn.Module) -> Iterator[Tensor]:
             yield p
 
 
+def matrices_of_before(model: nn.Module) -> Iterator[Tensor]:
+    """What Muon stepped once: all matrices but those of embeddings and of what is called a head."""
+    edges = {
+        id(p)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) or name.split(".")[-1] == "head"
+        for p in module.parameters()
+    }
+    yield from (p for p in model.parameters() if p.dim() == 2 and id(p) not in edges)
+
+
+def divided(groups: Sequence[dict[str, Any]], inner: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """Groups of weights, each in two: those that Muon steps, and the others."""
+    chosen, found = {id(p) for p in inner}, list[dict[str, Any]]()
+    for group in groups:
+        for muon in (True, False):
+            some = [p for p in group["params"] if (id(p) in chosen) == muon]
+            if some:
+                found.append({**group, "params": some, "muon": muon})
+    return found
+
+
 def fused_parts(model: nn.Module) -> dict[int, int]:
     """How many projections of one size a weight holds, by its id, where they are several."""
     return {
@@ -350,6 +374,10 @@ class Schedule(LambdaLR):
     """A share of each group's rate; a state that it loads says how far it is, not of which rate."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.base_lrs):  # divided as the run that goes on was
+            self.base_lrs = [group["initial_lr"] for group in groups]
+            self.lr_lambdas = self.lr_lambdas[:1] * len(groups)
         super().load_state_dict({**state_dict, "base_lrs": self.base_lrs})
         self._last_lr = [
             base * factor(self.last_epoch)
@@ -368,6 +396,10 @@ def keep_options(optimizer: Optimizer) -> Optimizer:
             [len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups)
         )
         if isinstance(optimizer, MuonAdamW) and sum(theirs) == sum(ours) and theirs != ours:
+            before = [len(group["params"]) for group in optimizer.earlier]
+            if theirs == before:
+                optimizer.as_before()
+                return own(optimizer, state)
             raise UserError(
                 "the checkpoint's optimizer stepped other weights by Muon than a run of now: begin a "
                 "new run from its weights by --model.pretrained=CHECKPOINT."

@@ -53,7 +53,7 @@ SMALL = {
     "TranslationData": {"examples": 20, "vocab_size": 300},
     "UnifiedData": {"examples": 60, "image_size": (16, 16), "slots": 4},
     "VisionChatData": {
-        "examples": 40,
+        "examples": 600,
         "image_size": (16, 16),
         "slots": 4,
         "vocab_size": 300,

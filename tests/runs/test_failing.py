@@ -128,6 +128,7 @@ class Waits:
     """A trainer of two processes whose collective save would wait for ever."""
 
     world_size, global_step, is_global_zero = 2, 3, True
+    lightning_module = torch.nn.Linear(1, 1)
 
     def __init__(self, strategy):
         self.strategy, self.state = strategy, SimpleNamespace(fn="fit")
