@@ -22,7 +22,7 @@ from tasks.training.finetuning import LoRA, load_source
 from tasks.vision_chat import VisionChat
 
 GIVEN = {"tokenizer": "char", "slots": 4, "image_size": (16, 16), "context": 160}
-STACK = {"dim": 16, "depth": 1, "heads": 2, "max_tokens": 256}
+STACK = {"dim": 16, "depth": 1, "heads": 2, "max_tokens": 160}
 
 
 def talk(*said, **more):
