@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from family.inference.unified import as_picture, boxes_of, make
-from family.losses.language_model import IGNORE, language_model_loss
+from family.inference.drawing import as_pictures
+from family.inference.unified import boxes_of, make, objects_in
 from tasks.data import shapes
 from tasks.data.shape_claims import claims, verdict
 from tasks.errors import UserError
@@ -106,14 +106,12 @@ class Unified(TokenizedTask, TokenTask):
 
     def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
         """The loss of each task, and what is made of each row."""
-        batch = self.coded(batch)
-        found = super().evaluate(batch, split)
+        found = super().evaluate(self.coded(batch), split)
+        rows = list(zip(found["loss"], found["tokens"], strict=True))
         for task in dict.fromkeys(batch.get("task", ())):
-            mine = torch.tensor([one == task for one in batch["task"]], device=self.device)
-            labels = batch["labels"][mine]
-            count = int((labels != IGNORE).sum())
-            logits = self.model(batch["input_ids"][mine])
-            loss = language_model_loss(logits, labels)
+            mine = [row for row, one in zip(rows, batch["task"], strict=True) if one == task]
+            count = sum(tokens for _, tokens in mine)
+            loss = torch.tensor(sum(loss for loss, _ in mine) / count)
             self.log_mean({f"{split}/{task}/loss": loss}, count, prog_bar=False)
         return found
 
@@ -193,7 +191,7 @@ class Unified(TokenizedTask, TokenTask):
             self.signatures[f"{split}/translate/bleu"] = found[1]
             return {"bleu": found[0]}
         if task == "detect":
-            return {"map_50": boxes_score(rows)}
+            return {"map_50": boxes_score(rows, self.assets()["bins"])}
         if task == "caption":
             right = [self.is_true(one, split) for one in rows]
             return {"true": sum(right) / len(right)}
@@ -214,23 +212,23 @@ class Unified(TokenizedTask, TokenTask):
         first = self.data.tasks.index("draw") * (count // len(self.data.tasks))
         texts = [self.data.given(split, first + i).text for i in range(SHOWN)]
         ids = make(self.model, "draw", texts)
-        self.model.preprocess = self.data.preprocess
         drawn = self.model.drawn(torch.tensor(ids, device=self.device))
-        self.pictures = {"drawings": sheet([as_picture(self.model, one) for one in drawn], texts)}
+        pictures = as_pictures(self.data.preprocess, drawn)
+        self.pictures = {"drawings": sheet(pictures, texts)}
 
 
-def boxes_score(rows: list[Made]) -> float:
+def boxes_score(rows: list[Made], bins: int = 48) -> float:
     """mAP at an overlap of a half, by COCO's rules; all objects that are written are equally sure."""
     names, targets, found = list(shapes.SHAPES), [], []
     for number, one in enumerate(rows):
-        true = objects_of(one.true)
-        boxes = torch.tensor([box for box, _ in true])
+        true = objects_in(one.true.split(), bins)
+        boxes = torch.tensor([each["box"] for each in true])
         low, high = boxes[:, :2], boxes[:, 2:]
         targets.append(
             {
                 "image_id": torch.tensor(number),
                 "size": torch.tensor([100, 100]),
-                "labels": torch.tensor([names.index(name) for _, name in true]),
+                "labels": torch.tensor([names.index(each["label"]) for each in true]),
                 "boxes": torch.cat([(low + high) / 2, high - low], dim=1),
             }
         )
@@ -241,13 +239,3 @@ def boxes_score(rows: list[Made]) -> float:
                 box = [x0, y0, x1 - x0, y1 - y0]
                 found.append({"image_id": number, "category_id": kind, "bbox": box, "score": 1.0})
     return coco_table(coco_truth(targets), found)["map_50"] if found else 0.0
-
-
-def objects_of(written: str) -> list[tuple[list[float], str]]:
-    """Boxes, left, top, right, bottom in 0..1, and names, of what is right."""
-    words, found = written.split(), []
-    largest = 48
-    for at in range(0, len(words), 5):
-        y0, x0, y1, x1 = (int(word[1:-1]) / largest for word in words[at : at + 4])
-        found.append(([x0, y0, x1, y1], words[at + 4]))
-    return found

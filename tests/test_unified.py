@@ -7,10 +7,11 @@ import pytorch_lightning as pl
 import torch
 
 import family
+from family.inference.unified import objects_in
 from family.losses.language_model import language_model_loss
 from tasks.data.unified import PICTURE, TASKS, UnifiedData
 from tasks.errors import UserError
-from tasks.unified import Made, Unified, boxes_score, objects_of
+from tasks.unified import Made, Unified, boxes_score
 
 SMALL = {"image_size": (16, 16), "slots": 4, "bins": 48}
 
@@ -48,7 +49,7 @@ def test_rows_say_what_is_given_and_what_is_to_be_made():
 def test_places_are_those_of_the_true_boxes():
     data = UnifiedData(**SMALL, tasks=("detect",), examples=10)
     one = data.given("train", 3)
-    found = objects_of(one.answer)
+    found = [(each["box"], each["label"]) for each in objects_in(one.answer.split(), 48)]
     assert len(found) == len(one.scene.objects)
     assert {name for _, name in found} == {thing.shape for thing in one.scene.objects}
     row = Made("detect", "", "", one.answer, 3, [{"label": n, "box": b} for b, n in found])

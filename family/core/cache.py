@@ -118,8 +118,7 @@ class Cache:
         """``(batch, capacity)``: the position of each column, where there are branches."""
         self.ids: Tensor | None = None
         """``(batch, columns)``: what was read, for a member that may have to read it anew."""
-        self.vectors: Any = None
-        """What stands in the place of some of them."""
+        self.vectors: Any = None  # what stands in the place of some of them
 
     @property
     def fresh(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from family.generation.guidance import check_guidance, overstated
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``(batch, ...)`` and times ``(batch,)`` -> velocities ``(batch, ...)``."""
@@ -54,7 +55,7 @@ def follow(field: Field, noise: Tensor, steps: int = 50, sampler: str = "euler")
 
 
 def guided(field: Field, guidance: float) -> Field:
-    """Classifier-free guidance (Ho & Salimans 2022): ``without + guidance * (with - without)``.
+    """Classifier-free guidance, see :func:`~family.generation.guidance.overstated`.
 
     Args:
         field: of twice as many rows: first those with what guides, then the same without it.
@@ -66,11 +67,9 @@ def guided(field: Field, guidance: float) -> Field:
     Raises:
         ValueError: ``guidance`` below 0, or no number.
     """
-    if not 0 <= guidance < math.inf:
-        raise ValueError(f"guidance must be a number of at least 0, not {guidance}.")
+    check_guidance(guidance)
 
     def velocity(x: Tensor, time: Tensor) -> Tensor:
-        told, untold = field(torch.cat([x, x]), torch.cat([time, time])).chunk(2)
-        return untold + guidance * (told - untold)
+        return overstated(field(torch.cat([x, x]), torch.cat([time, time])), guidance)
 
     return velocity

@@ -1,4 +1,4 @@
-"""Classifier-free guidance of what decodes token by token (Ho & Salimans 2022)."""
+"""Classifier-free guidance (Ho & Salimans 2022): what a prompt changes is overstated."""
 
 from __future__ import annotations
 
@@ -17,6 +17,38 @@ def check_guidance(guidance: float) -> None:
     """
     if not 0 <= guidance < math.inf:
         raise ValueError(f"guidance must be a number of at least 0, not {guidance}.")
+
+
+def guides(guidance: float | None, dropout: float) -> bool:
+    """Whether a guidance changes anything: None and 1 leave all as it is.
+
+    Args:
+        dropout: the share of prompts that the model was trained without.
+
+    Raises:
+        ValueError: guidance of a model that never saw a picture without prompt.
+    """
+    if guidance is None or guidance == 1:
+        return False
+    if not dropout:
+        raise ValueError(
+            f"guidance={guidance} needs a model that was trained with some captions left out, "
+            "but this one has caption_dropout=0."
+        )
+    return True
+
+
+def with_and_without(input_ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Prompts ``(batch, tokens)`` and their mask, and behind them the same rows without any token."""
+    if mask is None:
+        mask = torch.ones_like(input_ids, dtype=torch.bool)
+    return torch.cat([input_ids, input_ids]), torch.cat([mask, torch.zeros_like(mask)])
+
+
+def overstated(both: Tensor, guidance: float) -> Tensor:
+    """``without + guidance * (with - without)`` of ``(2 * batch, ...)``, first those with the prompt."""
+    told, untold = both.chunk(2)
+    return untold + guidance * (told - untold)
 
 
 class Guided:
@@ -40,9 +72,7 @@ class Guided:
         self, input_ids: Tensor, mask: Tensor | None = None, *, capacity: int
     ) -> tuple[Tensor, Any]:
         """Read prompts ``(batch, tokens)``: logits ``(batch, vocab)``, and a cache of twice as many rows."""
-        if mask is None:
-            mask = torch.ones_like(input_ids, dtype=torch.bool)
-        both = torch.cat([input_ids, input_ids]), torch.cat([mask, torch.zeros_like(mask)])
+        both = with_and_without(input_ids, mask)
         logits, cache = self.model.prefill(*both, capacity=capacity)
         return self.guided(logits), cache
 
@@ -52,5 +82,5 @@ class Guided:
 
     def guided(self, logits: Tensor) -> Tensor:
         """``(2 * batch, vocab)``, first those with the prompt -> ``(batch, vocab)``."""
-        told, untold = logits.to(torch.promote_types(logits.dtype, torch.float32)).chunk(2)
-        return untold + self.guidance * (told - untold)
+        working = torch.promote_types(logits.dtype, torch.float32)
+        return overstated(logits.to(working), self.guidance)

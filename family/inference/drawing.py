@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from family.inference.batches import PICTURES, caption_batches, chunks, device_of, most_tokens
@@ -51,8 +52,12 @@ def drawn(
     """A picture for each sentence, in turn."""
     for input_ids, mask in caption_batches(model, sentences, batch_size):
         pixels = model.draw(input_ids, mask, **options)
-        for picture in model.preprocess.restore(pixels.float()).cpu():
-            yield to_pil_image(picture)
+        yield from as_pictures(model.preprocess, pixels)
+
+
+def as_pictures(preprocess: Any, pixel_values: Tensor) -> list[Image.Image]:
+    """What was drawn, ``(batch, 3, height, width)`` normalised, to look at."""
+    return [to_pil_image(one) for one in preprocess.restore(pixel_values.float()).cpu()]
 
 
 def check_sentences(model: Any, sentences: Sequence[str]) -> None:

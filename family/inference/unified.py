@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from family.generation.sampling import Sampling
 from family.inference.batches import PICTURES, Picture, device_of, picture_batches
+from family.inference.drawing import as_pictures
 from family.inputs.encode import pad_rows
 
 PLACE = re.compile(r"<(\d+)>")
@@ -21,7 +21,7 @@ MOST = 64
 
 
 class Allowed:
-    """A logits hook: of the vocabulary some tokens alone, and the likeliness of what was chosen.
+    """A logits hook: of the vocabulary some tokens alone.
 
     Args:
         tokens: ``(vocab,)`` bool.
@@ -89,10 +89,18 @@ def make(
 
 
 def boxes_of(model: Any, ids: Sequence[int], bins: int) -> list[dict[str, Any]]:
-    """Objects of what was written: ``label``, ``score`` 1 and ``box``, left, top, right, bottom in 0..1; what is
-    no object is left out."""
-    words = [model.tokenizer.inner.id_to_token(i) for i in ids]
-    found, at = [], 0
+    """The :func:`objects_in` what was written, as ids."""
+    return objects_in([model.tokenizer.inner.id_to_token(i) for i in ids], bins)
+
+
+def objects_in(words: Sequence[str], bins: int) -> list[dict[str, Any]]:
+    """Objects in words: ``label``, ``score`` 1 and ``box``, left, top, right, bottom in 0..1; what is no object is
+    left out.
+
+    Args:
+        bins: places along a side.
+    """
+    found, at = list[dict[str, Any]](), 0
     while at + 5 <= len(words):
         sides = [PLACE.fullmatch(word) for word in words[at : at + 4]]
         label = words[at + 4]
@@ -141,7 +149,7 @@ def do_task(
             if task == "draw":
                 ids = make(model, task, some, None, Sampling(temperature), generator)
                 drawn = model.drawn(torch.tensor(ids, device=device_of(model)))
-                found += [as_picture(model, one) for one in drawn]
+                found += as_pictures(model.preprocess, drawn)
             else:
                 found += [model.tokenizer.decode(row) for row in make(model, task, some)]
         return found
@@ -160,9 +168,3 @@ def do_task(
                 ]
             )
     return found
-
-
-def as_picture(model: Any, pixel_values: Tensor) -> Image.Image:
-    """What was drawn, to look at."""
-    pixels = model.preprocess.restore(pixel_values[None])[0]
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import tokenizers
+from tokenizers.models import BPE
 
 
 def unwritable(tokens: Iterable[str]) -> dict[str, str]:
@@ -64,3 +65,14 @@ def texts_of(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for each in value for text in texts_of(each)]
     return [value] if isinstance(value, str) else []
+
+
+def characters(inner: tokenizers.Tokenizer) -> frozenset[str] | None:
+    """All that a vocabulary of single characters knows; None where it is not one, or where it has a
+    token for what it does not know."""
+    model = inner.model
+    if inner.pre_tokenizer is not None or not isinstance(model, BPE) or model.unk_token is not None:
+        return None
+    if model.byte_fallback or json.loads(inner.to_str())["model"]["merges"]:
+        return None
+    return frozenset(token for token in inner.get_vocab() if len(token) == 1)

@@ -11,11 +11,10 @@ from typing import Any, Self, cast
 
 import tokenizers
 import torch
-from tokenizers.models import BPE
 from torch import Tensor
 
 from family.inputs.chat import render
-from family.inputs.plain_text import exchange, renamed, texts_of, unwritable
+from family.inputs.plain_text import characters, exchange, renamed, texts_of, unwritable
 
 SPECIALS = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 TRAINED = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
@@ -243,8 +242,7 @@ class Tokenizer:
 
         Args:
             max_tokens: longer texts lose their end (or their start, by ``truncation_side``), not their
-                special tokens; None is the
-                tokenizer's own limit, if it has one.
+                special tokens; None is the tokenizer's own limit, if it has one.
             parse_special: see :meth:`encode`.
 
         Returns:
@@ -394,14 +392,3 @@ class Tokenizer:
         if "file" in content:
             beside["file"] = base64.b64decode(content["file"])
         return cls(inner, **content["specials"], **beside)
-
-
-def characters(inner: tokenizers.Tokenizer) -> frozenset[str] | None:
-    """All that a vocabulary of single characters knows; None where it is not one, or where it has a
-    token for what it does not know."""
-    model = inner.model
-    if inner.pre_tokenizer is not None or not isinstance(model, BPE) or model.unk_token is not None:
-        return None
-    if model.byte_fallback or json.loads(inner.to_str())["model"]["merges"]:
-        return None
-    return frozenset(token for token in inner.get_vocab() if len(token) == 1)

@@ -13,7 +13,7 @@ from family.core.cache import Cache
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
 from family.generation.generate import generate
-from family.generation.guidance import Guided
+from family.generation.guidance import Guided, guides
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
 from family.inputs.patches import over_patches
@@ -268,13 +268,8 @@ class DALLE(nn.Module):
     ) -> Tensor:
         """The codes of a picture for each caption, ``(batch, image tokens)``; arguments as :meth:`draw`'s."""
         decoder: Any = self
-        if guidance is not None and guidance != 1:
-            decoder = Guided(self, guidance)
-            if not self.caption_dropout:
-                raise ValueError(
-                    f"guidance={guidance} needs a model that was trained with some captions left out, "
-                    "but this one has caption_dropout=0."
-                )
+        if guides(guidance, self.caption_dropout):
+            decoder = Guided(self, float(guidance or 0))
         return generate(
             decoder,
             (input_ids, mask),

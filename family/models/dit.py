@@ -13,6 +13,7 @@ from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.transformer import Transformer
 from family.generation.flow import follow, guided
+from family.generation.guidance import guides, with_and_without
 from family.heads.patches import PatchHead
 from family.heads.pooling import pool_mean
 from family.inputs.patches import PatchConfig, PatchEmbedding, over_patches, pair
@@ -281,18 +282,9 @@ class DiT(nn.Module):
                 :meth:`forward` refuse.
         """
         like = self.summary.weight
-        count = len(input_ids)
-        guides = guidance is not None and guidance != 1
-        if guides:
-            if not self.caption_dropout:
-                raise ValueError(
-                    f"guidance={guidance} needs a model that was trained with some captions left out, "
-                    "but this one has caption_dropout=0."
-                )
-            if mask is None:
-                mask = torch.ones_like(input_ids, dtype=torch.bool)
-            input_ids = torch.cat([input_ids, input_ids])
-            mask = torch.cat([mask, torch.zeros_like(mask)])
+        count, overstates = len(input_ids), guides(guidance, self.caption_dropout)
+        if overstates:
+            input_ids, mask = with_and_without(input_ids, mask)
         words = self.read(input_ids, mask)
 
         def field(x: Tensor, time: Tensor) -> Tensor:
@@ -303,7 +295,7 @@ class DiT(nn.Module):
         noise = torch.randn(
             count, *self.shape, dtype=dtype, device=like.device, generator=generator
         )
-        told = guided(field, float(guidance)) if guides and guidance is not None else field
+        told = guided(field, float(guidance or 0)) if overstates else field
         return self.pixels(follow(told, noise, steps, sampler))
 
 

@@ -95,14 +95,7 @@ def find_pictures(places: list[Path]) -> list[Path]:
     Raises:
         UserError: a path that does not exist, or nothing found.
     """
-    found: list[Path] = []
-    for place in places:
-        if not place.exists():
-            raise UserError(f"{place} does not exist.")
-        found += list_images(place) if place.is_dir() else [place]
-    if not found:
-        raise UserError(f"no pictures in {', '.join(map(str, places))}.")
-    return found
+    return find_files(places, list_images, "pictures", "")
 
 
 def find_clips(places: list[Path]) -> list[Path]:
@@ -111,13 +104,24 @@ def find_clips(places: list[Path]) -> list[Path]:
     Raises:
         UserError: a path that does not exist, or nothing found.
     """
+    return find_files(places, list_clips, "clips", ": a clip is a folder of frames")
+
+
+def find_files(
+    places: list[Path], inside: Callable[[Path], list[Path]], of: str, hint: str
+) -> list[Path]:
+    """The files themselves, and what is ``inside`` folders.
+
+    Raises:
+        UserError: a path that does not exist, or nothing found.
+    """
     found: list[Path] = []
     for place in places:
         if not place.exists():
             raise UserError(f"{place} does not exist.")
-        found += list_clips(place) if place.is_dir() else [place]
+        found += inside(place) if place.is_dir() else [place]
     if not found:
-        raise UserError(f"no clips in {', '.join(map(str, places))}: a clip is a folder of frames.")
+        raise UserError(f"no {of} in {', '.join(map(str, places))}{hint}.")
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from family.losses.language_model import IGNORE
 from tasks.data.pairs import Batch, PairBatches, ShapePairs
@@ -42,9 +41,6 @@ class CaptioningData(TextToImageData):
 
     task = "Captioning"
     batches = CaptionBatches
-
-    def __init__(self, root: str | None = None, **options: Any) -> None:
-        super().__init__(root, **options)
 
     def is_true(self, file: str, text: str) -> bool | None:
         """Whether all that a sentence says of a picture of the built-in world is so; of one of another form

@@ -20,9 +20,10 @@ from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for, check_precision
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.logs import watched, written
-from tasks.training.optim import build_optimizer, build_schedule, check_matrices, keep_options
+from tasks.training.optim import build_optimizer, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
+from tasks.training.schedules import build_schedule
 from tasks.training.transplant import Report, Transplant, carry_out
 from tasks.training.validating import validating
 
@@ -138,13 +139,11 @@ class Task(pl.LightningModule):
         """How each metric was computed, where there is more than one way."""
         self.kept: dict[str, Any] | None = None
         """The assets of the checkpoint that this task was loaded from."""
-        self.decided: dict[str, Any] = {}
-        """What the data of that checkpoint decided of the model."""
+        self.decided: dict[str, Any] = {}  # what the data of that checkpoint decided of the model
         self._adapted = self._prepared = False
         self.given: dict[str, Any] | None = None
         """By class path, an optimizer and a schedule in the place of its own; as ``model_spec``."""
-        self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])
-        """The step, and the numbers of its parts."""
+        self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])  # a step, its parts' numbers
         self._watched = False  # whether the bar or a callback sees the numbers of every step
 
     options: dict[str, Any]

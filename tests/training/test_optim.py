@@ -10,13 +10,8 @@ import torch
 
 import family
 from tasks.errors import UserError
-from tasks.training.optim import (
-    build_optimizer,
-    build_schedule,
-    orthogonalise,
-    parameter_groups,
-    schedule_factor,
-)
+from tasks.training.optim import build_optimizer, orthogonalise, parameter_groups
+from tasks.training.schedules import build_schedule, schedule_factor
 
 
 def tiny():
