@@ -20,7 +20,6 @@ from family.inputs.image_slots import (
     spread,
     with_image_token,
 )
-from family.inputs.pictures import WHITE
 from family.inputs.preprocess import Preprocess, as_preprocess
 from family.inputs.tokenizer import Tokenizer
 from tasks.data import shapes
@@ -31,9 +30,9 @@ from tasks.data.chat_tuning import (
     Example,
     PackedConversations,
 )
-from tasks.data.images import check_images, open_picture, picture_size, read_image
+from tasks.data.images import check_images, open_picture, picture_size
 from tasks.data.sampling import Pick
-from tasks.data.visual_questions import about_shapes
+from tasks.data.visual_questions import about_shapes, shown
 from tasks.errors import UserError, at_least, user_errors
 
 DESCRIBED = 4
@@ -233,15 +232,10 @@ class Pixels:
     def __init__(self, rows: Sequence[Conversation], preprocess: Any) -> None:
         self.rows, self.preprocess = rows, preprocess
 
-    def picture(self, given: Any) -> Any:
-        if isinstance(given, shapes.Scene):
-            return shapes.draw(given, min(self.preprocess.size))
-        return read_image(given, background=getattr(self.preprocess, "background", WHITE))
-
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """Those of some conversations, one after another: ``(pictures, 3, height, width)``."""
-        shown = [given for i in indices for given in self.rows[i].pictures]
-        return torch.stack([self.preprocess(self.picture(given)) for given in shown])
+        given = [picture for i in indices for picture in self.rows[i].pictures]
+        return torch.stack([self.preprocess(shown(one, self.preprocess)) for one in given])
 
 
 class PackedPictures(PackedConversations):

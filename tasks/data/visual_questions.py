@@ -187,11 +187,7 @@ class QuestionBatches(Dataset[Batch]):
 
     def picture(self, index: int) -> tuple[Image.Image, int]:
         """The picture of a question, and its number."""
-        row = self.rows[index]
-        if isinstance(row.picture, shapes.Scene):
-            return shapes.draw(row.picture, min(self.preprocess.size)), index
-        background = getattr(self.preprocess, "background", WHITE)
-        return read_image(row.picture, background=background), index
+        return shown(self.rows[index].picture, self.preprocess), index
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
         read = [
@@ -213,6 +209,17 @@ class QuestionBatches(Dataset[Batch]):
             "file": [row.file for row in some],
             "line": [self.places[i] for i in chosen],
         }
+
+
+def shown(picture: Path | shapes.Scene, preprocess: Any) -> Image.Image:
+    """A picture of a file or of the built-in world, for what then makes ``pixel_values`` of it.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    if isinstance(picture, shapes.Scene):
+        return shapes.draw(picture, min(preprocess.size))
+    return read_image(picture, background=getattr(preprocess, "background", WHITE))
 
 
 def about_shapes(index: int, seed: int, split: str) -> VisualQuestion:
