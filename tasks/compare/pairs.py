@@ -48,7 +48,7 @@ def judged(variants: dict[str, Json], mode: str, bootstrap: Bootstrap) -> list[J
         pair |= {"difference": None, "p_seeds": None, "bootstrap": None}
         if whole(a) and whole(b):
             pair["difference"] = float(np.mean(a["values"]) - np.mean(b["values"]))
-            pair["p_seeds"] = statistics.welch(a["values"], b["values"])
+            pair["p_seeds"] = statistics.over_seeds(a["values"], b["values"], len(pairs))
             pair["bootstrap"] = bootstrap(pair["a"], pair["b"])
         elif not (stopped(a) or stopped(b)):
             pair["p_seeds"] = statistics.by_ranks(with_last(a, mode), with_last(b, mode))

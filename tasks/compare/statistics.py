@@ -58,6 +58,20 @@ def welch(a: list[float], b: list[float]) -> float | None:
     return 2 * float(special.stdtr(few - 1, -difference / error))
 
 
+def over_seeds(a: list[float], b: list[float], tests: int) -> float | None:
+    """The chance that a report gives: :func:`welch`, and no less than :func:`by_ranks` where that could tell
+    two variants apart in so many tests at once.
+
+    Of seeds that get stuck, half of five say, Welch's test finds 5.4 % where there is nothing to find in three
+    variants; ranks keep to 5 % whatever the values. Three seeds and three variants have too few ranks: 8 %
+    there, if seeds get stuck.
+    """
+    p = welch(a, b)
+    if p is not None and 2 * tests / math.comb(len(a) + len(b), len(a)) < LEVEL:
+        p = max(p, by_ranks(a, b))
+    return p
+
+
 def by_ranks(a: list[float], b: list[float]) -> float:
     """The chance that ranks are shared out as unevenly (Wilcoxon 1945), equal values sharing theirs.
 
