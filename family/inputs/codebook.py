@@ -241,7 +241,7 @@ class VectorCodebook(Codebook):
         """Let the codes learn from a batch, that of all processes."""
         config = self.config
         # By a product, whose order of additions is the same each time.
-        of_code = F.one_hot(ids, config.size).to(rows.dtype)
+        of_code = (ids[:, None] == torch.arange(config.size, device=ids.device)).to(rows.dtype)
         found = summed(of_code.T @ torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1))
         self.counts.lerp_(found[:, -1].to(self.counts), 1 - config.decay)
         self.sums.lerp_(found[:, :-1].to(self.sums), 1 - config.decay)

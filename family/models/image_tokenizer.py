@@ -59,6 +59,9 @@ class ImageTokenizer(nn.Module):
         width: channels after that, doubled wherever the picture is halved; a multiple of 8.
         depth: residual blocks at each size.
         distance: of pixels, "l1" or "l2".
+        kernel_size: of the convolutions, 3; or 1, and a token is of its own square of pixels alone, see
+            :class:`Squares`: of drawn pictures, whose squares are often the same, a code each. That needs
+            ``patch_size`` to be ``downsampling``.
         codebook: its kind and size.
 
     Raises:
@@ -74,10 +77,11 @@ class ImageTokenizer(nn.Module):
         depth: int = 2,
         distance: str = "l1",
         *,
+        kernel_size: int = 3,
         codebook: CodebookConfig = CodebookConfig(),
     ) -> None:
         super().__init__()
-        check(downsampling, patch_size, width, depth, distance)
+        check(downsampling, patch_size, width, depth, distance, kernel_size)
         height, width_in_pixels = self.image_size = pair(image_size)
         if height % downsampling or width_in_pixels % downsampling or min(self.image_size) < 1:
             near = tuple(
@@ -93,8 +97,19 @@ class ImageTokenizer(nn.Module):
         halvings = (downsampling // patch_size).bit_length() - 1
         channels = [width << i for i in range(halvings + 1)]
         self.codebook = make_codebook(codebook)  # before others: what it refuses says most
-        self.encoder = make_encoder(channels, depth, patch_size, self.latent_dim)
-        self.decoder = make_decoder(channels[::-1], depth, patch_size, self.latent_dim)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if kernel_size == 1:
+            pixels = 3 * patch_size**2
+            self.encoder = nn.Sequential(
+                nn.PixelUnshuffle(patch_size), Squares(pixels, width, depth, self.latent_dim)
+            )
+            self.decoder = nn.Sequential(
+                Squares(self.latent_dim, width, depth, pixels), nn.PixelShuffle(patch_size)
+            )
+        else:
+            self.encoder = make_encoder(channels, depth, patch_size, self.latent_dim)
+            self.decoder = make_decoder(channels[::-1], depth, patch_size, self.latent_dim)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, 3, height, width)`` in -1..1 -> the same, through the codebook."""
@@ -167,6 +182,36 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+class Squares(nn.Module):
+    """Of each place alone a linear map, and what a residual network adds to it, at first nothing:
+    ``(batch, before, rows, columns) -> (batch, after, rows, columns)``."""
+
+    def __init__(self, before: int, width: int, depth: int, after: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(before, after)
+        self.first = nn.Linear(before, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    part
+                    for _ in range(2)
+                    for part in (nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width))
+                )
+            )
+            for _ in range(depth)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, after))
+        nn.init.zeros_(self.last[-1].weight)
+        nn.init.zeros_(self.last[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.movedim(1, -1)
+        hidden = self.first(x)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return (self.linear(x) + self.last(hidden)).movedim(-1, 1)
+
+
 def make_encoder(channels: Sequence[int], depth: int, patch_size: int, dim: int) -> nn.Sequential:
     """``(batch, 3, height, width) -> (batch, dim, rows, columns)``, as wide at each size as ``channels``."""
     parts: list[nn.Module] = [nn.PixelUnshuffle(patch_size), conv(3 * patch_size**2, channels[0])]
@@ -196,7 +241,9 @@ def conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, stride, padding=1)
 
 
-def check(downsampling: int, patch_size: int, width: int, depth: int, distance: str) -> None:
+def check(
+    downsampling: int, patch_size: int, width: int, depth: int, distance: str, kernel_size: int
+) -> None:
     """Refuse impossible sizes.
 
     Raises:
@@ -212,6 +259,13 @@ def check(downsampling: int, patch_size: int, width: int, depth: int, distance: 
         raise ValueError(f"width must be a multiple of {GROUPS}, not {width}.")
     if depth < 0:
         raise ValueError(f"depth must be at least 0, not {depth}.")
+    if kernel_size not in (1, 3):
+        raise ValueError(f"kernel_size must be 1 or 3, not {kernel_size}.")
+    if kernel_size == 1 and patch_size != downsampling:
+        raise ValueError(
+            f"kernel_size=1 looks at each square of downsampling={downsampling} pixels alone: patch_size must be "
+            f"that too, not {patch_size}."
+        )
     if distance not in DISTANCES:
         raise ValueError(
             f"distance={distance!r} is unknown; choose one of: {', '.join(DISTANCES)}."

@@ -37,6 +37,24 @@ def test_the_grid_and_its_order(downsampling, patch_size):
     assert torch.equal(model.codebook.find(last), ids[:, columns - 1])
 
 
+def test_tokens_of_their_own_squares_alone():
+    """With kernel_size=1 a token and its square of pixels know no other."""
+    model = tokenizer(kernel_size=1, patch_size=8).eval()
+    torch.nn.init.normal_(model.encoder[1].last[-1].weight)
+    x = torch.randn(1, 3, 16, 16)
+    changed = x.clone()
+    changed[:, :, 8:, 8:] += 1
+    a, b = model.encode(x), model.encode(changed)
+    assert torch.equal(a[..., 0, :], b[..., 0, :]) and not torch.equal(a[..., 1, 1], b[..., 1, 1])
+    ids = model.tokenize(x)
+    other = (ids + torch.tensor([0, 0, 0, 1])) % model.vocab_size
+    assert torch.equal(model.decode(ids)[..., :8, :], model.decode(other)[..., :8, :])
+    with pytest.raises(ValueError, match="patch_size must be that too, not 4"):
+        tokenizer(kernel_size=1, patch_size=4)
+    with pytest.raises(ValueError, match="kernel_size must be 1 or 3, not 5"):
+        tokenizer(kernel_size=5)
+
+
 @pytest.mark.parametrize("kind", ["ema", "rotation", "fsq"])
 def test_all_learn_and_the_codebook_only_in_training(kind):
     config = family.CodebookConfig(kind, size=30, dim=4, levels=(3, 3, 3))
