@@ -72,6 +72,8 @@ class DiT(nn.Module):
         times: what training draws, see :func:`~family.losses.flow.draw_times`.
         image_tokenizer: arguments of the image tokenizer whose latents are drawn; it is built here,
             frozen, and saved with the model. None draws pixels.
+        quantised: whether latents that are drawn become pixels at their nearest codes (Rombach et al. 2022,
+            section 3.2, do so where their first stage has codes): sharp, where codes are few.
 
     Raises:
         ValueError: a causal config, positions that words have no place in, an unknown ``text`` or
@@ -90,11 +92,13 @@ class DiT(nn.Module):
         caption_dropout: float = 0.1,
         times: str = "uniform",
         image_tokenizer: Mapping[str, Any] | None = None,
+        quantised: bool = False,
     ) -> None:
         super().__init__()
         check(config, words, text, caption_dropout, times)
         self.vocab_size, self.joint, self.times = vocab_size, text == "joint", times
         self.caption_dropout, self.text_tokens = caption_dropout, words.max_tokens
+        self.quantised = quantised
         self.image_size = pair(image_size)
         self.config = config = over_patches(config).replace(
             condition_dim=config.dim,
@@ -102,6 +106,8 @@ class DiT(nn.Module):
             context_dim=None if self.joint else words.dim,
             final_norm=False,
         )
+        if quantised and image_tokenizer is None:
+            raise ValueError("quantised=True needs an image tokenizer, whose codes they are.")
         self.image_tokenizer: Any = None
         self.latent_mean: Tensor
         self.latent_std: Tensor
@@ -236,7 +242,9 @@ class DiT(nn.Module):
         """The way back from :meth:`latents`, cut to -1..1."""
         if self.image_tokenizer is not None:
             found = latents * each(self.latent_std) + each(self.latent_mean)
-            latents = self.image_tokenizer.decode_latents(found.to(self.latent_mean.dtype))
+            latents = self.image_tokenizer.decode_latents(
+                found.to(self.latent_mean.dtype), self.quantised
+            )
         return latents.clamp(-1, 1)
 
     @torch.no_grad()

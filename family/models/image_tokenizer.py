@@ -145,8 +145,10 @@ class ImageTokenizer(nn.Module):
             )
         return self.encoder(pixel_values)
 
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """``(batch, 3, height, width)`` of latents as :meth:`encode` gives them, at no code."""
+    def decode_latents(self, latents: Tensor, quantised: bool = False) -> Tensor:
+        """``(batch, 3, height, width)`` of latents as :meth:`encode` gives them, at their codes or at none."""
+        if quantised:
+            return self.decode(self.codebook.ids(latents))
         return self.decoder(self.codebook.continuous(latents))
 
     def tokenize(self, pixel_values: Tensor) -> Tensor:

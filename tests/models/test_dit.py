@@ -320,7 +320,8 @@ class Halved(nn.Module):
     def encode(self, pixel_values):
         return F.avg_pool2d(pixel_values, 2) * self.scale[:, None, None] + 3
 
-    def decode_latents(self, latents):
+    def decode_latents(self, latents, quantised=False):
+        latents = latents.round() if quantised else latents
         return F.interpolate((latents - 3) / self.scale[:, None, None], scale_factor=2)
 
 
@@ -355,6 +356,16 @@ def test_latents_of_an_image_tokenizer(tokenizer):
     close(again.latents(data), model.latents(data))
     assert model.draw(**captions(), steps=2).shape == (3, 3, HEIGHT, WIDTH)
     assert model(**model.facts.inputs.draw(model, 1)).shape == (3, 3, 4, 6)
+
+
+def test_drawn_latents_go_to_their_codes(tokenizer):
+    latents = torch.randn(2, 3, HEIGHT // 2, WIDTH // 2)
+    for quantised in (False, True):
+        model = small({**tokenizer, "quantised": quantised})
+        wanted = model.image_tokenizer.decode_latents(latents, quantised).clamp(-1, 1)
+        assert torch.equal(model.pixels(latents), wanted)
+    with pytest.raises(ValueError, match="quantised=True needs an image tokenizer"):
+        small({"quantised": True})
 
 
 def test_an_image_tokenizer_is_frozen_and_belongs_to_the_model(tokenizer):

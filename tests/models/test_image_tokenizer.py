@@ -33,6 +33,7 @@ def test_the_grid_and_its_order(downsampling, patch_size):
     assert model.encode(x).shape == (2, model.latent_dim, rows, columns)
     torch.testing.assert_close(model.decode(ids), model(x))
     assert model.decode_latents(model.encode(x)).shape == x.shape
+    torch.testing.assert_close(model.decode_latents(model.encode(x), quantised=True), model(x))
     last = model.encode(x)[:, :, 0, -1]  # of the first row
     assert torch.equal(model.codebook.find(last), ids[:, columns - 1])
 
