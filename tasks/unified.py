@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from family.generation.sampling import Sampling
 from family.inference.drawing import as_pictures
 from family.inference.unified import boxes_of, make, objects_in
 from tasks.data import shapes
 from tasks.data.shape_claims import claims, verdict
+from tasks.data.shape_pictures import Seen, seen
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.coco_metrics import coco_table, coco_truth
@@ -27,7 +29,7 @@ SHOWN = 8
 
 class Made(NamedTuple):
     """A row of evaluation: its task, what is given in words, what was made and what is right, its scene's number,
-    and objects where boxes were made."""
+    objects where boxes were made, and what a drawing shows."""
 
     task: str
     text: str
@@ -35,12 +37,14 @@ class Made(NamedTuple):
     true: str
     number: int
     objects: list[dict[str, Any]]
+    drawn: Seen | None = None
 
 
 class Unified(TokenizedTask, TokenTask):
     """Cross-entropy of what is to be made; and each task by its specialist's own metric: ``translate/bleu``,
-    ``caption/true`` (every claim is right), ``answer/accuracy``, ``classify/accuracy``, ``detect/map_50``; of
-    drawings the loss, and a sheet.
+    ``caption/true`` (every claim is right), ``answer/accuracy``, ``classify/accuracy``, ``detect/map_50``,
+    ``draw/true`` (every claim of the caption is so in the picture, see :mod:`tasks.data.shape_pictures`), of which
+    there is a sheet.
 
     A batch is one of :class:`~tasks.data.unified.UnifiedData`.
 
@@ -127,8 +131,11 @@ class Unified(TokenizedTask, TokenTask):
         ]
         place = [sum(has[:i]) for i in range(len(has))]
         for task in dict.fromkeys(batch["task"]):
-            rows = [i for i, one in enumerate(batch["task"]) if one == task and task != "draw"]
-            if not rows:
+            rows = [i for i, one in enumerate(batch["task"]) if one == task]
+            if task == "draw":
+                self.made += self.drawings(
+                    [batch["text"][i] for i in rows], batch["number"][rows[0]]
+                )
                 continue
             pixels = None
             if has[rows[0]]:
@@ -139,6 +146,17 @@ class Unified(TokenizedTask, TokenTask):
                 said = self.model.tokenizer.decode(ids)
                 given, true = batch["text"][i], batch["answer"][i]
                 self.made.append(Made(task, given, said, true, batch["number"][i], objects))
+
+    def drawings(self, texts: list[str], seed: int) -> list[Made]:
+        """Draw captions, and look at what was drawn."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        ids = make(self.model, "draw", texts, sampling=Sampling(1.0), generator=generator)
+        drawn = self.model.drawn(torch.tensor(ids, device=self.device))
+        shown = [seen(picture) for picture in as_pictures(self.data.preprocess, drawn)]
+        return [
+            Made("draw", text, in_words(one), text, -1, [], one)
+            for text, one in zip(texts, shown, strict=True)
+        ]
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self.evaluate(batch, "val")
@@ -195,6 +213,8 @@ class Unified(TokenizedTask, TokenTask):
         if task == "caption":
             right = [self.is_true(one, split) for one in rows]
             return {"true": sum(right) / len(right)}
+        if task == "draw":
+            return {"true": sum(map(is_drawn, rows)) / len(rows)}
         return {"accuracy": sum(one.made == one.true for one in rows) / len(rows)}
 
     def is_true(self, one: Made, split: str) -> bool:
@@ -215,6 +235,23 @@ class Unified(TokenizedTask, TokenTask):
         drawn = self.model.drawn(torch.tensor(ids, device=self.device))
         pictures = as_pictures(self.data.preprocess, drawn)
         self.pictures = {"drawings": sheet(pictures, texts)}
+
+
+def is_drawn(one: Made) -> bool:
+    """Whether every claim of a drawing's caption is so in it."""
+    said = claims(one.text)
+    if said is None or one.drawn is None:
+        return False
+    return verdict(said, one.drawn.objects, one.drawn.background).all
+
+
+def in_words(one: Seen) -> str:
+    """What a drawing shows."""
+    things = [
+        f"{shapes.english(thing, 1)} {shapes.PLACES[thing.row, thing.column][0]}"
+        for thing in one.objects
+    ]
+    return ", ".join(things) or f"nothing but a {one.background} background"
 
 
 def boxes_score(rows: list[Made], bins: int = 48) -> float:

@@ -9,9 +9,11 @@ import torch
 import family
 from family.inference.unified import objects_in
 from family.losses.language_model import language_model_loss
+from tasks.data import shapes
+from tasks.data.shape_pictures import seen
 from tasks.data.unified import PICTURE, TASKS, UnifiedData
 from tasks.errors import UserError
-from tasks.unified import Made, Unified, boxes_score
+from tasks.unified import Made, Unified, boxes_score, is_drawn
 
 SMALL = {"image_size": (16, 16), "slots": 4, "bins": 48}
 
@@ -107,6 +109,21 @@ def test_it_learns_rows_by_heart_and_says_how_well_it_does_each():
     assert metrics["val/classify/accuracy"] == 1
     assert {"val/loss", "val/translate/loss"} <= metrics.keys()
     assert any(sample.startswith("classify: ") for sample in task.samples)
+
+
+def test_drawings_are_looked_at():
+    pl.seed_everything(0)
+    data = UnifiedData(**SMALL, tasks=("caption", "draw"), batch_size=8, examples=16)
+    data.count = lambda split: 8
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    found = pl.Trainer(**quiet).validate(task_of(data), data, verbose=False)[0]
+    assert found["val/draw/true"] == 0  # it has learnt nothing
+    one = data.given("train", 1)
+    assert one.task == "draw"
+    true = Made("draw", one.text, "", one.text, 1, [], seen(shapes.draw(one.scene, 48)))
+    assert is_drawn(true)
+    other = seen(shapes.draw(data.given("train", 3).scene, 48))
+    assert not is_drawn(true._replace(drawn=other))
 
 
 @pytest.mark.parametrize(
