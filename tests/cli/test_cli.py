@@ -14,6 +14,7 @@ SMALL = [
     "--trainer.val_check_interval=2",
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
+    "--trainer.num_sanity_val_steps=0",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
     "--trainer.accelerator=cpu",
@@ -43,17 +44,10 @@ def test_language_model_from_fit_to_generate(folder, capsys):
 
 
 def test_translation_from_fit_to_translate(folder, capsys):
-    main(
-        [
-            "fit",
-            "--config",
-            "translation/shapes",
-            "--run_folder",
-            "run",
-            "--data.examples=300",
-            *SMALL,
-        ]
-    )
+    sizes = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
+    tiny = [f"--model.model.init_args.config.{name}={value}" for name, value in sizes.items()]
+    few = ["--data.examples=100", "--data.tokens_per_batch=512", "--trainer.max_steps=2"]
+    main(["fit", "--config", "translation/shapes", "--run_folder", "run", *SMALL, *tiny, *few])
     record = json.loads((folder / "run/metrics-fit.json").read_text())
     assert "tok:13a" in record["signatures"]["val/bleu"]
     capsys.readouterr()

@@ -26,9 +26,11 @@ SMALL = [
     "--trainer.enable_model_summary=false",
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=1",
-    "--data.examples=200",
+    "--trainer.num_sanity_val_steps=0",
+    "--data.examples=40",
     "--data.batch_size=8",
 ]
+TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def fit(task, folder, *more):
-    main(["fit", "--config", f"{task}/shapes", "--run_folder", "run", *SMALL, *more])
+def fit(task, folder, *more, stacks=("config",)):
+    tiny = [f"--model.model.init_args.{s}.{n}={value}" for s in stacks for n, value in TINY.items()]
+    main(["fit", "--config", f"{task}/shapes", "--run_folder", "run", *SMALL, *tiny, *more])
     record = json.loads((folder / "run/metrics-fit.json").read_text())
     assert record["step"] == 2
     content = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)
@@ -100,7 +103,8 @@ def test_segmentation(folder):
 @pytest.mark.slow
 def test_image_text(folder, capsys, loss):
     bias = ["--model.model.init_args.logit_bias=true"] if loss == "sigmoid" else []
-    metrics = fit("image_text", folder, f"--model.loss={loss}", *bias)
+    options = [f"--model.loss={loss}", *bias]
+    metrics = fit("image_text", folder, *options, stacks=("image", "text"))
     assert metrics["val/recall@1"] <= metrics["val/recall@5"] <= metrics["val/recall@10"]
     assert 0 <= metrics["val/zero_shot_accuracy"] <= 1
     assert (folder / "run/samples/step-000002-retrieval.png").exists()

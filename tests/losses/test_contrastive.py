@@ -196,7 +196,10 @@ def one_process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("processes"))
-    torch.multiprocessing.spawn(one_process, (folder,), nprocs=2)
+    # Both are forks of one process, which has imported this module once.
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    two = {"nprocs": 2, "start_method": "forkserver"}
+    torch.multiprocessing.start_processes(one_process, (folder,), **two)
     return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
 
 

@@ -25,9 +25,13 @@ FIT = [
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
     "--trainer.accelerator=cpu",
-    "--data.examples=200",
+    "--trainer.num_sanity_val_steps=0",
+    "--data.examples=64",
     "--data.batch_size=8",
+    *(f"--model.model.init_args.config.{option}" for option in ("dim=16", "depth=1", "heads=2")),
+    "--model.model.init_args.config.ffn_dim=32",
 ]
+TRAIN = [*FIT, "--data.image_size=16"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +45,7 @@ def step_of(name):
 
 
 def test_the_last_state_is_kept_beside_the_best():
-    main(FIT)
+    main(TRAIN)
     assert step_of("best") == max(reversed(validated()), key=validated().get)
     assert step_of("last") == 3
 
@@ -78,7 +82,7 @@ def validated():
 )
 @pytest.mark.slow
 def test_a_run_is_validated_where_it_ends(limits, steps):
-    main([*FIT, *(f"--trainer.{limit}" for limit in limits)])
+    main([*TRAIN, *(f"--trainer.{limit}" for limit in limits)])
     assert list(validated()) == steps
     assert step_of("best") in steps
     record = json.loads(Path("run/metrics-fit.json").read_text())
@@ -95,7 +99,7 @@ def test_an_error_saves_the_last_state_and_leaves_the_best_alone(monkeypatch):
 
     monkeypatch.setattr(ImageClassification, "training_step", fails)
     with pytest.raises(RuntimeError, match="power"):
-        main([*FIT, "--trainer.max_steps=5"])
+        main([*TRAIN, "--trainer.max_steps=5"])
     assert step_of("best") == 2
     assert step_of("last") == 3
 
@@ -103,13 +107,13 @@ def test_an_error_saves_the_last_state_and_leaves_the_best_alone(monkeypatch):
 @pytest.mark.slow
 def test_a_run_that_could_not_begin_leaves_its_name_free(folder, capsys):
     with pytest.raises(SystemExit):
-        main([*FIT, "--model.optimizer=adamm"])
+        main([*TRAIN, "--model.optimizer=adamm"])
     assert "adam" in capsys.readouterr().err
     assert not (folder / "run").exists()
-    main(FIT)
+    main(TRAIN)
     assert (folder / "run/config.yaml").exists()
     with pytest.raises(SystemExit):
-        main(FIT)
+        main(TRAIN)
     assert step_of("last") == 3  # the refused call touched nothing
 
 
@@ -125,7 +129,7 @@ def test_validate_writes_its_config_and_metrics(folder):
 
 
 def test_a_checkpoint_calls_nothing_but_a_model(folder):
-    main(FIT)
+    main(TRAIN)
     content = torch.load("run/checkpoints/best.ckpt", weights_only=True)
     content["family"]["model"] = {
         "class_path": "pathlib.Path.touch",
@@ -142,11 +146,11 @@ def test_a_checkpoint_calls_nothing_but_a_model(folder):
 
 
 def test_an_older_checkpoint_lacks_what_was_added_since(folder):
-    main(FIT)
+    main(TRAIN)
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert content["family"]["model"]["init_args"]["config"].pop("rotary_axes") == 1
     torch.save(content, "old.ckpt")
-    main([*FIT, "--run_folder=more", "--ckpt_path=old.ckpt", "--trainer.max_steps=4"])
+    main([*TRAIN, "--run_folder=more", "--ckpt_path=old.ckpt", "--trainer.max_steps=4"])
     assert (folder / "more/metrics-fit.json").exists()
 
 
@@ -161,7 +165,7 @@ def test_mixed_precision_clips_gradients(config):
 
 @pytest.mark.slow
 def test_compiled_training_leaves_no_trace_in_the_names():
-    main([*FIT, "--model.compile=true", "--trainer.max_steps=2"])
+    main([*TRAIN, "--model.compile=true", "--trainer.max_steps=2"])
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert not [name for name in content["state_dict"] if "_orig_mod" in name]
 
@@ -182,7 +186,7 @@ def test_a_checkpoint_callback_of_the_config_stands_beside_ours(monitor):
         f"    init_args: {{monitor: {monitor}, mode: max, every_n_train_steps: 1, save_top_k: -1,\n"
         "      filename: '{step}', save_last: true}\n"
     )
-    main([*FIT, "--config=own.yaml"])
+    main([*TRAIN, "--config=own.yaml"])
     assert step_of("best") == max(reversed(validated()), key=validated().get)
     assert step_of("last") == 3
     assert step_of("own/last") and list(Path("run/checkpoints/own").glob("step=*.ckpt"))
@@ -201,5 +205,5 @@ def test_a_checkpoint_callback_of_the_config_leaves_the_folder_of_ours_alone(cap
         "    init_args: {dirpath: run/checkpoints}\n"
     )
     with pytest.raises(SystemExit):
-        main([*FIT, "--config=own.yaml"])
+        main([*TRAIN, "--config=own.yaml"])
     assert "dirpath=" in capsys.readouterr().err
