@@ -1,5 +1,6 @@
 """How much of a caption is in the picture that was drawn of it: by a detector that finds things, and a classifier that
-says what they are, neither of which ever saw a drawn picture.
+says what they are, neither of which ever saw a drawn picture; and, as "cells", by comparing each cell of a picture with
+all that could be there.
 
     python examples/drawing/judge.py OUT.json --models dalle=RUN dit=RUN --detector RUN --things RUN \
         [--guidance 1 2 4] [--rank CLIP --num 8] [--held_out "purple star"]
@@ -25,13 +26,14 @@ from PIL import Image
 import family
 from tasks.data import shapes
 from tasks.data.shape_claims import claims, verdict
+from tasks.data.shape_pictures import seen
 from tasks.data.text_to_image import TextToImageData
 from tasks.training.pictures import BAD, GOOD, sheet
 
 SHOWN = 24
 THRESHOLD = 0.35
 """Of what the detector finds: at 0.5 it misses some small things of true pictures."""
-FIELDS = ("shapes", "colours", "things", "relation", "background", "all")
+FIELDS = ("shapes", "colours", "things", "relation", "background", "all", "cells")
 
 
 class Judge:
@@ -46,11 +48,11 @@ class Judge:
         boxes = [(i, one["box"]) for i, some in enumerate(found) for one in some]
         crops = [cut(pictures[i], box) for i, box in boxes]
         names = self.things.predict(crops) if crops else []
-        seen: list[list[shapes.ShapeObject]] = [[] for _ in pictures]
+        things: list[list[shapes.ShapeObject]] = [[] for _ in pictures]
         for (i, box), name in zip(boxes, names, strict=True):
-            seen[i].append(thing_of(box, name["label"], pictures[i].width))
+            things[i].append(thing_of(box, name["label"], pictures[i].width))
         grounds = [background_of(picture) for picture in pictures]
-        return list(zip(seen, grounds, strict=True))
+        return list(zip(things, grounds, strict=True))
 
 
 def thing_of(box: Sequence[float], name: str, side: int) -> shapes.ShapeObject:
@@ -79,11 +81,14 @@ def background_of(picture: Image.Image) -> str:
 def judged(judge: Judge, captions: list[str], pictures: list[Image.Image]) -> dict[str, Any]:
     """Shares of the captions that are fulfilled, in each respect that they speak of."""
     rows = []
-    for text, (objects, ground) in zip(captions, judge.see(pictures), strict=True):
-        said = claims(text)
+    for text, picture, (objects, ground) in zip(
+        captions, pictures, judge.see(pictures), strict=True
+    ):
+        said, cells = claims(text), seen(picture)
         assert said is not None, text
         found = verdict(said, objects, ground)
-        rows.append({**found._asdict(), "all": found.all})
+        compared = verdict(said, cells.objects, cells.background).all and not cells.odd
+        rows.append({**found._asdict(), "all": found.all, "cells": compared})
     shares = {}
     for name in FIELDS:
         known = [bool(row[name]) for row in rows if row[name] is not None]
