@@ -62,6 +62,7 @@ from .models.detr import detr_resnet50 as detr_resnet50
 from .models.detr import detr_small as detr_small
 from .models.dit import DiT as DiT
 from .models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from .models.eomt import EoMT as EoMT
 from .models.fusion import Fusion as Fusion
 from .models.fusion import vilt_base as vilt_base
 from .models.gpt import GPT as GPT

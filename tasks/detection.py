@@ -17,6 +17,7 @@ from family.inference.detection import SURE
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
+from tasks.training.building import own_losses
 from tasks.training.by_class import WORST
 from tasks.training.coco_metrics import (
     Judged,
@@ -109,8 +110,7 @@ class Detection(Task):
     @property
     def own_loss(self) -> Callable[..., dict[str, Tensor]] | None:
         """That of a model which brings one."""
-        losses = getattr(self.model, "losses", None)
-        return losses if callable(losses) and not isinstance(losses, nn.Module) else None
+        return own_losses(self.model)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         targets = batch["targets"]

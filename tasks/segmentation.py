@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tasks.data.segmentation import IGNORE_MASK
+from tasks.errors import UserError
 from tasks.runs.gathering import gather
+from tasks.training.building import own_losses
 from tasks.training.by_class import WORST, class_table, confusion_table, unlike
 from tasks.training.pictures import (
     class_map,
@@ -30,6 +33,9 @@ SHOWN = 4
 
 class Segmentation(WeightedTask):
     """Cross-entropy by pixel; mean IoU and pixel accuracy over the pixels that are not ignored.
+
+    A model with a method ``losses(pixel_values, labels)``, whose ``loss`` is minimised, learns from that
+    instead; one with ``anneal(progress)`` hears before each step what share of the training is done.
 
     Logits are resized to each mask's own size before they are judged. The IoU of a class is taken
     over the whole set, and the mean over the classes that occur in the truth or in the predictions.
@@ -55,7 +61,21 @@ class Segmentation(WeightedTask):
         if self.num_classes and self.confusion is None:  # it counts over all processes
             self.confusion = confusion_matrix(self.num_classes)
 
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        super().on_train_batch_start(batch, index)
+        steps = self.trainer.estimated_stepping_batches
+        if hasattr(self.model, "anneal") and steps < math.inf:
+            self.model.anneal(self.global_step / steps)
+
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        losses = own_losses(self.model)
+        if losses is not None:
+            if self.label_smoothing or self.class_weights is not None:
+                raise UserError(
+                    f"model.label_smoothing and class_weights are of the cross-entropy by pixel, but "
+                    f"{type(self.model).__name__} learns from losses of its own: leave them out."
+                )
+            return losses(batch["pixel_values"], batch["labels"])
         logits, labels = self.model(batch["pixel_values"]), batch["labels"]
         weights = self.loss_weights(logits)
         loss, count = pixel_loss(logits, labels, weights, self.label_smoothing)

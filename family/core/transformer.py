@@ -111,6 +111,7 @@ class Transformer(nn.Module):
         shared: Shared = Shared(),
         positions: Tensor | None = None,
         cache: Cache | None = None,
+        part: slice = slice(None),
     ) -> Iterator[Callable[..., Tensor]]:
         """The blocks one by one, for a member that does something between them: ``x = step(x)``.
 
@@ -118,12 +119,13 @@ class Transformer(nn.Module):
         rotary tables are made once for all layers that agree, and checkpointing holds.
 
         Args:
-            x: what enters the first block.
+            x: what enters the first of the blocks.
             positions, cache: as :meth:`forward`'s.
+            part: some of the blocks alone, where others read other tokens or see them otherwise.
         """
         told = self._tell(x, shared, positions, cache)
-        for i, block in enumerate(self.blocks):
-            state = None if cache is None else cache.layers[i]
+        for i in range(len(self.blocks))[part]:
+            block, state = self.blocks[i], None if cache is None else cache.layers[i]
             yield partial(self._step, block, told[self.first_alike[i]], state)
 
     def _step(self, block: Any, shared: Shared, state: Any, x: Tensor, **changes: Any) -> Tensor:

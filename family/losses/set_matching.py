@@ -116,11 +116,9 @@ class SetLoss:
         logits, boxes = joined([outputs])
         check_targets(targets, logits, self._classes(logits))
         with torch.no_grad():
-            costs = self._costs(logits, boxes, targets).cpu().numpy()
-        return [
-            tuple(map(torch.from_numpy, linear_sum_assignment(picture)))  # type: ignore[misc]
-            for picture in finite_costs(costs, [len(target["labels"]) for target in targets])
-        ]
+            costs = self._costs(logits, boxes, targets)
+        counts = [len(target["labels"]) for target in targets]
+        return assigned([cost[:, :count] for cost, count in zip(costs, counts, strict=True)])
 
     def _classes(self, logits: Tensor) -> int:
         return logits.shape[-1] - (self.classification == "softmax")
@@ -311,7 +309,21 @@ def check_targets(targets: Targets, logits: Tensor, classes: int) -> None:
             )
 
 
-def finite_costs(costs: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+def assigned(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The cheapest assignment for each picture's costs ``(queries, targets)``: query numbers and target
+    numbers, on the CPU.
+
+    Raises:
+        ValueError: some are NaN or infinite.
+    """
+    plain = finite_costs([cost.cpu().numpy() for cost in costs], [cost.shape[1] for cost in costs])
+    return [
+        tuple(map(torch.from_numpy, linear_sum_assignment(cost)))  # type: ignore[misc]
+        for cost in plain
+    ]
+
+
+def finite_costs(costs: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
     """The costs ``(queries, targets)`` of each picture.
 
     Raises:

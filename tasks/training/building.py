@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from family.models.member import overflows_float16
 from tasks.errors import UserError
@@ -32,6 +32,12 @@ def build_for(
     elif isinstance(build, partial):
         maker, known = build.func, build.keywords
     return build(**accepted(maker, arguments, known))
+
+
+def own_losses(model: Any) -> Callable[..., dict[str, Tensor]] | None:
+    """The losses of a model that brings its own; a submodule of that name is none."""
+    losses = getattr(model, "losses", None)
+    return losses if callable(losses) and not isinstance(losses, nn.Module) else None
 
 
 def check_precision(model: nn.Module, precision: str) -> None:
