@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from family.losses.set_matching import assigned, target_count
 
@@ -43,66 +45,91 @@ class MaskLoss:
             ValueError: targets that do not fit the outputs, or predictions that are not finite.
         """
         check_segments(targets, logits)
-        logits, found = logits.float(), pixels(masks, targets)
-        pairs = self.match(logits, found, targets)
-        count = target_count(targets, logits.device)
+        logits, truth = logits.float(), joined(targets)
+        pairs = self.match(logits, masks, targets)
+        picture, query, number = (torch.cat(part).to(logits.device) for part in zip(*pairs, strict=True))
         wanted = logits.new_full(logits.shape[:2], logits.shape[-1] - 1, dtype=torch.long)
-        mask = dice = logits.new_zeros(())
-        for i, (query, number) in enumerate(pairs):
-            wanted[i, query] = targets[i]["labels"][number]
-            made, true = found[i][0][query], found[i][1][number]
-            each = F.binary_cross_entropy_with_logits(made, true, reduction="none").mean(1)
-            mask = mask + each.sum()
-            dice = dice + (1 - overlap(made, true)).sum()
+        wanted[picture, query] = truth.labels[picture, number]
         weight = logits.new_ones(logits.shape[-1])
         weight[-1] = self.no_object_weight
         classes = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight)
+        # The others' masks teach nothing, and need not be resized.
+        made = resized(masks[picture, query][:, None], truth.size)[:, 0]
+        true, counted = truth.masks[picture, number], truth.counted[picture]
+        each = F.binary_cross_entropy_with_logits(made, true, counted, reduction="none").sum(1)
+        dice = 1 - overlap(made.sigmoid() * counted, true, (made.sigmoid() * true).sum(-1))
+        count = target_count(targets, logits.device)
         return {
             "class": self.class_weight * classes,
-            "mask": self.mask_weight * mask / count,
-            "dice": self.dice_weight * dice / count,
+            "mask": self.mask_weight * (each / counted.sum(1).clamp(min=1)).sum() / count,
+            "dice": self.dice_weight * dice.sum() / count,
         }
 
     @torch.no_grad()
     def match(
-        self, logits: Tensor, found: Sequence[tuple[Tensor, Tensor]], targets: Segments
-    ) -> list[tuple[Tensor, Tensor]]:
-        """The cheapest assignment of segments to different queries, for each picture; see
-        :meth:`~family.losses.set_matching.SetLoss.match`.
+        self, logits: Tensor, masks: Tensor, targets: Segments
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The cheapest assignment of segments to different queries: for each picture its number as often as
+        there are pairs, query numbers and segment numbers, on the CPU.
 
         Args:
-            found: what :func:`pixels` gives.
+            logits, masks: as of the loss.
+
+        Raises:
+            ValueError: predictions that are not finite.
         """
-        costs = []
-        for one, (made, true), target in zip(logits, found, targets, strict=True):
-            each = F.softplus(-made) @ true.T + F.softplus(made) @ (1 - true).T
-            costs.append(
-                self.mask_weight * each / max(1, made.shape[1])
-                - self.class_weight * one.softmax(-1)[:, target["labels"]]
-                - self.dice_weight * overlap(made[:, None], true[None])
-            )
-        return [tuple(x.to(logits.device) for x in pair) for pair in assigned(costs)]  # type: ignore[misc]
+        truth = joined(targets)
+        made, true = resized(masks, truth.size), truth.masks.transpose(1, 2)
+        counted = truth.counted[:, None]
+        chance, inside = made.sigmoid() * counted, (made @ true)
+        # The cross-entropy of a logit x and a truth t is softplus(x) - x t.
+        each = (F.softplus(made) * counted).sum(-1, keepdim=True) - inside
+        classes = logits.float().softmax(-1)
+        labels = truth.labels[:, None].expand(-1, logits.shape[1], -1)
+        costs = (
+            self.mask_weight * each / counted.sum(-1, keepdim=True).clamp(min=1)
+            - self.class_weight * classes.gather(2, labels)
+            - self.dice_weight * overlap(chance[:, :, None], truth.masks[:, None], chance @ true)
+        )
+        counts = [len(target["labels"]) for target in targets]
+        found = assigned([cost[:, :count] for cost, count in zip(costs, counts, strict=True)])
+        return [(torch.full_like(query, i), query, n) for i, (query, n) in enumerate(found)]
 
 
-def pixels(masks: Tensor, targets: Segments) -> list[tuple[Tensor, Tensor]]:
-    """Of each picture the logits of its queries' masks ``(queries, pixels)`` and the truth of its segments
-    ``(n, pixels)``, float32, at the pixels that count."""
-    found = []
-    for made, target in zip(masks, targets, strict=True):
-        true = target["masks"].float()
-        resized = F.interpolate(made[None].float(), true.shape[-2:], mode="bilinear")[0]
-        rows = resized.flatten(1), true.flatten(1)
-        if "counted" in target:
-            counted = target["counted"].flatten()
-            rows = rows[0][:, counted], rows[1][:, counted]
-        found.append(rows)
-    return found
+class Truth(NamedTuple):
+    """The segments of a batch, each picture's filled up with empty ones."""
+
+    labels: Tensor
+    """``(batch, most)``."""
+    masks: Tensor
+    """``(batch, most, pixels)``, float32."""
+    counted: Tensor
+    """``(batch, pixels)``, float32."""
+    size: tuple[int, int]
 
 
-def overlap(made: Tensor, true: Tensor) -> Tensor:
-    """Dice's coefficient of logits and truth ``(..., pixels)``, one added above and below."""
-    chance = made.sigmoid()
-    return (2 * (chance * true).sum(-1) + 1) / (chance.sum(-1) + true.sum(-1) + 1)
+def joined(targets: Segments) -> Truth:
+    """Together; masks are empty where pixels do not count."""
+    masks = pad_sequence([target["masks"].float() for target in targets], batch_first=True)
+    height, width = masks.shape[-2:]
+    every = masks.new_ones(height, width)
+    counted = torch.stack([target.get("counted", every).float() for target in targets]).flatten(1)
+    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
+    return Truth(labels, masks.flatten(2) * counted[:, None], counted, (height, width))
+
+
+def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """``(batch, queries, rows, columns) -> (batch, queries, pixels)``, float32."""
+    return F.interpolate(masks.float(), size, mode="bilinear").flatten(2)
+
+
+def overlap(chance: Tensor, true: Tensor, both: Tensor) -> Tensor:
+    """Dice's coefficient of chances and truth ``(..., pixels)``, one added above and below.
+
+    Args:
+        both: the sum of their product over the pixels.
+    """
+    return (2 * both + 1) / (chance.sum(-1) + true.sum(-1) + 1)
 
 
 def class_segments(labels: Tensor, ignored: int = 255) -> list[dict[str, Tensor]]:
@@ -131,6 +158,11 @@ def check_segments(targets: Segments, logits: Tensor) -> None:
             raise ValueError(
                 f"targets[{i}]: labels (n) and masks (n, height, width) are wanted, "
                 f"not {tuple(labels.shape)} and {tuple(masks.shape)}."
+            )
+        if masks.shape[1:] != targets[0]["masks"].shape[1:]:
+            raise ValueError(
+                f"targets[{i}]: masks of {tuple(masks.shape[1:])} pixels beside ones of "
+                f"{tuple(targets[0]['masks'].shape[1:])}: those of a batch must be equally large."
             )
         if len(labels) > queries:
             raise ValueError(

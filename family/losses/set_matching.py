@@ -332,8 +332,8 @@ def finite_costs(costs: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.
     for i, cost in enumerate(costs):
         if not np.isfinite(cost).all():
             raise ValueError(
-                f"the cost of matching picture {i} of the batch is not finite: the model's logits "
-                "or boxes, or the boxes of the target, hold NaN or infinity. A lower learning rate, "
+                f"the cost of matching picture {i} of the batch is not finite: the model's outputs, "
+                "or the boxes of the target, hold NaN or infinity. A lower learning rate, "
                 "warm-up or gradient clipping keep training from diverging."
             )
     return [cost[:, :count] for cost, count in zip(costs, counts, strict=True)]

@@ -21,6 +21,9 @@ from family.models.segmenter import covering
 from family.models.vit import ViT
 
 
+MASKED = ("annealed", "always", "never")
+
+
 class Found(NamedTuple):
     """What the queries found, before a block or after the last."""
 
@@ -57,7 +60,7 @@ class EoMT(nn.Module):
 
     In training each of the last blocks is told what the queries have found so far: a query attends to the
     patches of its mask alone. This is unlearned one block after the other (:meth:`anneal`), so that
-    nothing but the plain ViT is left; a model that was not annealed keeps its masks.
+    nothing but the plain ViT is left; a model whose training was broken off keeps some of its masks.
 
     Args:
         num_classes: classes, background included where it is one.
@@ -67,10 +70,11 @@ class EoMT(nn.Module):
         queries: the most segments that can be found.
         query_blocks: the last blocks, which queries go through.
         upscaling: how often the grid of patches is doubled for the masks.
+        masked_attention: whether queries are held to their masks: "annealed", "always" or "never".
         patches: the tokens before patches, their stem, and where they stand.
 
     Raises:
-        ValueError: no queries, or more blocks of queries than there are.
+        ValueError: no queries, more blocks of queries than there are, or an unknown ``masked_attention``.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class EoMT(nn.Module):
         queries: int = 100,
         query_blocks: int = 4,
         upscaling: int = 2,
+        masked_attention: str = "annealed",
         *,
         patches: PatchConfig = PatchConfig(),
     ) -> None:
@@ -94,7 +99,12 @@ class EoMT(nn.Module):
             raise ValueError(
                 f"queries={queries} and upscaling={upscaling} must be at least 1 and 0."
             )
+        if masked_attention not in MASKED:
+            raise ValueError(
+                f"masked_attention={masked_attention!r} is unknown; choose one of: {', '.join(MASKED)}."
+            )
         self.num_classes, self.query_blocks = num_classes, query_blocks
+        self.masked_attention = masked_attention
         self.image_size, self.patch_size = pair(image_size), pair(patch_size)
         covered = covering(self.image_size, self.patch_size)
         # Nothing is pooled, so the final norm has to stand before the pooling.
@@ -111,11 +121,17 @@ class EoMT(nn.Module):
         for layer in (self.classes, *self.mask):
             if isinstance(layer, nn.Linear):
                 init_linear(layer, dim**-0.5)
-        self.register_buffer("masked", torch.ones(query_blocks))
+        held = 0.0 if masked_attention == "never" else 1.0
+        self.register_buffer("masked", torch.full((query_blocks,), held))
         self.masked: Tensor
-        self.shares = [1.0] * query_blocks
+        self.shares = [held] * query_blocks
         """The same as plain numbers, of each block the share of queries that are held to their masks."""
         self.register_load_state_dict_post_hook(read_shares)
+
+    def train(self, mode: bool = True) -> EoMT:
+        """As any module's; weights may have come since."""
+        read_shares(self)
+        return super().train(mode)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` -> logits ``(batch, classes, height, width)``: the
@@ -124,29 +140,41 @@ class EoMT(nn.Module):
         A picture whose sides are no multiples of the patch's is filled up with zeros right and
         below, and the logits there are cut off.
         """
-        chances, masks = self._chances(pixel_values)
+        logits, masks = self.found(pixel_values)[-1]
+        chances = logits.float().softmax(-1)[..., :-1]
+        masks = self._whole(masks, *pixel_values.shape[-2:]).sigmoid()
         scores = torch.einsum("bqc,bqhw->bchw", chances, masks)
         return scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
 
     @torch.no_grad()
-    def instances(self, pixel_values: Tensor, threshold: float = 0.5) -> list[dict[str, Tensor]]:
+    def instances(
+        self,
+        pixel_values: Tensor,
+        threshold: float = 0.5,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Tensor]]:
         """Of each picture the segments found, best first: ``labels (n)``, ``scores (n)`` and ``masks (n,
-        height, width)``, bool.
+        height, width)``, bool. Each query gives one at most.
 
         A score is the chance of the class times the mean of the mask's own chances (Mask2Former).
 
         Args:
             threshold: the least score.
+            sizes: ``(height, width)`` of the masks of each picture; None is that of ``pixel_values``.
         """
+        logits, masks = self.found(pixel_values)[-1]
+        chances = logits.float().softmax(-1)[..., :-1]
         found = []
-        for chances, masks in zip(*self._chances(pixel_values), strict=True):
-            best, labels = chances.max(-1)
-            inside = masks > 0.5
-            sure = (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+        for i, whole in enumerate(self._whole(masks, *pixel_values.shape[-2:])):
+            best, labels = chances[i].max(-1)
+            likely = best >= threshold  # the score is no more
+            best, labels, whole = best[likely], labels[likely], whole[likely]
+            if sizes is not None and len(whole):
+                whole = F.interpolate(whole[None], tuple(sizes[i]), mode="bilinear")[0]
+            inside = whole > 0
+            sure = (whole.sigmoid() * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
             scores, order = (best * sure).sort(descending=True)
-            order = order[scores >= threshold]
-            # Where "no object" is likelier, there is none.
-            order = order[best[order] > 1 - chances[order].sum(-1)]
+            order = order[(scores >= threshold) & (scores > 0)]  # no pixel is no segment
             kept = {"labels": labels[order], "scores": (best * sure)[order], "masks": inside[order]}
             found.append(kept)
         return found
@@ -171,11 +199,14 @@ class EoMT(nn.Module):
 
     def anneal(self, progress: float) -> None:
         """Hold fewer queries to their masks, as training goes on: of ``n`` blocks, block ``i`` lets them go
-        between ``(i + 1) / (n + 2)`` and ``(i + 2) / (n + 2)`` of it, by a power of 0.9.
+        between ``(i + 1) / (n + 2)`` and ``(i + 2) / (n + 2)`` of it, by a power of 0.9. Only where
+        ``masked_attention`` is "annealed".
 
         Args:
             progress: the share of the training that is done.
         """
+        if self.masked_attention != "annealed":
+            return
         parts = (progress * (self.query_blocks + 2) - 1 - i for i in range(self.query_blocks))
         self.shares = [(1 - min(1.0, max(0.0, part))) ** 0.9 for part in parts]
         self.masked.copy_(torch.tensor(self.shares))
@@ -235,13 +266,6 @@ class EoMT(nn.Module):
         covered = covering((height, width), self.patch_size)
         return F.interpolate(masks.float(), covered, mode="bilinear")[..., :height, :width]
 
-    def _chances(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each query how likely a class is ``(batch, queries, classes)``, and a pixel in its mask
-        ``(batch, queries, height, width)``."""
-        logits, masks = self.found(pixel_values)[-1]
-        whole = self._whole(masks, *pixel_values.shape[-2:])
-        return logits.float().softmax(-1)[..., :-1], whole.sigmoid()
-
 
 class Upscale(nn.Module):
     """A map of twice the size: ``(batch, dim, rows, columns) -> (batch, dim, 2 rows, 2 columns)``."""
@@ -257,6 +281,7 @@ class Upscale(nn.Module):
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
-def read_shares(model: Any, _: Any) -> None:
-    """What was loaded, as plain numbers."""
-    model.shares = model.masked.tolist()
+def read_shares(model: Any, _: Any = None) -> None:
+    """What was loaded, as plain numbers: nothing has to wait for a device in each step."""
+    if not model.masked.is_meta:
+        model.shares = model.masked.tolist()

@@ -166,6 +166,7 @@ def load(
     else:
         model = build_unfilled(layout.member, arguments, found.origin or weights.origin)
     fill(model, layout, weights, dtype, fresh)
+    model.eval()  # now with what its weights say
     if fresh:  # what is new is in the dtype of what is not
         model.to(next(model.parameters()).dtype)
     model.labels = None if fresh else found.labels

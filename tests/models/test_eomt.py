@@ -85,6 +85,26 @@ def test_annealing_lets_one_block_go_after_the_other():
     assert again.shares == [0, 0]
 
 
+def test_a_saved_model_has_let_its_queries_go(tmp_path):
+    model, x = small().eval(), torch.randn(1, 3, 32, 32)
+    held = model(x)
+    model.anneal(1.0)
+    family.save_pretrained(model, tmp_path)
+    again = family.from_pretrained(tmp_path)
+    assert again.shares == [0, 0]
+    assert torch.equal(again(x), model(x)) and not torch.equal(again(x), held)
+
+
+def test_masks_that_are_not_annealed():
+    """They stay, or were never there."""
+    for how, share in (("always", 1), ("never", 0)):
+        model = small(masked_attention=how)
+        for progress in (0.0, 0.5, 1.0):
+            model.anneal(progress)
+            assert model.shares == [share, share]
+        assert len(model.train().found(torch.randn(1, 3, 32, 32))) == 3
+
+
 def test_half_of_the_queries_are_let_go_in_training():
     model = small().train()
     masks = torch.full((400, 5, 8, 8), -1.0)
@@ -108,6 +128,11 @@ def test_instances():
     assert one["masks"].sum((1, 2)).tolist() == [32, 16] and one["masks"][0, :4].all()
     (one,) = model.instances(torch.zeros(1, 3, 8, 8), threshold=0.95)
     assert one["labels"].tolist() == [0]
+    (one,) = model.instances(torch.zeros(1, 3, 8, 8), 0.0, sizes=[(16, 24)])
+    assert len(one["labels"]) == 2  # the others' masks have no pixel
+    assert one["masks"].shape == (2, 16, 24) and one["masks"][0, :7].all()
+    (one,) = model.instances(torch.zeros(1, 3, 8, 8), 1.0, sizes=[(16, 24)])
+    assert one["masks"].shape[0] == 0
 
 
 def test_it_learns_as_a_task():
@@ -138,6 +163,8 @@ def test_it_learns_as_a_task():
 def test_one_sentence_for_what_cannot_be():
     with pytest.raises(ValueError, match="query_blocks=4 must be between 1 and the depth, 2"):
         family.EoMT(3, family.TransformerConfig(dim=16, depth=2, heads=2))
+    with pytest.raises(ValueError, match="masked_attention='some' is unknown"):
+        small(masked_attention="some")
     task = tasks.Segmentation(small(), label_smoothing=0.1)
     batch = {"pixel_values": torch.randn(1, 3, 32, 32), "labels": torch.zeros(1, 32, 32).long()}
     with pytest.raises(UserError, match="EoMT learns from losses of its own: leave them out"):
