@@ -16,6 +16,7 @@ from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.building import own_losses
 from tasks.training.by_class import WORST, class_table, confusion_table, unlike
+from tasks.training.coco_masks import JudgedMasks, judge, mask_table
 from tasks.training.pictures import (
     class_map,
     legend,
@@ -41,7 +42,10 @@ class Segmentation(WeightedTask):
     over the whole set, and the mean over the classes that occur in the truth or in the predictions.
 
     A batch has ``pixel_values (batch, channels, height, width)`` and ``labels (batch, height, width)``,
-    int64, 255 where a pixel counts for nothing; in evaluation also a list of masks of unequal sizes.
+    int64, 255 where a pixel counts for nothing; in evaluation also a list of masks of unequal sizes. Where
+    it has ``segments`` too (:class:`~tasks.data.segmentation.SegmentationData` with ``instances``), a
+    model with ``instances(pixel_values, threshold, sizes)`` learns from them, by its own ``losses``, and
+    COCO's average precision over masks is told, ``val/mask_map``.
     """
 
     fields = ("pixel_values", "labels")
@@ -55,9 +59,16 @@ class Segmentation(WeightedTask):
         """Of each picture of a test how well it was done."""
         self.tables: dict[str, list[dict[str, Any]]] = {}
         """What a test found, by class, and the worst pictures."""
+        self.judged: list[JudgedMasks] = []
+        """The instances of this evaluation."""
 
     def configure_model(self) -> None:
         super().configure_model()
+        if getattr(self.data, "instances", False) and not hasattr(self.model, "instances"):
+            raise UserError(
+                f"data.instances=true needs a model that finds instances, and {type(self.model).__name__} "
+                "gives the classes of pixels alone."
+            )
         if self.num_classes and self.confusion is None:  # it counts over all processes
             self.confusion = confusion_matrix(self.num_classes)
 
@@ -75,7 +86,7 @@ class Segmentation(WeightedTask):
                     f"model.label_smoothing and class_weights are of the cross-entropy by pixel, but "
                     f"{type(self.model).__name__} learns from losses of its own: leave them out."
                 )
-            return losses(batch["pixel_values"], batch["labels"])
+            return losses(batch["pixel_values"], batch.get("segments", batch["labels"]))
         logits, labels = self.model(batch["pixel_values"]), batch["labels"]
         weights = self.loss_weights(logits)
         loss, count = pixel_loss(logits, labels, weights, self.label_smoothing)
@@ -93,6 +104,14 @@ class Segmentation(WeightedTask):
             # All void counts for nothing, but is said: other processes wait for it.
             mean = {f"{split}/loss": loss / count.clamp(min=1)}
             self.log_mean(mean, int(count), prog_bar=False)
+        if "segments" in batch:
+            sizes = [labels.shape for labels in batch["labels"]]
+            found = self.model.instances(batch["pixel_values"], 0.0, sizes)
+            names = batch.get("file") or [
+                (self.global_rank, len(self.judged) + i) for i in range(len(sizes))
+            ]
+            rows = zip(names, found, batch["segments"], strict=True)
+            self.judged += [judge(*row, self.assets().get("things")) for row in rows]
         return logits, confusions
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
@@ -116,11 +135,14 @@ class Segmentation(WeightedTask):
             "pixels_true": [one.sum(1).tolist() for one in found],
         }
 
+    def on_validation_epoch_start(self) -> None:
+        self.judged = []  # one that was broken off leaves some
+
     def on_validation_epoch_end(self) -> None:
         self._score("val")
 
     def on_test_epoch_start(self) -> None:
-        self.tested = []
+        self.tested, self.judged = [], []
 
     def on_test_epoch_end(self) -> None:
         """Also as tables: pixels by true and made class, classes, and the worst pictures."""
@@ -145,6 +167,11 @@ class Segmentation(WeightedTask):
         names = self.label_names(len(iou))
         known = [(name, value) for name, value in zip(names, iou, strict=True) if value == value]
         self.log_dict({f"{split}/iou/{name}": value for name, value in known})
+        judged, self.judged = gather(self.judged), []
+        table, classes = mask_table(judged, names)
+        self.log_dict({f"{split}/mask_{name}": value for name, value in table.items()})
+        if split == "test" and classes:
+            self.tables["instances"] = classes
 
     def predict_step(self, batch: dict[str, Any], index: int) -> list[dict[str, Any]]:
         """Of each picture its ``file``, where known, the ``mask``, with the ids of the data, as large as

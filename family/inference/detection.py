@@ -31,16 +31,17 @@ def detect(
         for one in postprocess(model(pixels), sizes, classification):
             sure = one["scores"] >= threshold
             values = (one[name][sure].tolist() for name in ("labels", "scores", "boxes"))
-            found.append([described(model, *each) for each in zip(*values, strict=True)])
+            rows = zip(*values, strict=True)
+            found.append([described(model, kind, score, box=box) for kind, score, box in rows])
     return found
 
 
-def described(model: Any, kind: int, score: float, box: list[float]) -> dict[str, Any]:
-    """One object as plain values."""
+def described(model: Any, kind: int, score: float, **place: Any) -> dict[str, Any]:
+    """One object by the names of the data, and where it is."""
     labels, ids = getattr(model, "labels", None), getattr(model, "category_ids", None)
     return {
         "label": labels[kind] if labels else str(kind),
         "category_id": ids[kind] if ids else kind,
         "score": score,
-        "box": box,
+        **place,
     }

@@ -87,7 +87,9 @@ class Loaded:
         - ``Detection``: pictures -> of each a list of objects, best first: ``label``,
           ``category_id``, ``score``, ``box`` (left, top, right, bottom in pixels); option
           ``threshold``, the least score: else what validation found best, or 0.3;
-        - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each;
+        - ``Segmentation``: pictures -> the class of each pixel, a tensor ``(height, width)`` each; with the
+          option ``instances``, of a model that finds them, of each a list, best first: ``label``,
+          ``category_id``, ``score``, ``mask``, a bool tensor; option ``threshold``, the least score: else 0.5;
         - ``ImageTokenizing``: pictures -> of each its ``ids`` and the ``picture`` made of these;
         - ``Unified``: ``texts``, ``pictures`` or both, and ``task``, the word for what is to be done;
         - ``ImageText``: pictures and sentences -> cosines ``(pictures, sentences)``, see
@@ -326,4 +328,6 @@ def assets_of(model: Any) -> dict[str, Any]:
         assets["problem_type"] = model.problem_type
     if "threshold" in OPTIONS.get(task, ()) and getattr(model, "threshold", None) is not None:
         assets["threshold"] = model.threshold
+    if getattr(model, "things", None) is not None:
+        assets["things"] = model.things
     return assets

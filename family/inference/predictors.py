@@ -96,6 +96,7 @@ OF_LISTS = ("RewardModeling", "VideoClassification")
 
 OPTIONS = {
     "Detection": ("threshold",),
+    "Segmentation": ("things",),
     "QuestionAnswering": ("threshold", "longest", "stride"),
     "VisualQuestions": ("without",),
     "Unified": ("bins",),

@@ -47,7 +47,9 @@ class MaskLoss:
         check_segments(targets, logits)
         logits, truth = logits.float(), joined(targets)
         pairs = self.match(logits, masks, targets)
-        picture, query, number = (torch.cat(part).to(logits.device) for part in zip(*pairs, strict=True))
+        picture, query, number = (
+            torch.cat(part).to(logits.device) for part in zip(*pairs, strict=True)
+        )
         wanted = logits.new_full(logits.shape[:2], logits.shape[-1] - 1, dtype=torch.long)
         wanted[picture, query] = truth.labels[picture, number]
         weight = logits.new_ones(logits.shape[-1])
@@ -132,8 +134,11 @@ def overlap(chance: Tensor, true: Tensor, both: Tensor) -> Tensor:
     return (2 * both + 1) / (chance.sum(-1) + true.sum(-1) + 1)
 
 
-def class_segments(labels: Tensor, ignored: int = 255) -> list[dict[str, Tensor]]:
-    """The segments of ``labels (batch, height, width)``: of each class that is there all its pixels."""
+def class_segments(
+    labels: Tensor | Sequence[Tensor], ignored: int = 255
+) -> list[dict[str, Tensor]]:
+    """The segments of ``labels (batch, height, width)``, or a list of ``(height, width)``: of each class that
+    is there all its pixels."""
     found = []
     for one in labels:
         counted = one != ignored

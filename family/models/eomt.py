@@ -20,7 +20,6 @@ from family.models.member import member
 from family.models.segmenter import covering
 from family.models.vit import ViT
 
-
 MASKED = ("annealed", "always", "never")
 
 

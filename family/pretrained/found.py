@@ -38,6 +38,7 @@ class Published:
         folder: where a tokenizer may lie.
         labels: the names of the classes.
         category_ids: their ids in the data, where these are not counted from 0.
+        things: the numbers of the classes of which instances are told apart, where not of all.
         preprocess: of pictures, or of sound.
         tokenizer: where it lies in no file of its own.
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
@@ -65,6 +66,7 @@ class Published:
     languages: LanguageTokens | None = None
     dtype: str | None = None
     problem_type: str | None = None
+    things: list[int] | None = None
 
 
 def described(

@@ -295,6 +295,7 @@ def published(run: Run) -> Published:
         threshold=assets.get("threshold"),
         languages=LanguageTokens.from_fields(assets.get("languages")),
         problem_type=assets.get("problem_type"),
+        things=assets.get("things"),
     )
 
 
@@ -337,6 +338,7 @@ def equip(model: Any, assets: Mapping[str, Any]) -> Any:
         ("problem_type", assets.get("problem_type")),
         ("generation", generation_of(assets.get("generation"))),
         ("category_ids", assets.get("category_ids")),
+        ("things", assets.get("things")),
         ("language_tokens", LanguageTokens.from_fields(assets.get("languages"))),
     ):
         if getattr(model, name, None) is None:

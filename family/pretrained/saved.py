@@ -129,7 +129,8 @@ def write_fields(fields: dict[str, Any], file: Path) -> None:
 def our_config(model: nn.Module) -> dict[str, Any]:
     """All that rebuilds a model, but for weights and tokenizer."""
     preprocess: Any = getattr(model, "preprocess", None)
-    learnt = {n: getattr(model, n, None) for n in ("category_ids", "threshold", "problem_type")}
+    names = "category_ids", "threshold", "problem_type", "things"
+    learnt = {name: getattr(model, name, None) for name in names}
     return {
         "model_type": MODEL_TYPE,
         **describe(model),
@@ -198,4 +199,5 @@ def published(folder: Path) -> Published:
         threshold=config.get("threshold"),
         dtype=said_dtype(config),
         problem_type=problem,
+        things=config.get("things"),
     )

@@ -175,6 +175,8 @@ def load(
         model.category_ids = found.category_ids
     if found.threshold is not None and not fresh:
         model.threshold = found.threshold
+    if found.things is not None and not fresh:
+        model.things = found.things
     model.preprocess, model.generation = found.preprocess, found.generation
     model.tokenizer = found.tokenizer if found.folder is None else read_tokenizer(found.folder)
     languages = found.languages

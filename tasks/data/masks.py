@@ -78,10 +78,15 @@ class Masks:
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask, as files or (of the built-in world) in memory."""
+    """A picture and its mask, as files or (of the built-in world) in memory.
+
+    Args:
+        kinds: where the mask numbers segments, of each number its class.
+    """
 
     image: Path | Image.Image
     mask: Path | np.ndarray
+    kinds: Sequence[int] | None = None
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:

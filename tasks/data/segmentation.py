@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
+from torch.utils.data import DataLoader
 
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data import shapes
-from tasks.data.augment import as_tensor, joint_transform
+from tasks.data.augment import joint_transform
 from tasks.data.base import FamilyData
 from tasks.data.images import (
     OnBad,
     check_normalisation,
     check_scale,
     picture_size,
-    read_image,
-    read_or_next,
-    read_those,
 )
 from tasks.data.labelled_images import refuse_other_classes
 from tasks.data.masks import (
@@ -42,10 +32,10 @@ from tasks.data.masks import (
     find_pairs,
     names_of_values,
     numbers,
-    read_pair_mask,
     split_folders,
 )
-from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
+from tasks.data.sampling import ExampleBatches, batch_loader
+from tasks.data.segmentation_batches import SegmentationBatches
 from tasks.data.splits import divide_pictures, pattern, shares_of
 from tasks.data.text_files import read_lines
 from tasks.errors import UserError, at_least, between
@@ -59,7 +49,9 @@ class SegmentationData(FamilyData):
     - ``pixel_values (batch, 3, height, width)`` float32: normalised by ``mean`` and ``std``;
     - ``labels (batch, height, width)`` int64: the class of each pixel, 255 where it does not count;
       in evaluation a list of ``(height, width)``, each mask at its own size;
-    - ``file``, in evaluation: the pictures' names.
+    - ``file``, in evaluation: the pictures' names;
+    - ``segments``, with ``instances``: of each picture ``labels (n)``, ``masks (n, height, width)`` and
+      ``counted (height, width)``, bool: the background is one, each object another.
 
     Args:
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
@@ -80,6 +72,7 @@ class SegmentationData(FamilyData):
         scale: the least and greatest of the random resizing; 1 fits the picture to ``image_size``.
         colour: how strongly colours change in training: 0 to 1.
         on_bad: a picture that cannot be read ends the run ("stop") or is left out ("skip").
+        instances: tell objects of one class apart, in the built-in world.
         examples: training pictures of the built-in world.
     """
 
@@ -104,6 +97,7 @@ class SegmentationData(FamilyData):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         on_bad: OnBad = "stop",
+        instances: bool = False,
         examples: int = 2000,
         seed: int = 0,
         num_workers: int = 0,
@@ -115,6 +109,12 @@ class SegmentationData(FamilyData):
         check_scale(scale)
         check_normalisation(mean, std)
         self.root = None if root is None else Path(root)
+        if instances and root is not None:
+            raise UserError(
+                f"data.instances=true is for the built-in shapes: the masks of {root} say of each pixel "
+                "its class, not its object."
+            )
+        self.instances = instances
         self.preprocess = Preprocess(picture_size(image_size), "squash", tuple(mean), tuple(std))
         if min(self.preprocess.size) * scale[0] < 1:
             raise UserError(f"data.scale={list(scale)} leaves no pixel of image_size={image_size}.")
@@ -231,7 +231,10 @@ class SegmentationData(FamilyData):
         size = max(self.preprocess.size)
         scenes = [shapes.sample(i, self.seed, split) for i in range(count)]
         self.checked[split] = [
-            Pair(shapes.draw(scene, size), shapes.segmentation(scene, size)) for scene in scenes
+            Pair(shapes.draw(scene, size), shapes.instances(scene, size), shapes.kinds(scene))
+            if self.instances
+            else Pair(shapes.draw(scene, size), shapes.segmentation(scene, size))
+            for scene in scenes
         ]
         return self.checked[split]
 
@@ -257,6 +260,7 @@ class SegmentationData(FamilyData):
         return {
             "labels": list(self.classes),
             "category_ids": list(ids),
+            **({"things": list(ids)[1:]} if self.instances else {}),
             "preprocess": dataclasses.asdict(self.preprocess),
         }
 
@@ -267,15 +271,18 @@ class SegmentationData(FamilyData):
         """
         pairs = self.pairs("train")
         if self.root is None:
-            drawn = np.concatenate([np.ravel(np.asarray(pair.mask)) for pair in pairs])
+            masks = (
+                np.asarray(p.mask) if p.kinds is None else np.array(p.kinds)[p.mask] for p in pairs
+            )
+            drawn = np.concatenate([mask.ravel() for mask in masks])
             return np.bincount(drawn, minlength=len(self.classes)).tolist()
-        masks = self.masks
+        known = self.masks
         if self.unread:
-            self.counted.update(count_values(self.unread, masks))
+            self.counted.update(count_values(self.unread, known))
             self.unread = []
         counts = [0] * len(self.classes)
         for value, count in self.counted.items():
-            label = int(masks.table[value])
+            label = int(known.table[value])
             if label != IGNORE_MASK:
                 counts[label] += count
         return counts
@@ -313,82 +320,3 @@ class SegmentationData(FamilyData):
             len(dataset), self.batch_size, train, self.order_seed, self.progress, drop_last=train
         )
         return batch_loader(dataset, batches, self.num_workers)
-
-
-class SegmentationBatches(Dataset[dict[str, Any]]):
-    """Whole batches of :class:`SegmentationData`.
-
-    Args:
-        masks: None where masks hold labels already.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        masks: Masks | None,
-        preprocess: Preprocess,
-        augment: Callable[[dict[str, Any]], dict[str, Any]] | None,
-        train: bool,
-        on_bad: OnBad,
-        seed: int,
-    ) -> None:
-        self.pairs, self.masks, self.preprocess = pairs, masks, preprocess
-        self.on_bad, self.seed, self.train, self.augment = on_bad, seed, train, augment
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def read(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Picture ``index`` at its own size, and its labels ``(height, width)`` in uint8."""
-        pair = self.pairs[index]
-        if isinstance(pair.image, Image.Image):
-            return pair.image, np.asarray(pair.mask, np.uint8)
-        assert self.masks is not None and isinstance(pair.mask, Path)
-        labels = self.masks.labels(read_pair_mask(pair), pair.mask)
-        picture = read_image(pair.image, background=self.preprocess.background)
-        return picture, labels.astype(np.uint8)
-
-    def name(self, index: int) -> str:
-        """What picture ``index`` is called: its path below the folder of all, or its number."""
-        path = self.pairs[index].image
-        if not isinstance(path, Path):
-            return f"{index}.png"
-        return path.relative_to(self.folder).as_posix()
-
-    @cached_property
-    def folder(self) -> Path:
-        """That all pictures lie below."""
-        return Path(os.path.commonpath([Path(str(pair.image)).parent for pair in self.pairs]))
-
-    def named(self, index: int) -> tuple[Tensor, Tensor, str]:
-        """An example, and what it is called."""
-        return (*self.example(index), self.name(index))
-
-    def example(self, index: int) -> tuple[Tensor, Tensor]:
-        image, labels = self.read(index)
-        if self.augment is None:
-            pixels = as_tensor(self.preprocess.resize(image))
-            if self.train:
-                size = pixels.shape[2], pixels.shape[1]
-                labels = np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-            return pixels, torch.from_numpy(labels.copy())
-        both = {
-            "image": tv_tensors.Image(as_tensor(image)),
-            "mask": tv_tensors.Mask(torch.from_numpy(labels.copy())),
-        }
-        both = self.augment(both)
-        return both["image"].as_subclass(Tensor), both["mask"].as_subclass(Tensor)
-
-    def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
-        indices = [pick.index for pick in picks]
-        with seeded(self.seed, picks[0]):
-            if self.train:
-                examples = [read_or_next(self.named, i, len(self), self.on_bad) for i in indices]
-            else:
-                examples = read_those(self.named, indices, len(self), self.on_bad)
-        images = torch.stack([image for image, _, _ in examples])
-        masks = [mask.long() for _, mask, _ in examples]
-        pixels = self.preprocess.normalise(images)
-        if self.train:
-            return {"pixel_values": pixels, "labels": torch.stack(masks)}
-        return {"pixel_values": pixels, "labels": masks, "file": [name for _, _, name in examples]}

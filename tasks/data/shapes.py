@@ -181,13 +181,22 @@ def draw(scene: Scene, image_size: int = 96) -> Image.Image:
     return image
 
 
+def instances(scene: Scene, image_size: int = 96) -> np.ndarray:
+    """``(image_size, image_size)`` uint8: 0 background, k + 1 where object k covers half."""
+    mask = np.zeros((image_size, image_size), np.uint8)
+    for number, thing in enumerate(scene.objects, 1):
+        mask[np.asarray(_mask(thing, image_size)) >= 128] = number
+    return mask
+
+
+def kinds(scene: Scene) -> list[int]:
+    """Of each value of :func:`instances` that of :func:`segmentation`."""
+    return [0, *(SHAPES.index(thing.shape) + 1 for thing in scene.objects)]
+
+
 def segmentation(scene: Scene, image_size: int = 96) -> np.ndarray:
     """``(image_size, image_size)`` uint8: 0 background, class + 1 where an object covers half."""
-    mask = np.zeros((image_size, image_size), np.uint8)
-    for thing in scene.objects:
-        cover = np.asarray(_mask(thing, image_size)) >= 128
-        mask[cover] = SHAPES.index(thing.shape) + 1
-    return mask
+    return np.array(kinds(scene), np.uint8)[instances(scene, image_size)]
 
 
 def boxes(scene: Scene, image_size: int = 96) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""COCO's table of twelve for boxes, through faster-coco-eval."""
+"""COCO's table of twelve for boxes or masks, through faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -65,19 +65,23 @@ def of_pictures(truth: dict[str, Any], seen: Sequence[dict[str, Any]]) -> dict[s
     return {**truth, "images": images, "annotations": annotations}
 
 
-def coco_evaluation(truth: dict[str, Any], found: list[dict[str, Any]]) -> COCOeval_faster:
-    """COCO's evaluation of boxes, carried out; see :func:`coco_table`."""
+def coco_evaluation(
+    truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox"
+) -> COCOeval_faster:
+    """COCO's evaluation of boxes, or of masks ("segm"), carried out; see :func:`coco_table`."""
     reference = COCO(truth)
-    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox")
+    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType=kind)
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
 
 
-def coco_classes(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def coco_classes(
+    truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox"
+) -> list[dict[str, Any]]:
     """Of each class the average precision (over IoU 0.50 to 0.95, at 0.50 and at 0.75), the average
     recall, and how many objects there are; empty where there is none."""
-    evaluation = coco_evaluation(truth, found)
+    evaluation = coco_evaluation(truth, found, kind)
     # Of all sizes, and 100 boxes: (IoUs, recalls, classes), (IoUs, classes).
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     recall = evaluation.eval["recall"][:, :, 0, -1]
@@ -98,14 +102,18 @@ def coco_classes(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dic
     return rows
 
 
-def coco_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, float]:
+def coco_table(
+    truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox"
+) -> dict[str, float]:
     """The twelve numbers by name; those of a size that no object has are left out.
 
     Args:
         truth: a COCO data set: ``images``, ``categories``, ``annotations``.
-        found: COCO results: ``image_id``, ``category_id``, ``bbox`` as x, y, w, h in pixels, ``score``.
+        found: COCO results: ``image_id``, ``category_id``, ``bbox`` as x, y, w, h in pixels, ``score``; of
+            masks ``segmentation``, run lengths, in its place.
+        kind: "bbox" or "segm".
     """
-    evaluation = coco_evaluation(truth, found)
+    evaluation = coco_evaluation(truth, found, kind)
     evaluation.summarize()
     table = zip(NAMES, evaluation.stats[: len(NAMES)], strict=True)
     # COCO writes -1 where there is nothing to find.

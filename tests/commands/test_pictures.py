@@ -12,6 +12,7 @@ from PIL import Image
 
 import family
 import tasks
+from family.inputs.preprocess import Preprocess
 from tasks.cli import main
 from tasks.data import shapes
 from tasks.data.segmentation import SegmentationData
@@ -147,6 +148,51 @@ def test_mistakes_end_in_one_sentence(folder, capsys):
     assert "needs Detection" in refused(["detect", "run", "pictures"], capsys)
     config = ["--config", "image_classification/shapes", "--model.model.init_args.patch_size=7"]
     assert "7 x 7" in refused(["fit", *config, *SMALL], capsys)
+
+
+def test_instances(folder, capsys):
+    more = ["--model.model.init_args.masked_attention=never"]
+    config = ["--config", "segmentation/shapes_eomt", "--run_folder", "run", *SMALL, *more]
+    main(["fit", *config])
+    metrics = json.loads((folder / "run/metrics-fit.json").read_text())["metrics"]
+    assert 0 <= metrics["val/mask_map"] <= metrics["val/mask_map_50"] <= 1
+    assert "val/miou" in metrics
+    loaded = family.load(folder / "run")
+    pictures = sorted((folder / "pictures").iterdir())
+    found = loaded.predict(pictures, instances=True, threshold=0.0)
+    assert len(found) == 3 and {one["label"] for one in found[0]} <= {*shapes.CLASSES}
+    family.save_pretrained(loaded.model, folder / "saved")
+    again = family.load(folder / "saved").predict(pictures, instances=True, threshold=0.0)
+    assert [len(one) for one in again] == [len(one) for one in found]
+    capsys.readouterr()
+    out = ["--instances", "--out", "out", "--format", "jsonl", "--device", "cpu"]
+    main(["segment", "run", "pictures", *out, "--threshold", "0"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for i, (line, objects) in enumerate(zip(lines, found, strict=True)):
+        assert [one["label"] for one in line["objects"]] == [one["label"] for one in objects]
+        written = json.loads((folder / f"out/{i}.json").read_text())["objects"]
+        numbers = np.asarray(Image.open(folder / f"out/{i}-mask.png"))
+        for number, (row, one) in enumerate(zip(written, objects, strict=True), 1):
+            assert row["number"] == number and row["area"] == int(one["mask"].sum())
+            assert one["mask"].numpy()[numbers == number].all()
+        assert (numbers == 1).sum() == (written[0]["area"] if written else 0)
+    rows = json.loads((folder / "out/coco-results.json").read_text())
+    assert len(rows) == sum(map(len, found))
+    main(["segment", "run", "pictures/0.png", *out, "--threshold", "1"])  # of nothing too
+    main(["segment", "run", "pictures/0.png", "--out", "classes", "--device", "cpu"])
+    assert np.asarray(Image.open(folder / "classes/0-mask.png")).max() <= 8
+    assert "give --instances too" in refused(
+        ["segment", "run", "pictures", *out[1:3], "--threshold", "0.3"], capsys
+    )
+
+
+def test_a_model_without_instances_says_so(folder, capsys):
+    config = ["--config", "segmentation/shapes", "--data.instances=true", *SMALL]
+    assert "gives the classes of pixels alone" in refused(["fit", *config], capsys)
+    model = family.segmenter_tiny(3, image_size=16, patch_size=8, dim=16, depth=1, heads=2)
+    model.preprocess = Preprocess((16, 16))
+    with pytest.raises(ValueError, match="finds no instances"):
+        family.load(model).predict([folder / "pictures/0.png"], instances=True)
 
 
 @pytest.mark.parametrize("ignore", [[0], [1, 255], []])

@@ -296,3 +296,31 @@ def test_nothing_there(tmp_path):
         data(tmp_path).setup("fit")
     with pytest.raises(UserError, match="ignore=-1 must be"):
         data(tmp_path, ignore=-1)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_objects_of_the_built_in_world_are_segments(split):
+    given = data(None, image_size=48, examples=8, instances=True)
+    plain = data(None, image_size=48, examples=8)
+    batch, same = next(iter(given.loader(split))), next(iter(plain.loader(split)))
+    assert torch.equal(batch["pixel_values"], same["pixel_values"])
+    numbers = {len(segments["labels"]) for segments in batch["segments"]}
+    assert len(numbers) > 1 and max(numbers) > 2
+    for labels, wanted, segments in zip(
+        batch["labels"], same["labels"], batch["segments"], strict=True
+    ):
+        assert torch.equal(labels, wanted)
+        assert torch.equal(segments["counted"], labels != IGNORE_MASK)
+        assert torch.equal(segments["masks"].sum(0), segments["counted"].long())  # each pixel once
+        for label, mask in zip(segments["labels"], segments["masks"], strict=True):
+            assert mask.any() and (labels[mask] == label).all()
+    if split == "val":
+        scene = shapes.sample(0, split="val")
+        assert batch["segments"][0]["labels"].tolist() == shapes.kinds(scene)
+    assert given.class_counts() == plain.class_counts()
+    assert given.assets()["things"] == [*range(1, 9)] and "things" not in plain.assets()
+
+
+def test_masks_of_classes_have_no_objects(root):
+    with pytest.raises(UserError, match="data.instances=true is for the built-in shapes"):
+        data(root, instances=True)
