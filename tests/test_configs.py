@@ -18,8 +18,8 @@ from tasks.training.problem import monitor_of
 
 ROOT = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(file for file in ROOT.glob("*/*.yaml") if file.parent.name != "compare")
-EXAMPLES = 100
-"""Of each config's data, as training sees them."""
+EXAMPLES, SEEN = 400, 100
+"""Of each config's data, so that all labels are among them; and how many of these, as training sees them."""
 BATCHES = {"batch_size": 8, "tokens_per_batch": 512}
 """Sizes of batches, where a config's are not smaller."""
 BRIEF = (
@@ -63,12 +63,12 @@ def sources(tmp_path_factory):
     return {**made, "label": load_checkpoint(made["judge"]).model.labels[0]}
 
 
-def layers(config: Path) -> list[str]:
-    """The configs of the command in a config's header."""
+def command_of(config: Path) -> str:
+    """The command in a config's header that trains it, of one or more lines."""
     name, text = f"{config.parent.name}/{config.stem}", config.read_text(encoding="utf-8")
-    for command in re.findall(r"family fit .*", text):
+    for command in re.findall(r"family fit .*", text.replace("\\\n#", "")):
         if (found := re.findall(r"--config (\S+)", command)) and found[-1] == name:
-            return [str(ROOT / f"{one}.yaml") for one in found]
+            return command
     raise AssertionError(f"the header of {config} has no command")
 
 
@@ -84,7 +84,7 @@ def sizes(text: str) -> list[str]:
     ]
 
 
-def options_of(text: str, sources: dict[str, str]) -> list[str]:
+def options_of(text: str, command: str, sources: dict[str, str]) -> list[str]:
     """What makes a config run here: built-in data, no weights from outside, no compiler, no workers."""
     found = ["--data.root=null", *sizes(text)]
     if "num_workers:" in text:
@@ -93,11 +93,17 @@ def options_of(text: str, sources: dict[str, str]) -> list[str]:
         found.append("--model.compile=false")
     if "context: 512" in text:
         found.append("--data.context=256")  # the stand-in's
-    if re.search(r"pretrained: |--model.pretrained RUN", text.split("\ndata:")[0]):
+    if "languages: " in text and "zh" in text:
+        found.append("--data.languages=[en, fr, de]")  # the built-in ones
+    if "source: en" in text:
+        found += ["--data.source=fr", "--data.target=en"]
+    if "loss: cosent" in text:
+        found.append("--model.loss=ranking")  # built-in pairs have no numbers
+    if "pretrained: " in text or "--model.pretrained " in command:
         reads = re.search(r"pretrained: (sentence-|pretrained/)", text)
         found.append(f"--model.pretrained={sources['text' if reads else 'chat']}")
     for option, source in PARTS.items():
-        if f"--model.{option} " in text:
+        if f"--model.{option} " in command:
             found.append(f"--model.{option}={sources[source]}")
     if "ClassifierScorer" in text:
         found.append(f"--model.scorer.init_args.source={sources['judge']}")
@@ -109,14 +115,15 @@ def options_of(text: str, sources: dict[str, str]) -> list[str]:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_shipped_configs_run(config, sources, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, *over = layers(config)
+    command = command_of(config)
+    first, *over = (str(ROOT / f"{name}.yaml") for name in re.findall(r"--config (\S+)", command))
     text = Path(first).read_text(encoding="utf-8")
-    options = [*(f"--config={file}" for file in over), *options_of(text, sources)]
+    options = [*(f"--config={file}" for file in over), *options_of(text, command, sources)]
     task, data = build_task(first, [*options, *BRIEF])
     seen = 0
     for batch in data.train_dataloader():
         seen += max(len(value) for value in batch.values() if isinstance(value, torch.Tensor))
-        if seen >= EXAMPLES:
+        if seen >= SEEN:
             break
     task.trainer.fit(task, datamodule=data)
     found, watched = task.trainer.callback_metrics, ["train/loss", monitor_of(task, data)[0]]

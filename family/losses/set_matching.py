@@ -323,7 +323,9 @@ def assigned(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def finite_costs(costs: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
+def finite_costs(
+    costs: Sequence[np.ndarray] | np.ndarray, counts: Sequence[int]
+) -> list[np.ndarray]:
     """The costs ``(queries, targets)`` of each picture.
 
     Raises:

@@ -190,7 +190,7 @@ class EoMT(nn.Module):
             targets = class_segments(targets)
         height, width = pixel_values.shape[-2:]
         terms: dict[str, Tensor] = {}
-        total = []
+        total = list[Tensor]()
         for logits, masks in self.found(pixel_values):
             terms = MaskLoss()(logits, self._whole(masks, height, width), targets)
             total += terms.values()

@@ -202,9 +202,10 @@ class Squares(nn.Module):
             )
             for _ in range(depth)
         )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, after))
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
+        last = nn.Linear(width, after)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.movedim(1, -1)

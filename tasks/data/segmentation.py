@@ -272,7 +272,8 @@ class SegmentationData(FamilyData):
         pairs = self.pairs("train")
         if self.root is None:
             masks = (
-                np.asarray(p.mask) if p.kinds is None else np.array(p.kinds)[p.mask] for p in pairs
+                np.asarray(p.mask) if p.kinds is None else np.array(p.kinds)[np.asarray(p.mask)]
+                for p in pairs
             )
             drawn = np.concatenate([mask.ravel() for mask in masks])
             return np.bincount(drawn, minlength=len(self.classes)).tolist()

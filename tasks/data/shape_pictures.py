@@ -42,7 +42,8 @@ def known(background: str) -> tuple[list[tuple[str, str, str]], NDArray[np.float
 def cell_of(picture: Image.Image, row: int, column: int) -> NDArray[np.float32]:
     """The pixels of a cell, ``(cell * cell * 3,)`` in 0..1."""
     y, x = row * CELL, column * CELL
-    return np.asarray(picture, np.float32)[y : y + CELL, x : x + CELL].ravel() / 255
+    cell = np.asarray(picture, np.float32)[y : y + CELL, x : x + CELL]
+    return (cell / np.float32(255)).ravel()
 
 
 def seen(picture: Image.Image) -> Seen:
@@ -62,8 +63,8 @@ def seen(picture: Image.Image) -> Seen:
             best = least.sum()
             odd = least > np.maximum(NOISE, FAR * off[:, 0])
             things = tuple(
-                ShapeObject(*kinds[which - 1], *place)
-                for which, place, strange in zip(nearest, places, odd, strict=True)
+                ShapeObject(*kinds[int(which) - 1], row=row, column=column)
+                for which, (row, column), strange in zip(nearest, places, odd, strict=True)
                 if which > 0 and not strange
             )
             found = Seen(things, background, int(odd.sum()))
