@@ -41,8 +41,13 @@ MODULES = (
     fusion,
 )
 CASES = [case for module in MODULES for case in module.CASES]
-LONG = ("Gemma", "Llama", "OPT", "Phi", "Qwen", "SmolLM3", "DETR")
+LONG = (
+    *("Gemma", "Llama", "OPT", "Phi", "Qwen", "SmolLM3", "DETR", "DINOv2", "DINOv3", "VideoMAE"),
+    *("DistilBERT", "ELECTRA", "MPNet", "ModernBERT", "RoBERTa", "XLM-RoBERTa"),
+)
 """Kinds of whose cases the first runs always, and the others, named after a comma, in the long run."""
+ALIKE = ("GPT-NeoX", "Gemma", "Gemma 2", "Mistral", "OPT", "Phi-3", "Qwen2", "SmolLM3")
+"""Kinds that have nothing that others of the short run have not: in the long run alone."""
 FIRST = {case.member.partition(",")[0]: case for case in reversed(CASES)}
 
 
@@ -50,7 +55,7 @@ def marks(case, dtype):
     """Whether a case is for the long run."""
     kind = case.member.partition(",")[0]
     variant = kind.startswith(LONG) and FIRST[kind] is not case
-    return [pytest.mark.slow] if variant or dtype == torch.float32 else []
+    return [pytest.mark.slow] if variant or kind in ALIKE or dtype == torch.float32 else []
 
 
 @pytest.mark.parametrize(

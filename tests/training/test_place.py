@@ -218,7 +218,7 @@ def same(a, b):
     return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("kind", ["examples", "tokens"])
 def test_from_a_checkpoint_of_every_step(tmp_path, kind, accumulate):
     every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
@@ -233,7 +233,7 @@ def test_from_a_checkpoint_of_every_step(tmp_path, kind, accumulate):
 @pytest.mark.parametrize(
     "hook", ["on_train_batch_start", "on_train_batch_end", "on_validation_end"]
 )
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_after_an_exception_in_any_hook(tmp_path, hook, accumulate):
     go = partial(fit, accumulate_grad_batches=accumulate, val_check_interval=2)
     whole = go(tmp_path / "whole", Numbers())
