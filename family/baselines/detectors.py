@@ -234,7 +234,7 @@ class FasterRCNN(Detector):
     task="Detection",
     reads=("pictures",),
     inputs=SCENES,
-    example={"num_classes": 5, "width": 8, "channels": 8},
+    example={"num_classes": 5, "width": 8, "channels": 8, "score_threshold": 0.005},
     any_size=True,
 )
 class RetinaNet(Detector):
@@ -277,10 +277,16 @@ class RetinaNet(Detector):
 
 
 def unpadded(pixel_values: Tensor, pixel_mask: Tensor | None) -> list[Tensor]:
-    """The pictures ``(3, height, width)`` of a batch, each of its own size."""
+    """The pictures ``(3, height, width)`` of a batch, each of its own size.
+
+    Raises:
+        ValueError: one whose mask leaves no pixel.
+    """
     if pixel_mask is None:
         return list(pixel_values)
     heights, widths = pixel_mask[:, :, 0].sum(1).tolist(), pixel_mask[:, 0].sum(1).tolist()
+    if 0 in heights:
+        raise ValueError(f"picture {heights.index(0)} has no pixel: pixel_mask is False all over it.")
     return [x[:, :h, :w] for x, h, w in zip(pixel_values, heights, widths, strict=True)]
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from family.baselines.lstm import LSTM, ScaledEmbedding
 from family.heads.classifier import class_head
-from family.heads.pooling import pool_mean
+from family.heads.pooling import pool_max, pool_mean
 from family.models.examples import TEXT
 from family.models.member import member
 
@@ -18,6 +18,7 @@ POOLS = ("max", "mean", "last")
     reads=("text",),
     inputs=TEXT,
     example={"vocab_size": 40, "num_classes": 3, "dim": 16},
+    variants=({"pool": "mean"}, {"pool": "last"}),
     classes=("head.",),
     heads={"TextRegression": {"num_classes": 1}},
 )
@@ -70,15 +71,3 @@ class LSTMClassifier(nn.Module):
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
         """
         return self.head(self.dropout(self.features(input_ids, mask)))
-
-
-def pool_max(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The largest of real tokens, ``(batch, tokens, dim) -> (batch, dim)``.
-
-    Args:
-        mask: ``(batch, tokens)``, True = a token; a row without any is taken whole.
-    """
-    if mask is not None:
-        padding = ~mask & mask.any(1, keepdim=True)
-        x = x.masked_fill(padding[..., None], float("-inf"))
-    return x.amax(1)

@@ -48,6 +48,7 @@ class GeneralAttention(nn.Module):
     reads=("text",),
     inputs=PAIRS,
     example={"vocab_size": 40, "dim": 16},
+    variants=({"attention": False},),
 )
 class LSTMSeq2Seq(EncoderDecoder):
     """source -> embed -> LSTM; target -> embed -> LSTM from its last state -> attention -> head.

@@ -57,12 +57,15 @@ def pool_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def pool_max(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The largest value of each channel, ``(batch, tokens, dim) -> (batch, dim)``.
+    """The largest value of each channel, ``(batch, tokens, dim) -> (batch, dim)``; of no tokens, zeros.
 
     Args:
         mask: ``(batch, tokens)``, True = a token.
     """
-    return (x if mask is None else x.masked_fill(~mask.unsqueeze(-1), -math.inf)).amax(1)
+    if mask is None:
+        return x.amax(1)
+    largest = x.masked_fill(~mask.unsqueeze(-1), -math.inf).amax(1)
+    return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
 POOLINGS = {"mean": pool_mean, "class": pool_first, "max": pool_max}

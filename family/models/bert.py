@@ -35,6 +35,14 @@ PER_TOKEN = (TOKENS, SPANS)
         "num_classes": 3,
         "masked_head": False,
     },
+    variants=(
+        {"pooling": "mean", "pooler": None},
+        {"pooling": "max"},
+        {"pooling": TOKENS, "pooler": None},
+        {"masked_head": True, "num_classes": 0, "pooler": None},
+        {"replaced_head": True, "num_classes": 0, "pooler": None},
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, position="rotary", window=4)},
+    ),
     classes=("class_head.", "masked_head.", "replaced_head."),
     # The other heads would answer in place of the classes.
     class_arguments={"masked_head": False, "replaced_head": False},

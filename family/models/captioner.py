@@ -25,6 +25,10 @@ from family.models.member import member
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=(
+        {"patches": PatchConfig(class_token=False, interpolation="aligned")},
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, position="rotary", max_tokens=16)},
+    ),
 )
 class Captioner(EncoderDecoder):
     """An :class:`~family.models.encoder_decoder.EncoderDecoder` from patches to text: the source is

@@ -120,9 +120,10 @@ class TextTower(nn.Module):
         return self.projection(pool_end(x, input_ids, mask, self.eos_id))
 
     def _filled(self, input_ids: Tensor, mask: Tensor | None, fill_id: int) -> Tensor:
-        """``(batch, max_tokens)``: the same text, whatever it was padded with and how far."""
+        """``(batch, max_tokens)``: the same text, whatever it was padded with, on which side and how far."""
         if mask is not None:
             input_ids = input_ids.masked_fill(~mask, fill_id)
+            input_ids = input_ids.gather(1, (~mask).long().argsort(dim=1, stable=True))
         missing = max(
             0, self.config.max_tokens - input_ids.shape[1]
         )  # too long: the embedding's error
@@ -153,6 +154,14 @@ def image_norm(norm: bool) -> dict[str, Any]:
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=(
+        {
+            "pooling": TowerPoolConfig(image="attention", text="mean"),
+            "patches": PatchConfig(class_token=False),
+            "logit_bias": True,
+        },
+        {"pooling": TowerPoolConfig(fill_id=1)},
+    ),
     renamed={
         "image_pool": image_pool,
         "image_norm": image_norm,

@@ -54,6 +54,9 @@ class Slots(NamedTuple):
             "codebook": {"size": 20, "dim": 4},
         },
     },
+    variants=(
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, causal=True, position="rotary")},
+    ),
 )
 class DALLE(nn.Module):
     """words in their slots, then codes row by row -> causal Transformer -> the next word, the next code.

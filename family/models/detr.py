@@ -49,6 +49,10 @@ class Memory(NamedTuple):
         "queries": 7,
         "patch_size": 32,
     },
+    variants=(
+        {"anchors": True, "classification": "focal"},
+        {"anchors": True, "classification": "focal", "denoising": 6, "two_stage": True},
+    ),
     classes=("head.classes.", "proposals.head.classes.", "denoising."),
     any_size=True,
 )

@@ -50,6 +50,7 @@ class Words(NamedTuple):
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=({"text": "joint"},),
 )
 class DiT(nn.Module):
     """noisy patches -> Transformer, told time and words -> the velocity from noise to picture.

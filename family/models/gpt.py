@@ -22,6 +22,11 @@ from family.inputs.text import TextEmbedding, Vectors, document_positions, token
 from family.models.examples import TEXT
 from family.models.member import member
 
+SMALL = TransformerConfig(
+    dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32
+)
+"""Of the tiny ones."""
+
 
 @member(
     task="LanguageModeling",
@@ -29,10 +34,13 @@ from family.models.member import member
     inputs=TEXT,
     example={
         "vocab_size": 40,
-        "config": TransformerConfig(
-            dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32
-        ),
+        "config": SMALL,
     },
+    variants=(
+        {"config": SMALL.replace(position="learned", norm_order="post")},
+        {"config": SMALL.replace(position="alibi", kv_heads=1, layers=[{"window": 4}, {}])},
+        {"config": SMALL.replace(position="relative", feedforward="experts", experts=4)},
+    ),
 )
 class GPT(nn.Module):
     """embed -> causal Transformer -> language-model head.

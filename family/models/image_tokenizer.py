@@ -43,6 +43,10 @@ class Reconstruction(NamedTuple):
         "depth": 1,
         "codebook": CodebookConfig(size=20, dim=4),
     },
+    variants=(
+        {"codebook": CodebookConfig("rotation", size=20, dim=4)},
+        {"codebook": CodebookConfig("fsq", levels=(5, 4)), "kernel_size": 1, "patch_size": 4},
+    ),
 )
 class ImageTokenizer(nn.Module):
     """Squares of pixels -> residual convolutions, the picture halved between them -> a vector a token ->

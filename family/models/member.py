@@ -35,6 +35,7 @@ class Facts:
         reads: of "text", "pictures", "sound" and "video".
         inputs: what its ``forward`` takes and gives.
         example: the arguments of a tiny one, for tests.
+        variants: of further ones, what differs from that: each computes something otherwise.
         classes: the beginnings of the names of weights that its number of classes decides.
         class_arguments: what else is to be set where it is to tell classes apart.
         heads: further tasks -> the arguments that make a model of it one for them. A head that goes with
@@ -52,6 +53,7 @@ class Facts:
     reads: tuple[str, ...] = ()
     inputs: Inputs | None = None
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
     classes: tuple[str, ...] = ()
     class_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     heads: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)

@@ -48,6 +48,10 @@ READS = (
             dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32
         ),
     },
+    variants=(
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, position="learned", max_tokens=32)},
+        {"config": TransformerConfig(dim=16, depth=2, heads=2), "pooling": "max"},
+    ),
     classes=("head.",),
 )
 class RewardModel(nn.Module):

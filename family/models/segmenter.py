@@ -31,6 +31,7 @@ DECODERS = ("linear", "mask")
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=({"decoder": "linear"},),
     classes=("decoder.head.", "decoder.classes.", "decoder.norm."),
     renamed={
         "patch_bias": "patches.bias",

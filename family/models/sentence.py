@@ -31,6 +31,7 @@ PROJECTIONS = {"tanh": torch.tanh, "identity": lambda x: x}
         ),
         "projection": 8,
     },
+    variants=({"pooling": "class"}, {"pooling": "max", "normalize": False}),
 )
 class SentenceEncoder(nn.Module):
     """embed -> Transformer -> one vector, whose products with others say how near they are (section 3).

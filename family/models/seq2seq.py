@@ -21,6 +21,10 @@ from family.models.member import build, member
         "vocab_size": 40,
         "config": TransformerConfig(dim=16, depth=2, heads=2, position="sinusoidal", max_tokens=32),
     },
+    variants=(
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, position="rotary", max_tokens=32)},
+        {"target_vocab_size": 30, "tie_embeddings": False, "output_bias": True},
+    ),
 )
 class Seq2Seq(EncoderDecoder):
     """An :class:`~family.models.encoder_decoder.EncoderDecoder` with text on both sides.

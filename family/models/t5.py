@@ -25,6 +25,7 @@ from family.models.seq2seq import Seq2Seq
             dim=16, depth=2, heads=2, norm="rmsnorm", position="relative", max_tokens=32
         ),
     },
+    variants=({"tie_embeddings": False, "decoder_depth": 1},),
     # Trained in bfloat16: what its layers add up to is in no bounds of theirs.
     float16=False,
 )

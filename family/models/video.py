@@ -29,6 +29,7 @@ POOL_EPS = 1e-5
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=({"pool": "class"},),
     classes=("head.",),
     complete=lambda model: bool(model.num_classes),
 )

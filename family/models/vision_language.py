@@ -47,6 +47,7 @@ PROJECTORS = ("mlp", "linear")
         },
         "image_id": 40,
     },
+    variants=({"shuffle": 2, "projector": "linear"}, {"keep_prefix": True}),
 )
 class VisionLanguage(nn.Module):
     """pixels -> ViT -> projection -> GPT, in the place of the tokens that stand for pictures (figure 1).

@@ -26,6 +26,13 @@ from family.models.member import build, member
         "image_size": 16,
         "patch_size": 8,
     },
+    variants=(
+        {"pooling": PoolConfig("mean")},
+        {"pooling": PoolConfig("attention")},
+        {"pooling": PoolConfig("class+mean", pooler="tanh")},
+        {"config": TransformerConfig(dim=16, depth=2, heads=2, position="rotary")},
+        {"distilled": True},
+    ),
     classes=("head.", "distilled_head."),
     heads={"ImageRegression": {"num_classes": 1}},
     renamed={
