@@ -49,6 +49,7 @@ class Segmentation(WeightedTask):
     """
 
     fields = ("pixel_values", "labels")
+    ignored = IGNORE_MASK
 
     monitor = ("val/miou", "max")
 

@@ -52,6 +52,7 @@ class Tagging(WeightedTask):
     """
 
     fields = ("input_ids", "labels", "mask")
+    ignored = IGNORE
     monitor = ("val/f1", "max")
 
     def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
@@ -87,7 +88,10 @@ class Tagging(WeightedTask):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         logits, labels = self.logits(batch).flatten(0, 1), batch["labels"].flatten()
         weights, smoothing = self.loss_weights(logits), self.label_smoothing
-        return {"loss": F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)}
+        how: dict[str, Any] = {"label_smoothing": smoothing, "reduction": "sum"}
+        loss, count = F.cross_entropy(logits, labels, weights, **how), self.count(batch)
+        assert count is not None
+        return {"loss": loss / (count + (count == 0))}  # windows without a word teach nothing
 
     # --- Evaluation ---
 

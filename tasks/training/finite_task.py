@@ -25,6 +25,7 @@ class FiniteTask(Task):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        super().on_before_optimizer_step(optimizer)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if gradients and not str(self.trainer.precision).startswith("16"):
             check_finite({"norm of the gradient": get_total_norm(gradients)}, self.global_step + 1)

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
 from tasks.errors import at_least, between
-from tasks.training.task import Task
-
-REFERENCE = 1024
-"""Tokens that summed losses are divided by, to keep gradients in the range of half precision."""
+from tasks.training.counted_task import CountedTask
 
 
-class TokenTask(Task):
+class TokenTask(CountedTask):
     """Train a model on next-token cross-entropy.
 
     Args:
@@ -38,8 +35,6 @@ class TokenTask(Task):
         between(0, 1, of="model.", label_smoothing=label_smoothing)
         at_least(0, of="model.", balance=balance)
         self.label_smoothing, self.balance = label_smoothing, balance
-        self.tokens: Tensor | int = 0
-        """Tokens since the last optimizer step, counted where gradients come in several parts."""
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """``(batch, tokens, vocab)``, by the contract of the task's members."""
@@ -61,26 +56,8 @@ class TokenTask(Task):
         more = {"cross_entropy": terms["loss"], "balance": found[0], "expert_load": found[1]}
         return {**terms, "loss": terms["loss"] + self.balance * found[0], **more}
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        loss = super().training_step(batch, index)
-        if self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1:
-            return loss
-        # A mean of means would give tokens of small batches more weight: sum here, and divide by
-        # the tokens of all batches and processes together before the step.
-        count = (batch["labels"] != IGNORE).sum()
-        self.tokens = self.tokens + count
-        return loss * (count / REFERENCE)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        if isinstance(self.tokens, int):
-            return
-        total = self.trainer.strategy.reduce(self.tokens, reduce_op="sum")
-        # Lightning divided by the number of batches, and the strategy by that of processes.
-        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= REFERENCE * parts / total
-        self.tokens = 0
+    def count(self, batch: dict[str, Any]) -> Tensor:
+        return (batch["labels"] != IGNORE).sum()
 
     def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
         """Log the loss, weighted by tokens so that the mean is over tokens, not batches.

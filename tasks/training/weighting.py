@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError, between, closest
-from tasks.training.task import Task
+from tasks.training.counted_task import CountedTask
 
 ClassWeights = list[float] | dict[str, float] | Literal["balanced"] | None
 
 
-class WeightedTask(Task):
+class WeightedTask(CountedTask):
     """A task whose loss is over classes, and can give rare ones more weight.
 
     Args:
@@ -35,6 +35,9 @@ class WeightedTask(Task):
         UserError: weights that are no numbers above 0; when training begins, a wrong number of them,
             a class that does not exist, or data that count no classes.
     """
+
+    ignored: int | None = None
+    """The label of what counts for nothing, where there is one."""
 
     def __init__(
         self,
@@ -72,6 +75,15 @@ class WeightedTask(Task):
             )
         self._weights = self._weights.to(logits.device)
         return self._weights
+
+    def count(self, batch: dict[str, Any]) -> Tensor | None:
+        labels, weights = batch["labels"], self._weights
+        if labels.is_floating_point() or (self.ignored is None and weights is None):
+            return None
+        there = torch.ones_like(labels) if self.ignored is None else labels != self.ignored
+        if weights is None:
+            return there.sum()
+        return (weights.to(labels.device)[labels.where(there.bool(), 0)] * there).sum()
 
     def _resolved(self) -> list[float]:
         if self.class_weights == "balanced":

@@ -26,9 +26,6 @@ def test_saved_and_loaded_is_the_same(tmp_path, name, dtype):
     assert state.keys() == loaded.keys() and not again.training
     for key, value in state.items():
         assert loaded[key].dtype == value.dtype and torch.equal(loaded[key], value), key
-    left, right = dict(model.named_buffers()), dict(again.named_buffers())  # tables in no file
-    assert left.keys() == right.keys()
-    assert [key for key in left if not torch.equal(left[key], right[key])] == []
     if not found_in(model, dtype):
         return
     found, expected = outputs(again, batch), outputs(model, batch)
