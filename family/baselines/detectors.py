@@ -286,7 +286,9 @@ def unpadded(pixel_values: Tensor, pixel_mask: Tensor | None) -> list[Tensor]:
         return list(pixel_values)
     heights, widths = pixel_mask[:, :, 0].sum(1).tolist(), pixel_mask[:, 0].sum(1).tolist()
     if 0 in heights:
-        raise ValueError(f"picture {heights.index(0)} has no pixel: pixel_mask is False all over it.")
+        raise ValueError(
+            f"picture {heights.index(0)} has no pixel: pixel_mask is False all over it."
+        )
     return [x[:, :h, :w] for x, h, w in zip(pixel_values, heights, widths, strict=True)]
 
 

@@ -32,7 +32,9 @@ POSITIONS = ("none", "sinusoidal", "learned")
         "image_size": 16,
         "patch_size": 8,
     },
-    variants=({"pooler": None, "patches": PatchConfig(interpolation="aligned", class_token=False)},),
+    variants=(
+        {"pooler": None, "patches": PatchConfig(interpolation="aligned", class_token=False)},
+    ),
     classes=("head.",),
     complete=lambda model: bool(model.num_classes),
 )

@@ -22,9 +22,7 @@ from family.inputs.text import TextEmbedding, Vectors, document_positions, token
 from family.models.examples import TEXT
 from family.models.member import member
 
-SMALL = TransformerConfig(
-    dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32
-)
+SMALL = TransformerConfig(dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32)
 """Of the tiny ones."""
 
 

@@ -51,7 +51,9 @@ def all_cases() -> dict[str, Case]:
     found = {}
     for cls in members():
         for i, more in enumerate(({}, *cls.facts.variants)):
-            said = "".join(f" {k}={v}" if isinstance(v, str | int) else f" {k} {i}" for k, v in more.items())
+            said = "".join(
+                f" {k}={v}" if isinstance(v, str | int) else f" {k} {i}" for k, v in more.items()
+            )
             found[cls.__name__ + said] = Case(cls, {**cls.facts.example, **more})
     return found
 
@@ -207,7 +209,9 @@ def alone(batch: Batch, i: int) -> Batch:
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor], bound: float = 1e-6) -> None:
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=bound, atol=bound, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], value, rtol=bound, atol=bound, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def weighted(found: dict[str, Tensor]) -> Tensor:

@@ -173,6 +173,8 @@ def test_four_batches_of_8_are_one_of_32(task, tmp_path):
         found.append(step(getattr(tasks, task)(fresh, **given, **options), batches, tmp_path))
     before, moved = model.state_dict(), 0
     for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=2e-5, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            found[1][key], value, rtol=1e-4, atol=2e-5, msg=lambda m, k=key: f"{k}: {m}"
+        )
         moved += not torch.equal(before[key], value)
     assert moved

@@ -10,8 +10,19 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import CASES, batch_of, everyone, finds_alone, model_of, of_those, outputs, same, weighted
+from common import (
+    CASES,
+    batch_of,
+    everyone,
+    finds_alone,
+    model_of,
+    of_those,
+    outputs,
+    same,
+    weighted,
+)
 
+from tasks.errors import UserError
 from tasks.runs.export import difference, quietly, to_program
 
 
@@ -31,7 +42,7 @@ def compiled_is_eager(name, backend, bound):
     same(found, expected, bound)
     if finds_alone(CASES[name]) or backend == "eager":
         return
-    for one, values in ((model, expected), (again, found)):
+    for _one, values in ((model, expected), (again, found)):
         weighted(values).backward()
     for (key, left), right in zip(model.named_parameters(), again.parameters(), strict=True):
         if left.grad is None:
@@ -75,7 +86,11 @@ def test_compiled_is_eager(name):
 @pytest.mark.slow
 @of_those(everyone)
 def test_exported_is_ours(name, tmp_path):
-    """A batch of other sizes than that of the export."""
+    """A batch of other sizes than that of the export; or it says in a sentence that there is none."""
     torch._dynamo.reset()
     model = copy.deepcopy(model_of(name, torch.float32)).requires_grad_(False)
-    assert difference(model, quietly(to_program, model, tmp_path)) < 1e-4
+    try:
+        run = quietly(to_program, model, tmp_path)
+    except UserError as said:
+        pytest.skip(str(said))
+    assert difference(model, run) < 1e-4

@@ -7,11 +7,10 @@ import inspect
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import CASES, alone, batch_of, generates, model_of, of_those, same
+from common import alone, batch_of, generates, model_of, of_those, same
 
 from family.generation import Sampling, beam_search
 

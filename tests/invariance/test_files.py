@@ -15,7 +15,10 @@ from common import batch_of, everyone, model_of, of_those, outputs
 import family
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+LOW = pytest.param(torch.bfloat16, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, LOW], ids=str)
 @of_those(everyone)
 @torch.no_grad()
 def test_saved_and_loaded_is_the_same(tmp_path, name, dtype):

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import (
-    CASES,
     PADDED,
     batch_of,
     everyone,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import CASES, SPARE, batch_of, model_of, of_those, outputs, same, targets_of
+from common import CASES, batch_of, model_of, of_those, outputs, same, targets_of
 
 from family.core.config import TransformerConfig
 from family.losses.set_matching import SetLoss
@@ -96,7 +96,11 @@ def placeless(case):
 
 
 def reads_sets(case):
-    return placeless(case) is not None and set(names_of(case)) & {"input_ids", "source", "pixel_values"}
+    return placeless(case) is not None and set(names_of(case)) & {
+        "input_ids",
+        "source",
+        "pixel_values",
+    }
 
 
 def names_of(case):
@@ -133,7 +137,9 @@ def test_tokens_without_a_place_in_another_order(name):
 def moved(value, patch):
     """Ids or patches in another order, and that order; None for what has one by itself."""
     if value.dim() == 2:
-        order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(value.shape[1] - 1)])
+        order = torch.cat(
+            [torch.zeros(1, dtype=torch.long), 1 + torch.randperm(value.shape[1] - 1)]
+        )
         return value[:, order], order
     if value.dim() < 4 or patch is None:
         return None, None

@@ -76,6 +76,11 @@ KINDS = {
         [*tiny("config"), "--data.examples=200", "--data.image_size=16"],
         "--data.batch_size=30",
     ),
+    "video_classification": (
+        "video_classification/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.frames=4", "--data.image_size=16"],
+        "--data.batch_size=30",
+    ),
     "image_tokenizing": (
         "image_tokenizing/shapes",
         ["--model.model.init_args.width=8", "--data.examples=120", "--data.image_size=16"],
