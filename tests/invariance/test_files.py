@@ -14,7 +14,6 @@ from common import batch_of, everyone, model_of, of_those, outputs
 
 import family
 
-
 LOW = pytest.param(torch.bfloat16, marks=pytest.mark.slow)
 
 
