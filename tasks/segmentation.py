@@ -93,6 +93,10 @@ class Segmentation(WeightedTask):
         loss, count = pixel_loss(logits, labels, weights, self.label_smoothing)
         return {"loss": loss / (count + (count == 0))}  # a batch of void alone teaches nothing
 
+    def count(self, batch: dict[str, Any]) -> Tensor | None:
+        # Losses of a model's own are no mean over pixels.
+        return None if own_losses(self.model) is not None else super().count(batch)
+
     def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
         """The logits, and of each picture the pixels by true and made class."""
         logits, confusions = self.model(batch["pixel_values"]).float(), []
