@@ -108,7 +108,10 @@ def test_every_parameter_gets_a_gradient(name):
     loss = getattr(model, "losses", None)
     takes = inspect.signature(model.forward if loss is None else loss).parameters
     if "targets" in takes:
-        batch["targets"] = targets_of(len(batch["pixel_values"]))
+        pixels = batch["pixel_values"]
+        batch["targets"] = targets_of(len(pixels))
+        if model.facts.task == "Segmentation":
+            batch["targets"] = torch.randint(model.num_classes, (len(pixels), *pixels.shape[-2:]))
     if "pixel_values" in takes and "pixel_values" not in batch:
         batch["pixel_values"] = torch.randn(len(batch["input_ids"]), 3, *model.image_size).double()
     torch.manual_seed(0)
