@@ -86,6 +86,16 @@ KINDS = {
         ["--model.model.init_args.width=8", "--data.examples=120", "--data.image_size=16"],
         "--data.batch_size=30",
     ),
+    "captioning": (
+        "captioning/shapes",
+        [*tiny("config"), "--data.examples=120", "--data.image_size=[16,16]"],
+        "--data.batch_size=30",
+    ),
+    "visual_questions": (
+        "visual_questions/shapes",
+        [*tiny("config"), "--data.examples=400", "--data.image_size=[16,16]"],
+        "--data.batch_size=30",
+    ),
     "segmentation": (
         "segmentation/shapes",
         [*tiny("config"), "--data.examples=120", "--data.image_size=16"],
