@@ -17,6 +17,7 @@ from family.inference.detection import SURE
 from family.losses.boxes import to_corners
 from family.losses.set_matching import SetLoss
 from tasks.runs.gathering import gather
+from tasks.training.alarms import PICTURES
 from tasks.training.building import own_losses
 from tasks.training.by_class import WORST
 from tasks.training.coco_metrics import (
@@ -80,6 +81,9 @@ class Detection(Task):
         """What a test found, by class, and the worst pictures."""
         self.first: tuple[dict[str, Any], list[dict[str, Tensor]]] | None = None
         """The batch of the sheet, and its boxes."""
+        self.boxes_apart: tuple[float, float] | None = None
+        """What :class:`~tasks.training.alarms.Alarms` reads: how far the surest boxes of the pictures of a
+        validation, and the first true ones, are from each other."""
 
     def assets(self) -> dict[str, Any]:
         """With the ``threshold`` of boxes that are shown."""
@@ -208,6 +212,7 @@ class Detection(Task):
             worst = sorted(pictures_of(truth, judged, rows, least), key=errors, reverse=True)
             self.tables = {"classes": coco_classes(truth, found), "worst": worst[:WORST]}
         if split == "val":
+            self.boxes_apart = boxes_apart(judged)
             objects = sum(not one["iscrowd"] for one in truth["annotations"])
             best = best_threshold([row for some in rows for row in some], objects)
             self.threshold = self.threshold if best is None else best
@@ -274,6 +279,21 @@ def pictures_of(
 
 def errors(picture: dict[str, Any]) -> int:
     return picture["missed"] + picture["wrong"]
+
+
+def boxes_apart(judged: list[Judged]) -> tuple[float, float] | None:
+    """The largest deviation over pictures of a side of the surest box, and of that of the first true one, in
+    shares of the pictures; None of fewer than :data:`~tasks.training.alarms.PICTURES`."""
+    found = [one for one in judged if one.found and len(one.target["boxes"])]
+    if len(found) < PICTURES:
+        return None
+    surest = []
+    for one in found:
+        box = max(one.found, key=lambda row: row["score"])["bbox"]
+        height, width = (float(side) for side in one.target["size"])
+        surest.append([box[0] / width, box[1] / height, box[2] / width, box[3] / height])
+    true = torch.stack([one.target["boxes"][0].float() for one in found])
+    return float(torch.tensor(surest).std(0).max()), float(true.std(0).max())
 
 
 def plain(value: Any) -> Any:

@@ -32,6 +32,8 @@ class ImageRegression(ValueTask):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         made, left = self.evaluate(batch, "val"), SHOWN - len(self.shown)
+        if left <= 0:
+            return
         pixels = self.restored(batch["pixel_values"][:left])
         rows = zip(pixels, made[:left], batch["labels"][:left].tolist(), strict=True)
         self.shown += [(to_picture(one), f"made: {m:.2f}\ntrue: {t:g}") for one, m, t in rows]

@@ -128,6 +128,10 @@ class MaskedLanguageModeling(TokenTask):
 
     # --- Losses ---
 
+    @property
+    def chance(self) -> float | None:
+        return super().chance if self.generator is None else None  # the loss is that of two models
+
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """Of what fills the gaps, ``(hidden tokens, vocab)``."""
         model = self.model if self.generator is None else self.generator

@@ -20,15 +20,15 @@ from tasks.errors import UserError, at_least, between
 from tasks.runs.gathering import gather
 from tasks.training.answers import Rows, check_policy, parts, read, room_of, shows_features
 from tasks.training.finite import check_finite
-from tasks.training.finite_task import FiniteTask
 from tasks.training.reference import Reference
 from tasks.training.rollout import EVALUATE, answer, roll_out
+from tasks.training.task import Task
 
 SHOWN = 8
 """Answers among the samples."""
 
 
-class PolicyTuning(FiniteTask):
+class PolicyTuning(Task):
     """Let a language model write answers, score them, and make the better ones likelier.
 
     At the first use of a batch of prompts the model writes ``samples`` answers to each, by its cached
@@ -70,6 +70,8 @@ class PolicyTuning(FiniteTask):
     monitor = ("val/reward", "max")
     trains = ("LanguageModeling",)
     gives = "LanguageModeling"
+    loss_falls = False
+    """As it learns; what rises is the reward."""
     fields = ("input_ids", "mask", "prompt")
 
     def __init__(

@@ -18,18 +18,18 @@ from family.losses.preferences import (
 )
 from tasks.errors import UserError, at_least
 from tasks.training.dropout import without_dropout
-from tasks.training.finite_task import FiniteTask
 from tasks.training.pairs import check_pairs, columns, flat, judged, shown, won
 from tasks.training.reading import check_room
 from tasks.training.reference import Reference
 from tasks.training.reference_log_probs import Kept
+from tasks.training.task import Task
 
 Loss = Literal["dpo", "ipo", "simpo"]
 BETAS = {"dpo": 0.1, "ipo": 0.1, "simpo": 2.0}
 """Usual strengths."""
 
 
-class PreferenceTuning(FiniteTask):
+class PreferenceTuning(Task):
     """Tune a language model on pairs of answers: DPO (Rafailov et al. 2023), IPO (Azar et al. 2023) or SimPO
     (Meng et al. 2024), see :mod:`family.losses.preferences`.
 

@@ -13,7 +13,6 @@ from family.models.reward import as_reward_model
 from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.by_class import WORST
-from tasks.training.finite_task import FiniteTask
 from tasks.training.pairs import (
     ahead,
     calibration_error,
@@ -25,9 +24,10 @@ from tasks.training.pairs import (
     won,
 )
 from tasks.training.reading import check_room
+from tasks.training.task import Task
 
 
-class RewardModeling(FiniteTask):
+class RewardModeling(Task):
     """Learn from pairs which of two answers is better, by the model of Bradley & Terry: the one is preferred
     with the probability ``sigmoid(r_chosen - r_rejected)``, see
     :func:`~family.losses.preferences.bradley_terry`.

@@ -106,6 +106,7 @@ class Segmentation(WeightedTask):
             whole = F.interpolate(logits[i : i + 1], labels.shape, mode="bilinear")
             loss, count = pixel_loss(whole, labels[None])
             confusions.append(self.confusion(whole.argmax(1), labels[None]))
+            self.count_classes(confusions[-1].sum(0), confusions[-1].sum(1))
             # All void counts for nothing, but is said: other processes wait for it.
             mean = {f"{split}/loss": loss / count.clamp(min=1)}
             self.log_mean(mean, int(count), prog_bar=False)

@@ -100,6 +100,9 @@ class Tagging(WeightedTask):
         logits, labels = self.logits(batch), batch["labels"]
         own, self.tags = labels != IGNORE, logits.shape[-1]
         count = int(own.sum())
+        self.count_classes(
+            *(ids[own].bincount(minlength=self.tags) for ids in (logits.argmax(-1), labels))
+        )
         right = (logits.argmax(-1) == labels) & own
         loss = F.cross_entropy(logits[own], labels[own], reduction="sum")
         metrics = {f"{split}/loss": loss, f"{split}/accuracy": right.sum().float()}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.training.finite_task import FiniteTask
 from tasks.training.image_tokens import TokenizedTask
 from tasks.training.pictures import sheet, to_picture
 from tasks.training.reading import check_room
@@ -21,7 +20,7 @@ SEED = 0
 """Of the random numbers that the sheet is drawn with."""
 
 
-class TextToImage(TokenizedTask, FiniteTask):
+class TextToImage(TokenizedTask):
     """Train what draws from sentences, by the loss that it brings along.
 
     Of a split it reports that loss, and what else the model says of it, as means over the pictures: of one

@@ -67,6 +67,7 @@ class VisualQuestions(ClassTask):
             self.log_mean({f"{split}/loss": F.cross_entropy(logits, labels)}, known)
         right = (logits.argmax(-1) == labels).float()
         self.log_mean({f"{split}/accuracy": right.mean()}, len(labels))
+        self.count_answers(logits, labels)
         self._remember_answers(batch, logits)
         return logits
 

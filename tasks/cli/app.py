@@ -51,6 +51,7 @@ from tasks.runs.checkpoints import (
 from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published, used_alike
+from tasks.training.alarms import alarmed
 from tasks.training.building import Given
 from tasks.training.finetuning import load_source, restore
 from tasks.training.problem import monitor_of
@@ -158,6 +159,7 @@ class FamilyCLI(LightningCLI):
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         self.record = RunRecord(self.folder, self._module_spec())
         validating(trainer)
+        alarmed(trainer)
         trainer.callbacks += [self.record, LastValidation()]
         if wanted:
             trainer.callbacks += checkpoints(folder, self._monitor())

@@ -90,7 +90,18 @@ class ClassTask(WeightedTask):
             f"{split}/accuracy": (logits.argmax(-1) == labels).float().mean(),
         }
         self.log_mean(metrics, len(labels))
+        self.count_answers(logits, labels)
         return logits
+
+    @property
+    def chance(self) -> float | None:
+        return None if self.several else super().chance
+
+    def count_answers(self, logits: Tensor, labels: Tensor) -> None:
+        """Count classes, of which a label below 0 is none."""
+        classes = logits.shape[1]
+        made, true = logits.argmax(-1), labels[labels >= 0]
+        self.count_classes(made.bincount(minlength=classes), true.bincount(minlength=classes))
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """By example: the class, the one that was made, and whether they are the same."""

@@ -17,6 +17,7 @@ from family.accelerate import accelerate
 from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
+from tasks.training.alarms import alarmed
 from tasks.training.building import Given, build_for, check_precision
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.logs import watched, written
@@ -124,26 +125,24 @@ class Task(pl.LightningModule):
         self.freeze_patterns, self.layer_decay, self.lora = list(freeze or []), layer_decay, lora
         self.transplant = transplant
         self.transplanted: Report | None = None
-        """What became of each weight, where parts come from another model."""
+        """What became of each weight of a transplant."""
         self.model: Any = None
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.betas, self.schedule, self.warmup_steps = betas, schedule, warmup_steps
         self.min_lr_ratio, self.compile_model = min_lr_ratio, compile
         self.model_spec: dict[str, Any] = {}
         """Class path and arguments of the model; the command line fills it in."""
-        self.samples: list[str] = []
-        """Predictions as text, of the last validation."""
+        self.samples: list[str] = []  # predictions as text, of the last validation
         self.pictures: dict[str, Image.Image] = {}
         """Predictions as pictures, by name, of the last validation."""
         self.signatures: dict[str, str] = {}
         """How each metric was computed, where there is more than one way."""
-        self.kept: dict[str, Any] | None = None
-        """The assets of the checkpoint that this task was loaded from."""
+        self.kept: dict[str, Any] | None = None  # the assets of the checkpoint it was loaded from
         self.decided: dict[str, Any] = {}  # what the data of that checkpoint decided of the model
         self._adapted = self._prepared = False
         self.given: dict[str, Any] | None = None
         """By class path, an optimizer and a schedule in the place of its own; as ``model_spec``."""
-        self._terms: tuple[int, list[dict[str, Tensor]]] = (-1, [])  # a step, its parts' numbers
+        self.taught: tuple[int, list[dict[str, Tensor]]] = (-1, [])  # a step, its parts' numbers
         self._watched = False  # whether the bar or a callback sees the numbers of every step
 
     options: dict[str, Any]
@@ -278,7 +277,8 @@ class Task(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         validating(self.trainer)
-        self._terms = -1, []  # those of a fit before are of no step of this one
+        alarmed(self.trainer)
+        self.taught = -1, []  # those of a fit before are of no step of this one
         self._watched = watched(self.trainer)
         shares = getattr(self.trainer, "_accelerator_connector", None)
         twice = hasattr(self.data, "assets") and getattr(shares, "use_distributed_sampler", False)
@@ -318,16 +318,15 @@ class Task(pl.LightningModule):
     def log_training(self, terms: dict[str, Tensor]) -> None:
         """Log the numbers of a training step that somebody sees, see :mod:`tasks.training.logs`; where
         gradients come in several parts, their mean so far. Of several processes it is the first's."""
-        if self._terms[0] != self.global_step:
-            self._terms = self.global_step, []
-        parts = self._terms[1]
+        if self.taught[0] != self.global_step:
+            self.taught = self.global_step, []
+        parts = self.taught[1]
         parts.append({name: value.detach() for name, value in terms.items()})
         if not (self._watched or written(self.trainer, self.global_step + 1)):
             return
         for name, value in parts[-1].items():
             if len(parts) > 1:
-                found = [part[name] for part in parts if name in part]
-                value = torch.stack(found).mean()
+                value = torch.stack([part[name] for part in parts if name in part]).mean()
             self.log(f"train/{name}", value, prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
 from tasks.errors import at_least, between
+from tasks.training.alarms import guess
 from tasks.training.counted_task import CountedTask
 
 
@@ -39,6 +40,13 @@ class TokenTask(CountedTask):
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """``(batch, tokens, vocab)``, by the contract of the task's members."""
         raise NotImplementedError
+
+    @property
+    def chance(self) -> float | None:
+        """The loss of who knows the number of tokens alone, see :class:`~tasks.training.alarms.Alarms`."""
+        known = self.model_arguments
+        written = known.get("target_vocab_size", known.get("vocab_size"))
+        return guess(written or getattr(self.model, "vocab_size", None))
 
     def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
         """The mean over the tokens that count, smoothed."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError, between, closest
+from tasks.training.alarms import guess
 from tasks.training.counted_task import CountedTask
 
 ClassWeights = list[float] | dict[str, float] | Literal["balanced"] | None
@@ -53,6 +54,23 @@ class WeightedTask(CountedTask):
         self.class_weights = class_weights
         self._weights: Tensor | None = None
         """``(classes)`` float32, once they are known; no buffer, so that no precision rounds them."""
+        self.tally: Tensor | None = None
+        """``(2, classes)`` int64: of what this process validates, how often each class was made, and is
+        true."""
+
+    @property
+    def chance(self) -> float | None:
+        """The loss of who knows the number of classes alone, see :class:`~tasks.training.alarms.Alarms`."""
+        return guess(self.num_classes)
+
+    def count_classes(self, made: Tensor, true: Tensor) -> None:
+        """Add to what is validated, for :class:`~tasks.training.alarms.Alarms`.
+
+        Args:
+            made, true: ``(classes)``, how many there are of each.
+        """
+        counts = torch.stack([made, true])
+        self.tally = counts if self.tally is None else self.tally + counts
 
     def on_fit_start(self) -> None:
         if self.class_weights is not None and self._weights is None:
