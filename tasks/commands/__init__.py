@@ -20,6 +20,7 @@ TRAINING = {
 """LightningCLI's own."""
 COMMANDS = {
     "list": Command("listing", "the configs that come with the project"),
+    "check": Command("check", "data and model of a config, before hours are spent"),
     "translate": Command("translate", "sentences into another language"),
     "generate": Command("generate", "continue a text"),
     "chat": Command("chat", "talk with a language model that was trained to answer"),

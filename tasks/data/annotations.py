@@ -53,11 +53,13 @@ class Annotations:
     Args:
         categories: ids and names, in the order of the labels.
         folder: of all pictures.
+        without_area: what is to be said of boxes that were left out, in a sentence a file.
     """
 
     categories: dict[int, str]
     pictures: Sequence[Picture]
     folder: Path
+    without_area: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -116,6 +118,8 @@ class Rows:
     """0 where the file has none."""
     name: Callable[[int], str]
     """Where entry i stands, for messages."""
+    without_area: list[str] = dataclasses.field(default_factory=list)
+    """What :func:`pictures` says of boxes that it leaves out."""
 
 
 def pictures(
@@ -177,13 +181,11 @@ def warn(source: Path, rows: Rows, dropped: np.ndarray, cut: int) -> None:
             hint,
         )
     for i in np.flatnonzero(dropped)[:1]:
-        log.warning(
-            "%s: %d of %d boxes have no area inside their pictures and were left out; the first: %s.",
-            source,
-            dropped.sum(),
-            len(dropped),
-            rows.name(i),
+        rows.without_area.append(
+            f"{source}: {dropped.sum()} of {len(dropped)} boxes have no area inside their pictures and were "
+            f"left out; the first: {rows.name(i)}."
         )
+        log.warning("%s", rows.without_area[-1])
 
 
 def measure(paths: Sequence[Path], sizes: Sequence[Size], on_bad: OnBad) -> dict[int, Size]:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from tasks.data.batching import LoaderProgress
+from tasks.data.stored import Stored
 from tasks.errors import UserError
 
 
@@ -123,6 +124,16 @@ class FamilyData(pl.LightningDataModule):
             UserError: the data contradicts it (another list of classes).
         """
         raise NotImplementedError
+
+    # --- What a look at the data finds ---
+
+    def stored(self, split: str) -> Stored | None:
+        """A split as it is stored, for ``family check``; None where nothing is known of it."""
+        return None
+
+    def degenerate(self, split: str) -> list[str]:
+        """What is there but teaches nothing, such as boxes without area, in a sentence each."""
+        return []
 
     # --- Loaders, and how far a run is with them ---
 

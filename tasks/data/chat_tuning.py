@@ -158,6 +158,9 @@ class ChatTuningData(TextData[Conversation]):
         )
         return [0] * len(rows), list(questions)
 
+    def said(self, row: Conversation) -> Sequence[str]:
+        return [one["content"] for one in row.messages]
+
     def written(self) -> Iterator[str]:
         yield from (f"{role}\n" for role in ROLES)  # as the template writes them
         for row in self.rows("train"):

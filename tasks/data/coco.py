@@ -93,7 +93,8 @@ def read_coco(
         np.array([a.get("area") or 0 for a in annotations], np.float64),
         where,
     )
-    return Annotations(categories, pictures(file, image_ids, paths, sizes, rows, on_bad), folder)
+    found = pictures(file, image_ids, paths, sizes, rows, on_bad)
+    return Annotations(categories, found, folder, rows.without_area)
 
 
 def read_categories(

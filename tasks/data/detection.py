@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +23,7 @@ from tasks.data.base import FamilyData
 from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.splits import divide_pictures, pattern, shares_of
+from tasks.data.stored import Stored
 from tasks.errors import UserError, at_least, between
 
 Batch = dict[str, Any]
@@ -224,6 +226,34 @@ class DetectionData(FamilyData):
         found = self.annotations(split)
         pictures = [found.picture(i) for i in range(len(found))]
         return ground_truth(found.categories, pictures)
+
+    def stored(self, split: str) -> Stored:
+        found = self.annotations(split)
+        return Stored(len(found), found.image)
+
+    def class_counts(self) -> list[int]:
+        """The training boxes of each class."""
+        found = self.annotations("train")
+        counts = np.zeros(len(found.categories), int)
+        for i in range(len(found)):
+            np.add.at(counts, found.picture(i).labels, 1)
+        return counts.tolist()
+
+    def degenerate(self, split: str) -> list[str]:
+        """Boxes without area, which the reader leaves out, and those of less than a pixel to a model."""
+        found = self.annotations(split)
+        said = [] if isinstance(found, ShapePictures) else list(found.without_area)
+        small = 0
+        for i in range(len(found)):
+            picture = found.picture(i)
+            scale = min(s / own for s, own in zip(self.preprocess.size, picture.size, strict=True))
+            small += int(((picture.boxes[:, 2:] - picture.boxes[:, :2]).min(1) * scale < 1).sum())
+        if small:
+            said.append(
+                f"{small} boxes of {split} are thinner than a pixel at data.image_size="
+                f"{self.preprocess.size}: no model can see what they hold; give a larger size or leave them out."
+            )
+        return said
 
     def loader(self, split: str) -> DataLoader[Any]:
         found, training = self.annotations(split), split == "train"

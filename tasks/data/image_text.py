@@ -20,6 +20,7 @@ from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.splits import SPLITS, called, pattern
+from tasks.data.stored import Stored
 from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, between, user_errors
 
@@ -236,6 +237,16 @@ class ImageTextData(FamilyData):
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids ``(texts, tokens)`` and their mask, as in a batch."""
         return encode_texts(self._tokenizer(), texts, self.max_tokens)
+
+    def stored(self, split: str) -> Stored:
+        pairs, tokenizer = self.pairs(split), self._tokenizer()
+        return Stored(
+            len(pairs),
+            lambda i: [pairs.image(i), pairs.texts[i]],
+            lambda i: [pairs.texts[i]],
+            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            self.max_tokens,
+        )
 
     # --- Loaders ---
 

@@ -18,6 +18,7 @@ from tasks.data.labelled_image_data import LabelledBatches
 from tasks.data.labelled_images import Labelled, decode, labelled_shapes, read_path
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
 from tasks.data.splits import SPLITS, called
+from tasks.data.stored import Stored
 from tasks.data.text_files import read_text
 from tasks.errors import UserError, at_least, user_errors
 
@@ -147,6 +148,9 @@ class ImageTokenizingData(LabelledData):
     def model_arguments(self) -> dict[str, Any]:
         """``image_size``."""
         return {"image_size": self.preprocess.size}
+
+    def stored(self, split: str) -> Stored:
+        return super().stored(split)._replace(label=None)
 
     def loader(self, split: str) -> DataLoader[Any]:
         train, pictures, store = split == "train", self.split(split), None

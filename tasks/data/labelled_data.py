@@ -16,6 +16,7 @@ from tasks.data.base import FamilyData
 from tasks.data.label_lists import check_same_problem
 from tasks.data.labelled_images import Labelled, refuse_other_set
 from tasks.data.splits import SPLITS, called, divide_pictures, hashes, pattern, shares_of
+from tasks.data.stored import Stored
 from tasks.errors import UserError, closest
 
 MEMORY = 1 << 30
@@ -121,6 +122,14 @@ class LabelledData(FamilyData):
             self.split("train")
         if stage in (None, "fit", "validate"):
             self.split("val")
+
+    def stored(self, split: str) -> Stored:
+        found, background = self.split(split), self.preprocess.background
+
+        def label(i: int) -> Any:
+            return np.asarray(found.labels[i]).tobytes()
+
+        return Stored(len(found.names), lambda i: found.read(i, background), label=label)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         none = self._stored("test") is None and not self.shares["test"]

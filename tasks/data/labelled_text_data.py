@@ -118,6 +118,9 @@ class LabelledTextData(TextData[LabelledText]):
             if row.pair is not None:
                 yield row.pair
 
+    def said(self, row: LabelledText) -> Sequence[str]:
+        return [row.text] if row.pair is None else [row.text, row.pair]
+
     def check(self, split: str) -> None:
         self.labels(split)
 

@@ -18,12 +18,15 @@ from tasks.data.base import FamilyData
 from tasks.data.documents import END, held_out, read_pieces, split_at, split_offset
 from tasks.data.sampling import ExampleBatches, as_it_is, batch_loader
 from tasks.data.splits import SPLITS, called
+from tasks.data.stored import Stored
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import TRAINED, Tokenizer, make_tokenizer, pieces
 from tasks.data.windows import Blocks, RandomWindows, Windows
 from tasks.errors import UserError, at_least
 
 LOG = logging.getLogger(__name__)
+LINE = 64
+"""Characters of a line that is looked for in other splits."""
 
 
 class LanguageModelingData(FamilyData):
@@ -320,6 +323,13 @@ class LanguageModelingData(FamilyData):
     def bytes_per_token(self, split: str) -> float:
         """UTF-8 bytes of a token in "val" or "test", to compare losses across tokenizers."""
         return self._file(split)[1] / len(self.tokens(split))
+
+    def stored(self, split: str) -> Stored:
+        """Its lines, so far as they are long enough not to be the same by chance."""
+        lines = [
+            line for text in self.texts(split) for line in text.split("\n") if len(line) >= LINE
+        ]
+        return Stored(len(lines), lines.__getitem__)
 
     def loader(self, split: str) -> DataLoader[Any]:
         tokens = self.tokens(split)

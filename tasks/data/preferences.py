@@ -84,6 +84,11 @@ class PreferenceData(TextData[Compared]):
     def kinds(self, rows: list[Compared]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), [json.dumps(row.prompt) for row in rows]
 
+    def said(self, row: Compared) -> Sequence[str]:
+        prompt = row.prompt
+        before = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+        return [*before, row.chosen, row.rejected]
+
     def written(self) -> Iterator[str]:
         for row in self.rows("train"):
             if isinstance(row.prompt, str):

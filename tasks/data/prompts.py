@@ -118,6 +118,9 @@ class PromptData(TextData[Prompt]):
     def kinds(self, rows: list[Prompt]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), [str(row.prompt) for row in rows]
 
+    def said(self, row: Prompt) -> Sequence[str]:
+        return [row.prompt] if isinstance(row.prompt, str) else [m["content"] for m in row.prompt]
+
     def written(self) -> Iterator[str]:
         for row in self.rows("train"):
             texts = (

@@ -70,6 +70,7 @@ class QuestionAnsweringData(TextData[Asked]):
     """
 
     task = "QuestionAnswering"
+    windows = True
     decided: tuple[str, ...] = (*TextData.decided, "stride")
     endings, kind_of_file = ENDINGS, "file of questions"
 
@@ -134,6 +135,9 @@ class QuestionAnsweringData(TextData[Asked]):
     def check(self, split: str) -> None:
         for _ in self.read_windows(self.rows(split)):
             pass
+
+    def said(self, row: Asked) -> Sequence[str]:
+        return [row.question, row.context]
 
     def written(self) -> Iterator[str]:
         seen: set[str] = set()

@@ -37,6 +37,7 @@ from tasks.data.masks import (
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.segmentation_batches import SegmentationBatches
 from tasks.data.splits import divide_pictures, pattern, shares_of
+from tasks.data.stored import Stored
 from tasks.data.text_files import read_lines
 from tasks.errors import UserError, at_least, between
 
@@ -306,6 +307,10 @@ class SegmentationData(FamilyData):
     def predict_dataloader(self) -> DataLoader[Any]:
         known = self.root is None or self.shares["test"] or self._folders("test")
         return self.loader("test" if known else "val")
+
+    def stored(self, split: str) -> Stored:
+        pairs = self.pairs(split)
+        return Stored(len(pairs), lambda i: pairs[i].image)
 
     def loader(self, split: str) -> DataLoader[Any]:
         train = split == "train"

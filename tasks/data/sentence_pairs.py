@@ -102,6 +102,9 @@ class SentencePairsData(TextData[SentencePair]):
     def kinds(self, rows: list[SentencePair]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), groups_of(rows)
 
+    def said(self, row: SentencePair) -> Sequence[str]:
+        return list(row.texts)
+
     def written(self) -> Iterable[str]:
         return (text for row in self.rows("train") for text in row.texts)
 

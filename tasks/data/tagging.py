@@ -73,6 +73,7 @@ class TaggingData(TextData[TaggedText]):
     """
 
     task = "Tagging"
+    windows = True
     endings, kind_of_file = ENDINGS, "file of tags"
 
     def __init__(
@@ -143,6 +144,9 @@ class TaggingData(TextData[TaggedText]):
         # Bytes know the space before a word, which the first one gets too when it is cut.
         space = " " if self.kind == "bpe" else ""
         return (space + " ".join(text.words) for text in self.texts("train"))
+
+    def said(self, row: TaggedText) -> Sequence[str]:
+        return [" ".join(row.words)]
 
     def check(self, split: str) -> None:
         self.labels(split)

@@ -13,6 +13,7 @@ from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.split_files import find_file, shared_file
 from tasks.data.splits import divide, nothing_held_out
+from tasks.data.stored import Stored
 from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import at_least, between
 
@@ -52,6 +53,8 @@ class TextData(FamilyData, Generic[Row]):
     """Of its files."""
     kind_of_file: str = "table"
     """What files with these endings are called."""
+    windows = False
+    """Whether what is longer than ``max_tokens`` is read in windows, so that nothing is lost."""
 
     def __init__(
         self,
@@ -187,6 +190,26 @@ class TextData(FamilyData, Generic[Row]):
     def use_assets(self, assets: dict[str, Any]) -> None:
         self.tokenizer = with_ends(Tokenizer.from_json(assets["tokenizers"]["text"]))
         self.max_tokens = assets.get("max_tokens") or self.max_tokens
+
+    def said(self, row: Row) -> Sequence[str]:
+        """The texts of a row, which together are what a model reads of it."""
+        raise NotImplementedError
+
+    def stored(self, split: str) -> Stored:
+        rows, tokenizer = self.rows(split), self._tokenizer()
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            return [list(ids) for ids in tokenizer.encode_batch(texts)]
+
+        return Stored(
+            len(rows),
+            lambda i: list(self.said(rows[i])),
+            lambda i: [" ".join(self.said(rows[i]))],
+            encode,
+            self.max_tokens,
+            lost=not self.windows,
+            label=lambda i: getattr(rows[i], "label", None),
+        )
 
     def batches(
         self,

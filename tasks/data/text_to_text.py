@@ -17,6 +17,7 @@ from tasks.data.mixing import MixedBatches
 from tasks.data.paired_texts import BUILT_IN, Columns, PairedText, paired_shapes, read_paired
 from tasks.data.split_files import find_file, shared_file
 from tasks.data.splits import divide, nothing_held_out
+from tasks.data.stored import Stored
 from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.data.translation_batches import Batch, Example, length, short_enough
 from tasks.data.translation_batches import collate as pairs_collate
@@ -269,6 +270,17 @@ class TextToTextData(FamilyData):
             examples = list(map(Example, source, target, texts, lines))
             found[name] = short_enough(examples, self.max_tokens) if split == "train" else examples
         return found
+
+    def stored(self, split: str) -> Stored:
+        rows = [row for rows in self.rows(split).values() for row in rows]
+        tokenizer = self._tokenizer()
+        return Stored(
+            len(rows),
+            lambda i: [rows[i].source, rows[i].target],
+            lambda i: [rows[i].source, rows[i].target],
+            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            self.max_tokens,
+        )
 
     def loader(self, split: str) -> DataLoader[Any]:
         by_task = self._encoded(split)

@@ -28,6 +28,7 @@ from tasks.data.mixing import MixedBatches
 from tasks.data.pair_texts import PairTexts
 from tasks.data.parallel_texts import Parallel, ParallelTexts
 from tasks.data.splits import nothing_held_out, pattern
+from tasks.data.stored import Stored
 from tasks.data.text_files import Pairs
 from tasks.data.tokenizers import Tokenizer, add_languages, both_sides, make_tokenizer
 from tasks.data.translation_batches import codes, collate, encoded, length, short_enough
@@ -308,6 +309,16 @@ class TranslationData(FamilyData):
         if not self.shared:
             arguments["target_vocab_size"] = target.vocab_size
         return arguments
+
+    def stored(self, split: str) -> Stored:
+        pairs, (tokenizer, _) = self.pairs(split), self._tokenizers()
+        return Stored(
+            len(pairs),
+            lambda i: list(pairs[i]),
+            lambda i: pairs[i],
+            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            self.max_tokens,
+        )
 
     def loader(self, split: str) -> DataLoader[Any]:
         tokenizers, rows = self._tokenizers(), self.rows(split)

@@ -19,6 +19,7 @@ from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.images import picture_size
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
+from tasks.data.stored import Stored
 from tasks.data.tokenizers import SPECIALS, Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, closest, user_errors
 
@@ -173,6 +174,13 @@ class UnifiedData(FamilyData):
         self.tokenizer = Tokenizer.from_json(assets["tokenizers"]["text"])
         self.preprocess = Preprocess.from_dict(assets["preprocess"])
         self.bins = assets.get("bins", self.bins)
+
+    def stored(self, split: str) -> Stored:
+        def content(i: int) -> str:
+            one = self.given(split, i)
+            return f"{one.task} {one.text} {one.scene if one.task in READS else one.answer}"
+
+        return Stored(self.count(split), content)
 
     def loader(self, split: str) -> DataLoader[Any]:
         batches = ExampleBatches(

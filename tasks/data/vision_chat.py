@@ -32,6 +32,7 @@ from tasks.data.chat_tuning import (
 )
 from tasks.data.images import check_images, open_picture, picture_size
 from tasks.data.sampling import Pick
+from tasks.data.stored import Stored
 from tasks.data.visual_questions import about_shapes, shown
 from tasks.errors import UserError, at_least, user_errors
 
@@ -130,6 +131,20 @@ class VisionChatData(ChatTuningData):
 
     def kinds(self, rows: list[Conversation]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), [str(row.pictures[0]) for row in rows]
+
+    def said(self, row: Conversation) -> Sequence[str]:
+        return [text.replace(IMAGE, "") for text in super().said(row)]
+
+    def stored(self, split: str) -> Stored:
+        rows = self.rows(split)
+        return (
+            super()
+            .stored(split)
+            ._replace(content=lambda i: [*self.said(rows[i]), *map(self._shown, rows[i].pictures)])
+        )
+
+    def _shown(self, picture: Any) -> Any:
+        return shown(picture, self.preprocess)
 
     def written(self) -> Iterator[str]:
         yield from (text.replace(IMAGE, "") for text in super().written())

@@ -20,6 +20,7 @@ from tasks.data import shapes
 from tasks.data.captions import IMAGE_COLUMNS, json_rows, picture_folder
 from tasks.data.images import OnBad, check_images, picture_size, read_image, read_or_next
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
+from tasks.data.stored import Stored
 from tasks.data.text_data import TextData
 from tasks.errors import UserError, closest, user_errors
 
@@ -110,6 +111,25 @@ class VisualQuestionsData(TextData[VisualQuestion]):
 
     def kinds(self, rows: list[VisualQuestion]) -> tuple[Sequence[Hashable], Sequence[str]]:
         return [0] * len(rows), [row.file for row in rows]
+
+    def said(self, row: VisualQuestion) -> Sequence[str]:
+        return [row.question]
+
+    def stored(self, split: str) -> Stored:
+        rows = self.rows(split)
+        return (
+            super()
+            .stored(split)
+            ._replace(
+                content=lambda i: [rows[i].question, shown(rows[i].picture, self.preprocess)],
+                label=lambda i: rows[i].answer,
+            )
+        )
+
+    def class_counts(self) -> list[int]:
+        """The training questions of each answer."""
+        counts = Counter(row.answer for row in self.rows("train"))
+        return [counts[name] for name in self.classes]
 
     def written(self) -> Iterator[str]:
         yield from dict.fromkeys(row.question for row in self.rows("train"))

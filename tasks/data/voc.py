@@ -101,7 +101,7 @@ def read_voc(
     source = root / "Annotations"
     ids = list(range(1, len(files) + 1))
     found = pictures(source, ids, paths, sizes, rows, on_bad)
-    return Annotations(categories, found, root / "JPEGImages")
+    return Annotations(categories, found, root / "JPEGImages", rows.without_area)
 
 
 def named(folder: Path, line: str) -> Path:
