@@ -113,7 +113,7 @@ def look_at(data: Any, report: dict[str, Any]) -> None:
         with user_errors():  # a character that the tokenizer does not know
             looked[split] = found = look(stored)
         report["splits"][split] = {
-            "examples": found.count,
+            "examples": found.examples,
             "looked_at": found.sampled,
             "repeated": found.repeated,
             "tokens": found.lengths,

@@ -119,7 +119,8 @@ def try_out(task: Task, data: FamilyData, trainer: Any) -> Trial:
     some = [some[0]] * (REAL - len(some)) + some
     trial.rows = rows_of(some[-1])
     trial.not_finite = sorted({name for batch in some for name in not_finite(batch)})
-    data.train_dataloader = lambda: Batches(some)  # type: ignore[method-assign]
+    again: Any = data
+    again.train_dataloader = lambda: Batches(some)
     task.schedule, task.warmup_steps = "constant", WARM
     with quietly():
         made = pl.Trainer(

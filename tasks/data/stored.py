@@ -19,7 +19,7 @@ QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 class Stored(NamedTuple):
     """The examples of a split, each read when it is asked for."""
 
-    count: int
+    examples: int
     content: Callable[[int], Any]
     """What an example shows a model: a text, a picture, a list of these; equal for equal examples."""
     texts: Callable[[int], Sequence[str]] | None = None
@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 class Looked(NamedTuple):
     """What was found in a split; plain values, but for the digests."""
 
-    count: int
+    examples: int
     sampled: int
     digests: dict[bytes, set[Hashable]]
     """Of each content its labels."""
@@ -53,7 +53,9 @@ class Looked(NamedTuple):
 
 def look(stored: Stored, sample: int = SAMPLE) -> Looked:
     """Look at a part of a split, evenly spread, or all of it."""
-    chosen = np.unique(np.linspace(0, stored.count - 1, min(sample, stored.count)).astype(int))
+    chosen = np.unique(
+        np.linspace(0, stored.examples - 1, min(sample, stored.examples)).astype(int)
+    )
     digests: dict[bytes, set[Hashable]] = {}
     seen: list[bytes] = []
     for i in chosen.tolist():
@@ -72,7 +74,7 @@ def look(stored: Stored, sample: int = SAMPLE) -> Looked:
         lengths = dict(zip(QUANTILES, map(int, marks), strict=True))
         over = None if stored.limit is None else int((found > stored.limit).sum())
     return Looked(
-        stored.count, len(chosen), digests, len(seen) - len(counts), contradicted, lengths, over
+        stored.examples, len(chosen), digests, len(seen) - len(counts), contradicted, lengths, over
     )
 
 

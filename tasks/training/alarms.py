@@ -75,7 +75,8 @@ class Alarms(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any
     ) -> None:
         self._settle()
-        numbers, self.parts = {"loss": sum(self.parts)} if self.parts else {}, []
+        numbers: dict[str, Tensor] = {"loss": torch.stack(self.parts).sum()} if self.parts else {}
+        self.parts = []
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         if gradients and not str(trainer.precision).startswith("16"):
             norm: Any = get_total_norm(gradients)
@@ -93,7 +94,8 @@ class Alarms(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._settle()
         if hasattr(module, "tally"):
-            module.tally = None  # of a validation that was broken off, or of a test
+            counts: Any = module
+            counts.tally = None  # of a validation that was broken off, or of a test
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._settle()
@@ -134,7 +136,8 @@ class Alarms(pl.Callback):
             made, true = (row.nonzero()[:, 0].tolist() for row in tally)
             one = made[0] if len(made) == 1 and len(true) > 1 else None
             if self._again(trainer, module, "class", one):
-                names = module.label_names(tally.shape[1]) if one is not None else []
+                task: Any = module
+                names = task.label_names(tally.shape[1]) if one is not None else []
                 rank_zero_warn(
                     f"at step {trainer.global_step} the class {names[made[0]]!r} is made of all "
                     f"{int(tally[0].sum())} that are validated, which have {len(true)} classes: model.lr may "

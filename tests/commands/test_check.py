@@ -65,7 +65,7 @@ def test_a_sample_is_said_and_spread_evenly():
     seen = []
     stored = Stored(100, lambda i: seen.append(i) or str(i))
     found = look(stored, 5)
-    assert (found.count, found.sampled) == (100, 5) and seen == [0, 24, 49, 74, 99]
+    assert (found.examples, found.sampled) == (100, 5) and seen == [0, 24, 49, 74, 99]
 
 
 # --- Planted faults ---
