@@ -83,9 +83,8 @@ class Transformer(nn.Module):
         Args:
             mask, documents, context, context_mask, query_position, context_position, condition: see
                 :class:`~family.core.mask.Shared`; key padding comes from the cache where there is one.
-            positions: ``(tokens)`` or ``(batch, tokens)``; None counts from 0, or from
-                the cache. Rotary positions over several axes are given, ``(tokens, axes)`` or
-                ``(batch, tokens, axes)``.
+            positions: ``(tokens)`` or ``(batch, tokens)``, over several axes ``(tokens, axes)`` or ``(batch,
+                tokens, axes)``; None counts from 0, or from the cache, of a single axis.
             cache: these tokens are appended in place; the caller then advances it.
             layers: a list that receives the output of every block, through the final norm (DETR's
                 auxiliary losses).
@@ -119,8 +118,7 @@ class Transformer(nn.Module):
         rotary tables are made once for all layers that agree, and checkpointing holds.
 
         Args:
-            x: what enters the first of the blocks.
-            positions, cache: as :meth:`forward`'s.
+            x, positions, cache: what enters the first of the blocks, and as :meth:`forward`'s.
             part: some of the blocks alone, where others read other tokens or see them otherwise.
         """
         told = self._tell(x, shared, positions, cache)
