@@ -13,7 +13,7 @@ from family.generation.sampling import Sampling
 from family.inference.drawing import as_pictures
 from family.inference.unified import boxes_of, make, objects_in
 from tasks.data import shapes
-from tasks.data.shape_claims import claims, verdict
+from tasks.data.shape_claims import is_so
 from tasks.data.shape_pictures import Seen, seen
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
@@ -219,11 +219,10 @@ class Unified(TokenizedTask, TokenTask):
 
     def is_true(self, one: Made, split: str) -> bool:
         """Whether every claim of a caption is right."""
-        said = claims(one.made)
-        if said is None or not hasattr(self.data, "given"):
+        if not hasattr(self.data, "given"):
             return False
         scene = self.data.given(split, one.number).scene
-        return verdict(said, scene.objects, scene.background).all
+        return is_so(one.made, scene.objects, scene.background)
 
     @torch.no_grad()
     def _show(self, split: str) -> None:
@@ -239,10 +238,7 @@ class Unified(TokenizedTask, TokenTask):
 
 def is_drawn(one: Made) -> bool:
     """Whether every claim of a drawing's caption is so in it."""
-    said = claims(one.text)
-    if said is None or one.drawn is None:
-        return False
-    return verdict(said, one.drawn.objects, one.drawn.background).all
+    return one.drawn is not None and is_so(one.text, one.drawn.objects, one.drawn.background)
 
 
 def in_words(one: Seen) -> str:

@@ -46,7 +46,7 @@ class MaskLoss:
         """
         check_segments(targets, logits)
         logits, truth = logits.float(), joined(targets)
-        pairs = self.match(logits, masks, targets)
+        pairs = self._match(logits, masks, truth, [len(target["labels"]) for target in targets])
         picture, query, number = (
             torch.cat(part).to(logits.device) for part in zip(*pairs, strict=True)
         )
@@ -67,7 +67,6 @@ class MaskLoss:
             "dice": self.dice_weight * dice.sum() / count,
         }
 
-    @torch.no_grad()
     def match(
         self, logits: Tensor, masks: Tensor, targets: Segments
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -80,7 +79,15 @@ class MaskLoss:
         Raises:
             ValueError: predictions that are not finite.
         """
-        truth = joined(targets)
+        return self._match(
+            logits, masks, joined(targets), [len(target["labels"]) for target in targets]
+        )
+
+    @torch.no_grad()
+    def _match(
+        self, logits: Tensor, masks: Tensor, truth: Truth, counts: Sequence[int]
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """:meth:`match` where the segments are together already, so many of each picture."""
         made, true = resized(masks, truth.size), truth.masks.transpose(1, 2)
         counted = truth.counted[:, None]
         chance, inside = made.sigmoid() * counted, (made @ true)
@@ -93,7 +100,6 @@ class MaskLoss:
             - self.class_weight * classes.gather(2, labels)
             - self.dice_weight * overlap(chance[:, :, None], truth.masks[:, None], chance @ true)
         )
-        counts = [len(target["labels"]) for target in targets]
         found = assigned([cost[:, :count] for cost, count in zip(costs, counts, strict=True)])
         return [(torch.full_like(query, i), query, n) for i, (query, n) in enumerate(found)]
 

@@ -7,7 +7,7 @@ import re
 from family.losses.language_model import IGNORE
 from tasks.data.pairs import Batch, PairBatches, ShapePairs
 from tasks.data.sampling import Pick
-from tasks.data.shape_claims import claims, verdict
+from tasks.data.shape_claims import is_so
 from tasks.data.text_to_image import TextToImageData
 
 SHAPES_FILE = re.compile(r"shapes-(\w+)-(\d+)")
@@ -49,5 +49,5 @@ class CaptioningData(TextToImageData):
         pairs = self.pairs(named[1]) if named is not None and self.root is None else None
         if named is None or not isinstance(pairs, ShapePairs):
             return None
-        scene, said = pairs.scenes[int(named[2])], claims(text)
-        return said is not None and verdict(said, scene.objects, scene.background).all
+        scene = pairs.scenes[int(named[2])]
+        return is_so(text, scene.objects, scene.background)

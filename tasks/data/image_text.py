@@ -244,7 +244,7 @@ class ImageTextData(FamilyData):
             len(pairs),
             lambda i: [pairs.image(i), pairs.texts[i]],
             lambda i: [pairs.texts[i]],
-            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            tokenizer.encode_batch,
             self.max_tokens,
         )
 

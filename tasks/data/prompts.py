@@ -123,10 +123,7 @@ class PromptData(TextData[Prompt]):
 
     def written(self) -> Iterator[str]:
         for row in self.rows("train"):
-            texts = (
-                [row.prompt] if isinstance(row.prompt, str) else [m["content"] for m in row.prompt]
-            )
-            yield from (*texts, *(str(value) for value in row.fields.values()))
+            yield from (*self.said(row), *(str(value) for value in row.fields.values()))
 
     def ids(self, split: str) -> list[list[int]]:
         """Each prompt as the model reads it.

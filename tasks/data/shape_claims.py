@@ -108,6 +108,12 @@ def claims(text: str) -> Claims | None:
     return None
 
 
+def is_so(text: str, objects: Sequence[ShapeObject], background: str | None) -> bool:
+    """Whether all that a sentence says is true of these objects; of one of another form nothing is."""
+    said = claims(text)
+    return said is not None and verdict(said, objects, background).all
+
+
 def verdict(said: Claims, objects: Sequence[ShapeObject], background: str | None) -> Verdict:
     """Whether it is true of these objects.
 

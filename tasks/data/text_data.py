@@ -196,16 +196,12 @@ class TextData(FamilyData, Generic[Row]):
         raise NotImplementedError
 
     def stored(self, split: str) -> Stored:
-        rows, tokenizer = self.rows(split), self._tokenizer()
-
-        def encode(texts: list[str]) -> list[list[int]]:
-            return [list(ids) for ids in tokenizer.encode_batch(texts)]
-
+        rows = self.rows(split)
         return Stored(
             len(rows),
             lambda i: list(self.said(rows[i])),
             lambda i: [" ".join(self.said(rows[i]))],
-            encode,
+            self._tokenizer().encode_batch,
             self.max_tokens,
             lost=not self.windows,
             label=lambda i: getattr(rows[i], "label", None),

@@ -278,7 +278,7 @@ class TextToTextData(FamilyData):
             len(rows),
             lambda i: [rows[i].source, rows[i].target],
             lambda i: [rows[i].source, rows[i].target],
-            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            tokenizer.encode_batch,
             self.max_tokens,
         )
 

@@ -316,7 +316,7 @@ class TranslationData(FamilyData):
             len(pairs),
             lambda i: list(pairs[i]),
             lambda i: pairs[i],
-            lambda texts: [list(ids) for ids in tokenizer.encode_batch(texts)],
+            tokenizer.encode_batch,
             self.max_tokens,
         )
 
