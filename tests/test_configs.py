@@ -18,7 +18,7 @@ from tasks.training.problem import monitor_of
 
 ROOT = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(file for file in ROOT.glob("*/*.yaml") if file.parent.name != "compare")
-EXAMPLES, SEEN = 400, 100
+EXAMPLES, SEEN = 400, 300
 """Of each config's data, so that all labels are among them; and how many of these, as training sees them."""
 BATCHES = {"batch_size": 8, "tokens_per_batch": 512}
 """Sizes of batches, where a config's are not smaller."""
