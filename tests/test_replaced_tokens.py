@@ -155,7 +155,14 @@ def test_gaps_are_filled_by_what_the_generator_says():
     assert torch.equal(filled.replaced[:, ::2], filled.input_ids[:, ::2] != 1)
     assert not filled.replaced[:, 1::2].any()
     assert all(map(torch.equal, filled, corrupt(ids, labels, logits)))
-    assert not torch.equal(filled.input_ids, corrupt(ids.flip(0), labels, logits).input_ids.flip(0))
+    # A row is filled the same whatever others there are, and otherwise where it says something else.
+    few = corrupt(ids[7:9], labels[7:9], logits[7 * 25 : 9 * 25])
+    assert torch.equal(few.input_ids, filled.input_ids[7:9])
+    turned = corrupt(ids.flip(1), labels.flip(1), logits)
+    assert not torch.equal(filled.input_ids[:, ::2], turned.input_ids.flip(1)[:, ::2])
+    drawn = filled.input_ids[:, ::2].double()
+    among = drawn.T.corrcoef() - torch.eye(25)  # gaps of a row
+    assert among.abs().max() < 0.6 and abs(among.sum() / (25 * 24)) < 0.05
 
 
 def test_padding_does_not_count():

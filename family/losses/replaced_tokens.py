@@ -22,8 +22,8 @@ class Corrupted(NamedTuple):
 def corrupt(input_ids: Tensor, labels: Tensor, logits: Tensor) -> Corrupted:
     """Fill gaps by what a generator says stood there, drawn by its probabilities (section 3.1).
 
-    Drawn by numbers that the batch itself decides: the same batch is always filled the same, in
-    validation as in a run that is resumed.
+    Drawn by numbers that each row itself decides: it is always filled the same, in validation, in a run
+    that is resumed, and whatever other rows there are.
 
     Args:
         input_ids, labels: ``(batch, tokens)``: tokens with gaps, and what stood in them, elsewhere
@@ -31,15 +31,30 @@ def corrupt(input_ids: Tensor, labels: Tensor, logits: Tensor) -> Corrupted:
         logits: of the gaps in turn, ``(gaps, vocab)``; no gradient comes back to them.
     """
     hidden = labels != IGNORE
-    chances = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    upto = logits.detach().to(exact).softmax(-1).cumsum(-1)
     # Where tokens trade places, or are hidden elsewhere, the sum is another.
-    places = torch.arange(1, input_ids.numel() + 1, device=input_ids.device)
-    number = int((torch.where(hidden, -1 - labels, input_ids).flatten() * places).sum())
-    generator = torch.Generator(input_ids.device).manual_seed(number % (1 << 63))
+    places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+    rows = (torch.where(hidden, -1 - labels, input_ids) * places).sum(1, keepdim=True)
+    drawn = uniform(mixed(rows) + places)[hidden][:, None].to(exact) * upto[:, -1:]
     filled = input_ids.clone()
-    if len(chances):
-        filled[hidden] = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    filled[hidden] = torch.searchsorted(upto, drawn, right=True)[:, 0].clamp(
+        max=logits.shape[-1] - 1
+    )
     return Corrupted(filled, hidden & (filled != labels))
+
+
+def uniform(numbers: Tensor) -> Tensor:
+    """Of whole numbers, int64, others evenly in 0..1, float32."""
+    return ((mixed(numbers) >> 40) & ((1 << 24) - 1)).float() / (1 << 24)
+
+
+def mixed(numbers: Tensor) -> Tensor:
+    """Whole numbers, int64, that tell nothing of those they come from (SplitMix64, Steele et al. 2014)."""
+    mixed = numbers * -0x61C8864680B583EB  # what is above 64 bits falls off
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        mixed = (mixed ^ ((mixed >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return mixed ^ ((mixed >> 31) & ((1 << 33) - 1))
 
 
 def replaced_loss(

@@ -106,6 +106,58 @@ KINDS = {
         [*tiny("image"), *tiny("text"), "--data.examples=120", "--data.image_size=[16,16]"],
         "--data.batch_size=30",
     ),
+    "image_regression": (
+        "image_regression/shapes",
+        [*tiny("config"), "--data.examples=120", "--data.image_size=[16,16]"],
+        "--data.batch_size=30",
+    ),
+    "text_regression": (
+        "text_regression/shapes",
+        [*tiny("config"), "--data.examples=200", "--data.vocab_size=300"],
+        "--data.batch_size=30",
+    ),
+    "masked_language_modeling": (
+        "masked_language_modeling/shapes",
+        [*tiny("config"), "--data.vocab_size=300", "--data.context=32"],
+        "--data.batch_size=5",
+    ),
+    "replaced_tokens": (
+        "masked_language_modeling/shapes_electra",
+        [
+            *tiny("config"),
+            *(f"--model.generator.init_args.config.{key}={TINY[key]}" for key in TINY),
+            *("--data.vocab_size=300", "--data.context=32"),
+        ],
+        "--data.batch_size=5",
+    ),
+    "span_corruption": (
+        "span_corruption/shapes",
+        [*tiny("config"), "--data.vocab_size=500", "--data.context=32"],
+        "--data.batch_size=5",
+    ),
+    "text_to_text": (
+        "text_to_text/shapes",
+        [*tiny("config"), "--data.examples=300"],
+        "--data.tokens_per_batch=1024",
+    ),
+    "question_answering": (
+        "question_answering/shapes",
+        # Passages of several windows, which may be in different processes.
+        [*tiny("config"), "--data.examples=200", "--data.max_tokens=48", "--data.stride=16"],
+        "--data.batch_size=30",
+    ),
+    "reward_modeling": ("reward_modeling/shapes", ["--data.examples=120"], "--data.batch_size=7"),
+    "preference_tuning": (
+        "preference_tuning/shapes",
+        ["--data.examples=120"],
+        "--data.batch_size=7",
+    ),
+    "unified": (
+        "unified/shapes",
+        [*tiny("config"), "--data.examples=300", "--data.slots=16", "--data.image_size=[16,16]"],
+        "--data.batch_size=7",
+    ),
+    "vision_chat": ("vision_chat/shapes", ["--data.examples=120"], "--data.batch_size=7"),
     "text_to_image": (
         "text_to_image/shapes_dalle",
         [
@@ -117,21 +169,36 @@ KINDS = {
 }
 
 
+def parts(kind: str, folder: Path) -> list[str]:
+    """Options that name the runs which a kind begins with, made in a folder."""
+    tokens, words, eyes = (folder / name for name in ("tokens", "words", "eyes"))
+    if kind in ("text_to_image", "unified"):
+        family.save_pretrained(family.ImageTokenizer(16, 4, width=8, depth=1), tokens)
+        return [f"--model.image_tokenizer={tokens}"]
+    if kind in ("reward_modeling", "preference_tuning", "vision_chat"):
+        few = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", *ALIKE]
+        talk = [*tiny("config"), "--data.examples=120", "--data.vocab_size=300"]
+        main(["fit", "--config=chat_tuning/shapes", f"--run_folder={words}", *few, *talk])
+        if kind != "vision_chat":
+            return [f"--model.pretrained={words}"]
+        see = [*tiny("config"), "--data.examples=120", "--data.image_size=16"]
+        main(["fit", "--config=image_classification/shapes", f"--run_folder={eyes}", *few, *see])
+        return [f"--model.vision={eyes}", f"--model.language={words}"]
+    return []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
     config, small, batches = KINDS[kind]
-    if kind == "language_modeling":
+    if any(option.startswith("--data.context") for option in small):
         # An odd number of tokens to predict, the last window not full.
-        for split, count in (("train", 2000), ("val", 266)):
-            text = "a red circle, two blue stars\n" * 99
+        for split, count in (("train", 20000), ("val", 2666)):
+            text = "a red circle, two blue stars\nthree green squares above a star\n" * 999
             (tmp_path / f"{split}.txt").write_text(text[:count])
         small = [*small, f"--data.root={tmp_path}", f"--data.cache={tmp_path}/tokens"]
-    if kind == "text_to_image":
-        torch.manual_seed(0)
-        tokens = tmp_path / "image_tokens"
-        family.save_pretrained(family.ImageTokenizer(16, 4, width=8, depth=1), tokens)
-        small = [*small, f"--model.image_tokenizer={tokens}"]
+    torch.manual_seed(0)
+    small = [*small, *parts(kind, tmp_path)]
     folder = tmp_path / "run"
     fit = ["fit", "--config", config, "--run_folder", str(folder), *ALIKE, *TWO, *STEPS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
