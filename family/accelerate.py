@@ -91,6 +91,10 @@ def few_scores(queries: Tensor, keys: Tensor) -> bool:
 class Linear(nn.Linear):
     """``nn.Linear``, computed by :func:`linear`."""
 
+    @staticmethod
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(x, weight, bias)
+
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
 

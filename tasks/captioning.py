@@ -61,8 +61,8 @@ class Captioning(TokenTask):
         self.decoded: dict[Any, str] = {}
         """Sentences of this split, by the numbers of pictures."""
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["pixel_values"], batch["target"])
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        return self.model(batch["pixel_values"], batch["target"], **asked)
 
     def write(self, pixel_values: Tensor, beams: int) -> list[str]:
         """A sentence of each picture.

@@ -41,9 +41,9 @@ class LanguageModeling(TokenTask):
                 f"{type(self.model).__name__} does not."
             )
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
         packed = {name: batch[name] for name in ("documents",) if name in batch}
-        return self.model(batch["input_ids"], **packed)
+        return self.model(batch["input_ids"], **packed, **asked)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self.evaluate(batch, "val")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from family.heads.masked import logits_at
 from family.losses.language_model import IGNORE, language_model_loss
 from family.losses.replaced_tokens import corrupt, replaced_loss
+from family.losses.token_loss import TokenLoss
 from family.pretrained.runs import equip
 from tasks.errors import UserError, at_least
 from tasks.runs.checkpoints import build_model
@@ -132,17 +133,18 @@ class MaskedLanguageModeling(TokenTask):
     def chance(self) -> float | None:
         return super().chance if self.generator is None else None  # the loss is that of two models
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        """Of what fills the gaps, ``(hidden tokens, vocab)``."""
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        """Of what fills the gaps, ``(hidden tokens, vocab)``; or the ``loss`` asked for."""
         model = self.model if self.generator is None else self.generator
-        hidden = batch["labels"] != IGNORE
-        return logits_at(model, hidden, batch["input_ids"], batch.get("mask"), **packed(batch))
+        hidden, mask = batch["labels"] != IGNORE, batch.get("mask")
+        return logits_at(
+            model, hidden, batch["input_ids"], mask, asked.get("loss"), **packed(batch)
+        )
 
     def cross_entropy(self, batch: dict[str, Any], logits: Tensor | None = None) -> Tensor:
         labels = batch["labels"][batch["labels"] != IGNORE]
-        logits = self.logits(batch) if logits is None else logits
-        total = language_model_loss(logits[None], labels[None], self.label_smoothing, "sum")
-        return total / max(1, len(labels))  # a batch of a stranger may hide nothing
+        loss = TokenLoss(labels, self.label_smoothing, self.z_loss)
+        return self.logits(batch, loss=loss) if logits is None else loss.of(logits)
 
     def detect(self, batch: dict[str, Any]) -> Detected:
         """Fill the gaps of a batch, and ask the model which tokens were replaced."""

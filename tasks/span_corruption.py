@@ -47,8 +47,8 @@ class SpanCorruption(TokenTask):
                     f"model's max_tokens={most}: make one smaller, or the other larger."
                 )
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["source"], batch["target"], batch.get("source_mask"))
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        return self.model(batch["source"], batch["target"], batch.get("source_mask"), **asked)
 
     def evaluate(self, batch: dict[str, Any], split: str) -> dict[str, list[Any]]:
         """Log loss and accuracy, means over the tokens of the targets.

@@ -69,8 +69,8 @@ class Translation(TokenTask):
         self.said: list[Said] = []
         """Of several languages what each that was decoded is; in the same order."""
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["source"], batch["target"], batch.get("source_mask"))
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        return self.model(batch["source"], batch["target"], batch.get("source_mask"), **asked)
 
     @property
     def language_tokens(self) -> LanguageTokens | None:

@@ -100,8 +100,8 @@ class Unified(TokenizedTask, TokenTask):
             fed[row, places] = code[: int(places.sum())]
         return {**batch, "input_ids": fed, "labels": made}
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        return self.model(batch["input_ids"])
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        return self.model(batch["input_ids"], **asked)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return super().loss(self.coded(batch))

@@ -120,9 +120,9 @@ class VisionChat(ChatTuning):
                     f"{found}."
                 )
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
         packed = {name: batch[name] for name in ("documents",) if name in batch}
-        return self.model(batch["pixel_values"], batch["input_ids"], **packed)
+        return self.model(batch["pixel_values"], batch["input_ids"], **packed, **asked)
 
     # --- Answers ---
 

@@ -11,6 +11,7 @@ from family.baselines.lstm import LSTM, LSTMState, ScaledEmbedding, State
 from family.generation import sampled_stream, search_or_sample
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
+from family.losses.token_loss import TokenLoss
 from family.models.examples import TEXT
 from family.models.member import member
 
@@ -57,14 +58,17 @@ class LSTMLanguageModel(nn.Module):
         """``(batch, tokens)`` -> ``(batch, tokens, dim)``, what the head turns into logits."""
         return self.dropout(self.read(input_ids, mask)[0])
 
-    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits ``(batch, tokens, vocab)`` of the token after each.
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, loss: TokenLoss | None = None
+    ) -> Tensor:
+        """Logits ``(batch, tokens, vocab)`` of the token after each; or the loss that is asked for.
 
         Args:
             input_ids: ``(batch, tokens)``.
             mask: ``(batch, tokens)``, True = a token; padding may stand left or right.
         """
-        return self.head(self.features(input_ids, mask))
+        features = self.features(input_ids, mask)
+        return self.head(features) if loss is None else loss(self.head, features)
 
     def prefill(
         self,

@@ -47,7 +47,11 @@ class MaskedHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` -> logits ``(..., vocab)``."""
-        return self.output(self.norm(self.activation(self.dense(x))))
+        return self.output(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` -> what the output turns into logits, as wide as the embedding."""
+        return self.norm(self.activation(self.dense(x)))
 
 
 class ReplacedHead(nn.Module):
@@ -72,16 +76,24 @@ class ReplacedHead(nn.Module):
 
 
 def logits_at(
-    model: Any, where: Tensor, input_ids: Tensor, mask: Tensor | None = None, **more: Tensor
+    model: Any,
+    where: Tensor,
+    input_ids: Tensor,
+    mask: Tensor | None = None,
+    loss: Any = None,
+    **more: Tensor,
 ) -> Tensor:
-    """What a masked language model says stood at some places, ``(places, vocab)``.
+    """What a masked language model says stood at some places, ``(places, vocab)``; or the loss asked for.
 
     Where the model has ``encode`` and ``masked_logits``, the head is computed at these places alone.
 
     Args:
         where: ``(batch, tokens)``, True = one of the places.
         input_ids, mask: ``(batch, tokens)``; ``more`` of what the model takes, by name.
+        loss: a :class:`~family.losses.token_loss.TokenLoss` of the labels of these places, in the place of
+            logits.
     """
     if hasattr(model, "masked_logits"):
-        return model.masked_logits(model.encode(input_ids, mask, **more)[where])
-    return model(input_ids, mask, **more)[where]
+        return model.masked_logits(model.encode(input_ids, mask, **more)[where], loss)
+    logits = model(input_ids, mask, **more)[where]
+    return logits if loss is None else loss.of(logits)

@@ -15,6 +15,7 @@ from family.heads.classifier import Pooler, class_head
 from family.heads.masked import MaskedHead, ReplacedHead
 from family.heads.pooling import POOLINGS
 from family.inputs.text import TextEmbedding, document_positions, token_positions
+from family.losses.token_loss import TokenLoss
 from family.models.examples import TEXT
 from family.models.member import build, member
 
@@ -167,13 +168,16 @@ class BERT(nn.Module):
         x = self.embedding(input_ids, positions, token_types)
         return self.transformer(x, mask=mask, documents=documents, positions=positions)
 
-    def masked_logits(self, tokens: Tensor) -> Tensor:
-        """What stood there: ``(..., dim)``, all tokens or only the masked ones -> ``(..., vocab)``."""
+    def masked_logits(self, tokens: Tensor, loss: TokenLoss | None = None) -> Tensor:
+        """What stood there: ``(..., dim)``, all tokens or only the masked ones -> ``(..., vocab)``; or the
+        loss that is asked for."""
         if self.masked_head is None:
             raise ValueError(
                 "this BERT has no head for masked tokens: build it with masked_head=True."
             )
-        return self.masked_head(tokens)
+        if loss is None:
+            return self.masked_head(tokens)
+        return loss(self.masked_head.output, self.masked_head.features(tokens))
 
     def replaced_logits(self, tokens: Tensor) -> Tensor:
         """Over 0 where a token seems to stand in place of another: ``(..., dim)`` -> ``(...)``."""

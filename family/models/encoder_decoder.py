@@ -13,6 +13,7 @@ from family.core.config import TransformerConfig
 from family.generation import search_or_sample
 from family.generation.sampling import Sampling
 from family.inputs.text import token_positions
+from family.losses.token_loss import TokenLoss
 
 
 class EncoderDecoder(nn.Module):
@@ -85,8 +86,15 @@ class EncoderDecoder(nn.Module):
         )
         return x if self.output_factor == 1 else x * self.output_factor
 
-    def forward(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        """Logits ``(batch, target tokens, vocab)`` of the token after each of the target.
+    def forward(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_mask: Tensor | None = None,
+        loss: TokenLoss | None = None,
+    ) -> Tensor:
+        """Logits ``(batch, target tokens, vocab)`` of the token after each of the target; or the loss that
+        is asked for.
 
         Args:
             source, source_mask: as :meth:`memory`'s.
@@ -94,7 +102,8 @@ class EncoderDecoder(nn.Module):
                 padding stands right, where a causal decoder cannot see it.
         """
         context, mask = self.memory(source, source_mask)
-        return self.head(self.features(target, context, mask))
+        features = self.features(target, context, mask)
+        return self.head(features) if loss is None else loss(self.head, features)
 
     def prefill(
         self,

@@ -19,6 +19,7 @@ from family.generation.defaults import defaults_of
 from family.generation.sampling import Sampling
 from family.heads.language_model import language_model_head
 from family.inputs.text import TextEmbedding, Vectors, document_positions, token_positions
+from family.losses.token_loss import TokenLoss
 from family.models.examples import TEXT
 from family.models.member import member
 
@@ -98,8 +99,9 @@ class GPT(nn.Module):
         mask: Tensor | None = None,
         documents: Tensor | None = None,
         vectors: Vectors | None = None,
+        loss: TokenLoss | None = None,
     ) -> Tensor:
-        """Logits ``(batch, tokens, vocab)`` of the token after each.
+        """Logits ``(batch, tokens, vocab)`` of the token after each; or the loss that is asked for.
 
         Args:
             input_ids: ``(batch, tokens)``.
@@ -107,9 +109,14 @@ class GPT(nn.Module):
             documents: ``(batch, tokens)``, a number for each of the texts that are packed into a row:
                 none sees another, and each counts its positions from 0.
             vectors: in the place of the tokens of one id.
+            loss: what is asked for in the place of logits.
         """
         features = self.features(input_ids, mask, documents=documents, vectors=vectors)
-        return self.logits(features)
+        return self.logits(features) if loss is None else self.loss(features, loss)
+
+    def loss(self, features: Tensor, loss: TokenLoss) -> Tensor:
+        """What is asked for of logits, ``(...)`` vectors ``(..., dim)`` at a time."""
+        return loss(self.head, features, self.logit_cap)
 
     def logits(self, features: Tensor) -> Tensor:
         """``(..., dim) -> (..., vocab)``."""

@@ -14,6 +14,7 @@ from family.core.init import init_linear
 from family.generation import search_or_sample
 from family.inputs.image_slots import image_id_of, with_image_token
 from family.inputs.text import Vectors
+from family.losses.token_loss import TokenLoss
 from family.models.examples import ILLUSTRATED
 from family.models.gpt import GPT
 from family.models.member import build, describe, member, member_named, placed
@@ -148,8 +149,9 @@ class VisionLanguage(nn.Module):
         input_ids: Tensor,
         mask: Tensor | None = None,
         documents: Tensor | None = None,
+        loss: TokenLoss | None = None,
     ) -> Tensor:
-        """Logits ``(batch, tokens, vocab)`` of the token after each.
+        """Logits ``(batch, tokens, vocab)`` of the token after each; or the loss that is asked for.
 
         Args:
             pixel_values: ``(pictures, channels, height, width)``, in the order in which their slots stand in
@@ -161,7 +163,8 @@ class VisionLanguage(nn.Module):
         Raises:
             ValueError: more or fewer slots than the pictures have vectors.
         """
-        return self.logits(self.features(pixel_values, input_ids, mask, documents))
+        features = self.features(pixel_values, input_ids, mask, documents)
+        return self.logits(features) if loss is None else self.language.loss(features, loss)
 
     def prefill(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
+from family.losses.token_loss import TokenLoss
 from tasks.errors import at_least, between
 from tasks.training.alarms import guess
 from tasks.training.counted_task import CountedTask
@@ -22,6 +24,8 @@ class TokenTask(CountedTask):
         label_smoothing: in training; validation and test report the plain loss.
         balance: weight of the loss that keeps the experts of a mixture evenly used, see
             :func:`~family.losses.balance.balance_loss`; without experts it means nothing.
+        z_loss: weight of what keeps logits small, in training, see
+            :class:`~family.losses.token_loss.TokenLoss`.
         options: of :class:`~tasks.training.task.Task`.
     """
 
@@ -30,15 +34,16 @@ class TokenTask(CountedTask):
         model: Callable[[int], nn.Module] | None = None,
         label_smoothing: float = 0.0,
         balance: float = 0.01,
+        z_loss: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
         between(0, 1, of="model.", label_smoothing=label_smoothing)
-        at_least(0, of="model.", balance=balance)
-        self.label_smoothing, self.balance = label_smoothing, balance
+        at_least(0, of="model.", balance=balance, z_loss=z_loss)
+        self.label_smoothing, self.balance, self.z_loss = label_smoothing, balance, z_loss
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        """``(batch, tokens, vocab)``, by the contract of the task's members."""
+    def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
+        """``(batch, tokens, vocab)``, by the contract of the task's members; or the ``loss`` asked for."""
         raise NotImplementedError
 
     @property
@@ -50,7 +55,10 @@ class TokenTask(CountedTask):
 
     def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
         """The mean over the tokens that count, smoothed."""
-        return language_model_loss(self.logits(batch), batch["labels"], self.label_smoothing)
+        loss = TokenLoss(batch["labels"], self.label_smoothing, self.z_loss)
+        if "loss" in inspect.signature(type(self.model).forward).parameters:
+            return self.logits(batch, loss=loss)
+        return loss.of(self.logits(batch))
 
     def terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The "loss", without what keeps experts in balance, and parts of it that a log should show."""
