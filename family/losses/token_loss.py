@@ -16,6 +16,8 @@ from family.losses.language_model import IGNORE, language_model_loss
 
 PART_ON_CPU, PART = 2**21, 2**27
 """Logits that are worked out in one go."""
+FEWEST = 128
+"""Rows that are, however large the vocabulary: products of fewer leave a processor idle."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def in_parts(
     head: Any, features: Tensor, labels: Tensor, loss: TokenLoss, cap: float | None, part: int
 ) -> Tensor:
     """What :meth:`TokenLoss.of_logits` gives of a head's logits, so many of them at a time."""
-    rows = max(1, part // head.weight.shape[0])
+    rows = max(FEWEST, part // head.out_features)
     product = getattr(head, "product", F.linear)
     given = (features, head.weight, head.bias)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given):

@@ -12,6 +12,11 @@ from family.losses.language_model import IGNORE
 from family.losses.token_loss import TokenLoss
 
 
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch):
+    monkeypatch.setattr(token_loss, "FEWEST", 1)
+
+
 def by_hand(head, features, labels, smoothing, z_loss, cap):
     """By PyTorch's own, over whole logits."""
     logits = head(features)
