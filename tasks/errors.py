@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -40,6 +41,18 @@ def between(low: float, high: float, *, of: str = "data.", **values: float) -> N
     for name, value in values.items():
         if not low <= value <= high:
             raise UserError(f"{of}{name} must be between {low} and {high}, not {value}.")
+
+
+def in_short(value: Any, most: int = 80) -> str:
+    """A value for a message, its beginning where it is long."""
+    try:
+        text = repr(value)
+    except (
+        RecursionError,
+        ValueError,
+    ):  # lists in lists without end; a number of thousands of digits
+        text = f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def closest(name: str, options: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,8 +43,9 @@ def as_picture(given: Image.Image | str | Path, background: Colour = WHITE) -> I
             if given.getexif().get(ORIENTATION, 1) != 1:
                 given = ImageOps.exif_transpose(given)
             return as_rgb(given, background)
-        except (OSError, SyntaxError) as error:  # a file that was opened, but not yet read
-            raise ValueError(f"the picture is cut short or damaged: {error}.") from None
+        except Exception as error:  # of a file that was not yet read; decoders raise many kinds
+            reason = str(error).rstrip(".")
+            raise ValueError(f"the picture is cut short or damaged: {reason}.") from None
     if not isinstance(given, str | Path):
         kind = type(given).__name__
         raise ValueError(f"a {kind} is no picture: a path is wanted, or one of PIL's.")
@@ -66,7 +68,18 @@ def read_image(
     Raises:
         ValueError: missing, no picture, or cut short.
     """
-    return as_rgb(decode(source, name, upright=True), background)
+    image = decode(source, name, upright=True)
+    try:
+        return as_rgb(image, background)
+    except Exception as error:  # a palette without colours is an AssertionError
+        reason = f"{type(error).__name__} {error}".strip()
+        name = name or called(source)
+        raise ValueError(f"{name} cannot be shown in red, green and blue: {reason}.") from None
+
+
+def called(source: Path | bytes | BinaryIO) -> str:
+    """What messages call a picture without a name."""
+    return str(source) if isinstance(source, Path) else "the picture"
 
 
 def as_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
@@ -87,7 +100,9 @@ def open_picture(source: Path | bytes | BinaryIO, name: str | None) -> ImageFile
     Raises:
         ValueError: missing, or no picture.
     """
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    name = name or called(source)
+    if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
+        raise ValueError(f"{name} is no file.")  # a pipe would be waited for
     if isinstance(source, Path | bytes):
         refuse_pointer(source, name)
     try:
@@ -110,7 +125,10 @@ def size_of(path: Path) -> tuple[int, int]:
     """
     with open_picture(path, None) as image:
         # Not always getexif: of a PNG without such a header it would read everything.
-        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
+        try:
+            turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(5, 9)
+        except Exception as error:  # decoders raise many kinds
+            raise ValueError(f"{path} is cut short or damaged: {error}.") from None
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -120,7 +138,7 @@ def decode(source: Path | bytes | BinaryIO, name: str | None, upright: bool) -> 
     Raises:
         ValueError: missing, no picture, or cut short.
     """
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    name = name or called(source)
     with open_picture(source, name) as image:
         raw = image.tile[0].args if image.tile else None
         try:
@@ -139,7 +157,10 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
     Values beyond these ranges are scaled from their least to their greatest.
     """
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    values = np.asarray(image).astype(np.float64)
+    there = values[np.isfinite(values)]
+    least, most = (there.min(), there.max()) if there.size else (0.0, 0.0)
+    values = np.nan_to_num(values, posinf=most, neginf=least)
     low, high = 0.0, 65535.0
     if image.mode == "F":
         high = 1.0 if values.max() <= 1 else 255.0

@@ -23,7 +23,7 @@ def refuse_pointer(source: Path | bytes, name: str | None = None) -> None:
         try:
             with source.open("rb") as file:
                 start = file.read(longest)
-        except OSError:  # whoever reads it says so
+        except (OSError, ValueError):  # whoever reads it says so
             return
     if isinstance(start, bytes) and start.startswith(MARKS):
         name = name or (str(source) if isinstance(source, Path) else "the file")

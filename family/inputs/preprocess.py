@@ -19,6 +19,8 @@ from family.inputs.pictures import WHITE, Colour, as_picture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+THIN = 1000
+"""How many times as long as wide a picture is that has no use as a whole."""
 MODES = ("squash", "crop", "longest", "edges")
 
 
@@ -109,6 +111,11 @@ class Preprocess:
     def resize(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         """Resize a picture (and cut it, for "crop"), values unchanged."""
         height, width = transforms.get_size(image)
+        least = min(height, width)
+        if self.mode == "crop" and max(height, width) > THIN * least:
+            # Of a thread the centre alone is left: the whole is not enlarged before.
+            height, width = min(height, THIN * least), min(width, THIN * least)
+            image = transforms.center_crop(image, [height, width])
         wanted = self.target_size(height, width)
         if wanted != (height, width):
             mode = InterpolationMode(self.interpolation)
@@ -148,8 +155,8 @@ class Preprocess:
 def shorter_side(height: int, width: int, side: float) -> tuple[int, int]:
     """The shorter side becomes ``side``, the other keeps the shape, rounded down as torchvision does."""
     if height <= width:
-        return round(side), int(side * width / height)
-    return int(side * height / width), round(side)
+        return max(1, round(side)), max(1, int(side * width / height))
+    return max(1, int(side * height / width)), max(1, round(side))
 
 
 def within_edges(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:

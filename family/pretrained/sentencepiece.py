@@ -124,9 +124,9 @@ def fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def varint(message: bytes, place: int) -> tuple[int, int]:
-    """A whole number, seven bits a byte, the lowest first; and where the next field begins."""
+    """A whole number, seven bits a byte, the lowest first, ten at most; and where the next field begins."""
     value = shift = 0
-    while place < len(message):
+    while place < len(message) and shift < 70:
         byte = message[place]
         value |= (byte & 0x7F) << shift
         place, shift = place + 1, shift + 7

@@ -203,8 +203,6 @@ def measure(paths: Sequence[Path], sizes: Sequence[Size], on_bad: OnBad) -> dict
             size = size_of(path)
         except UserError as error:
             return said, str(error)
-        except OSError as error:  # where the orientation stands behind damaged pixels
-            return said, f"{path} is cut short or damaged: {error}."
         if min(said) > 0 and said != size:
             return said, (
                 f"{path} has {size[1]} x {size[0]} pixels (held upright), but its annotations say "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 
 from tasks.data.coco import column, find_coco, find_folder, read_json, unique
 from tasks.data.splits import names_of, usual
-from tasks.data.text_files import MARK, quote_error, read_text
-from tasks.errors import UserError, closest
+from tasks.data.tars import TAR_ERRORS, members, tar_reason
+from tasks.data.text_files import MARK, parse_json, quote_error, read_text, refuse_no_file
+from tasks.errors import UserError, closest, in_short
 
 TABLES = (".tsv", ".csv", ".jsonl")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -89,7 +91,7 @@ def find_sources(root: Path, split: str) -> list[Path]:
         return found
     names = [f"{split}{ending}" for ending in TABLES] + [f"{split}/metadata{e}" for e in TABLES]
     for name in names:
-        if (root / name).is_file():
+        if os.path.isfile(root / name):
             return [root / name]
     file = find_coco(root, split, "captions")
     if file is not None:
@@ -180,7 +182,7 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
     choose(file, names, key, (), "split_column")
     for line, row in rows:
         if not row.get(image):
-            raise UserError(f"{file} line {line} names no picture in the column {image!r}.")
+            raise UserError(f"{file} line {line} names no picture in the column {in_short(image)}.")
     folder = images or picture_folder(file, [row[image] for _, row in rows], split)
     return [
         Caption(
@@ -197,7 +199,7 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
 def picture_folder(file: Path, names: Sequence[str], split: str) -> Path:
     """Where the pictures are that a table names: beside it, in ``images`` or in a folder of its split."""
     folders = [file.parent, *(file.parent / name for name in ("images", split, *names_of(split)))]
-    there = (f for f in folders if any((f / name).is_file() for name in names[:20]))
+    there = (f for f in folders if any(os.path.isfile(f / name) for name in names[:20]))
     return next(there, folders[0])
 
 
@@ -242,6 +244,8 @@ def table_fields(file: Path, quotes: bool = False) -> Iterator[tuple[int, list[s
     if said:
         lines, first = lines[1:] or [""], 1
     separators = "\t" if tabs else said[1] if said else ",\t;"
+    if said and said[1] in '"\r':
+        raise UserError(f"{file} line 1 says {said[0]!r}, which is no separator.")
     reader = csv.reader(
         (f"{line}\n" for line in lines),
         delimiter=max(separators, key=lambda one: columns(lines, one)),
@@ -254,7 +258,10 @@ def table_fields(file: Path, quotes: bool = False) -> Iterator[tuple[int, list[s
 def columns(lines: Sequence[str], separator: str) -> int:
     """How many the first row has by a separator, where quotes enclose fields."""
     rows = csv.reader((f"{line}\n" for line in lines), delimiter=separator)
-    return len(next(filter(None, rows), []))
+    try:
+        return len(next(filter(None, rows), []))
+    except csv.Error:  # said where all rows are read
+        return 0
 
 
 def csv_rows(file: Path, reader: Any) -> Iterator[list[str]]:
@@ -274,10 +281,7 @@ def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file} line {number} is not JSON: {error.msg}.") from None
+        row = parse_json(line, f"{file} line {number}")
         if not isinstance(row, dict):
             raise UserError(f"{file} line {number} is no JSON object.")
         yield number, row
@@ -332,11 +336,12 @@ def read_tar(file: Path) -> list[Caption]:
 
     Only the places of the pictures are read, so that examples can be drawn in any order.
     """
+    refuse_no_file(file)
     pictures: dict[str, tarfile.TarInfo] = {}
     texts: dict[str, str] = {}
     try:
         with tarfile.open(file, "r:") as tar:
-            for member in tar:
+            for member in members(tar, file):
                 folder, _, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
                 key, ending = f"{folder}/{stem}" if folder else stem, f".{ending.lower()}"
@@ -353,8 +358,8 @@ def read_tar(file: Path) -> list[Caption]:
                     content = tar.extractfile(member)
                     assert content is not None
                     texts[key] = tar_text(f"{file}/{member.name}", content.read(), ending)
-    except tarfile.TarError as error:
-        raise UserError(f"{file} is not an uncompressed tar file: {error}.") from None
+    except TAR_ERRORS as error:
+        raise UserError(f"{file} is not an uncompressed tar file: {tar_reason(error)}.") from None
     rows = []
     for key, member in pictures.items():
         span = member.offset_data, member.size
@@ -367,7 +372,7 @@ def tar_text(where: str, content: bytes, ending: str) -> str:
     try:
         text = content.decode("utf-8").removeprefix(MARK)
         if ending == ".json":
-            text = str(json.loads(text).get("caption") or "")
+            text = str(parse_json(text, where).get("caption") or "")
         return text.strip()
     except (ValueError, AttributeError):
         raise UserError(f"{where} is neither UTF-8 text nor a JSON object.") from None

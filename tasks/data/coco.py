@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 from tasks.data.annotations import Annotations, Rows, pictures
 from tasks.data.images import OnBad
 from tasks.data.splits import names_of, usual
-from tasks.data.text_files import read_text
-from tasks.errors import UserError
+from tasks.data.text_files import parse_json, read_text
+from tasks.errors import UserError, in_short
 
 log = logging.getLogger(__name__)
 FLAGS = {"1": True, "1.0": True, "true": True, "yes": True}
@@ -55,7 +55,7 @@ def read_coco(
     given = [str(image) for image in column(file, content, "images", "id")]
     index_of = {image: index for index, image in enumerate(given)}
     image_ids = whole_numbers(given)
-    files = [str(name) for name in column(file, content, "images", "file_name")]
+    files = column(file, content, "images", "file_name")
     if not files:
         raise UserError(f"{file} has no picture: its list 'images' is empty.")
     folder = images or find_folder(file, split, "instances", files)
@@ -75,14 +75,16 @@ def read_coco(
     boxes = column(file, content, "annotations", "bbox")
     for i, (image, category, box) in enumerate(zip(found, classes, boxes, strict=True)):
         if str(image) not in index_of:
-            raise UserError(f"{where(i)} is of image_id={image!r}, which no image has.")
+            raise UserError(f"{where(i)} is of image_id={in_short(image)}, which no image has.")
         if category not in label_of:
-            raise UserError(f"{where(i)} is of category_id={category!r}, which no category has.")
+            raise UserError(
+                f"{where(i)} is of category_id={in_short(category)}, which no category has."
+            )
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-            raise UserError(f"{where(i)} has bbox={box}: it needs x, y, width, height.")
+            raise UserError(f"{where(i)} has bbox={in_short(box)}: it needs x, y, width, height.")
         area = annotations[i].get("area") or 0
         if not is_number(area):
-            raise UserError(f"{where(i)} has area={area!r}: it needs a number of pixels.")
+            raise UserError(f"{where(i)} has area={in_short(area)}: it needs a number of pixels.")
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     rows = Rows(
@@ -140,7 +142,7 @@ def flag(value: Any, where: str) -> bool:
     """
     said = str(value or 0).strip().lower()
     if said not in FLAGS:
-        raise UserError(f"{where} is {value!r}: give 0 or 1.")
+        raise UserError(f"{where} is {in_short(value)}: give 0 or 1.")
     return FLAGS[said]
 
 
@@ -152,8 +154,10 @@ def whole(pixels: Any, where: str) -> int:
     """
     try:
         return int(pixels or 0)
-    except (TypeError, ValueError):
-        raise UserError(f"{where} has a side of {pixels!r} pixels: give a whole number.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(
+            f"{where} has a side of {in_short(pixels)} pixels: give a whole number."
+        ) from None
 
 
 def read_json(file: Path, sections: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -162,10 +166,7 @@ def read_json(file: Path, sections: Sequence[str]) -> dict[str, list[dict[str, A
     Raises:
         UserError: missing, no JSON, or without one of the lists.
     """
-    try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON: line {error.lineno}, {error.msg}.") from None
+    content = parse_json(read_text(file), str(file), lines=True)
     for section in sections:
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise UserError(f"{file} has no list {section!r}, which COCO's format needs.")
@@ -183,17 +184,26 @@ def column(
     values = [entry.get(name) if isinstance(entry, dict) else None for entry in content[section]]
     if None in values:
         raise UserError(f"{file}: {section}[{values.index(None)}] has no {name!r}.")
+    if name == "file_name":
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise UserError(
+                    f"{file}: {section}[{i}] has {name}={in_short(value)}: give a text."
+                )
     if name.endswith("id"):
         of_picture = section == "images" or name == "image_id"
         for i, value in enumerate(values):
             if not isinstance(value, (int, str) if of_picture else int):
                 kinds = "integers or strings" if of_picture else "integers"
-                raise UserError(f"{file}: {section}[{i}] has {name}={value!r}: ids are {kinds}.")
+                raise UserError(
+                    f"{file}: {section}[{i}] has {name}={in_short(value)}: ids are {kinds}."
+                )
     return values
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+    """Whether it may stand in an array."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def unique(what: str, values: Sequence[Any]) -> None:
@@ -201,7 +211,7 @@ def unique(what: str, values: Sequence[Any]) -> None:
     counts = Counter(map(str, values))
     if len(counts) < len(values):
         value = next(value for value in values if counts[str(value)] > 1)
-        raise UserError(f"{what} {value!r} is given twice: each must be its own.")
+        raise UserError(f"{what} {in_short(value)} is given twice: each must be its own.")
 
 
 def find_coco(root: Path, split: str, kind: str = "instances") -> Path | None:
@@ -242,7 +252,7 @@ def find_folder(file: Path, split: str, kind: str, files: Sequence[str]) -> Path
         for name in (*names, *(f"images/{name}" for name in names), "images", ".")
     ]
     for folder in folders:
-        if any((folder / name).is_file() for name in files[:20]):
+        if any(os.path.isfile(folder / name) for name in files[:20]):
             return folder
     looked = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder.is_dir()))
     raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tasks.data.text_files import text_start
+from tasks.data.text_files import refuse_no_file, text_start
 from tasks.errors import UserError
 
 CHUNK = 1 << 22
@@ -69,6 +69,7 @@ def read_pieces(path: Path, start: int, stop: int) -> Iterator[str]:
     Raises:
         UserError: an empty file, or bytes that are not UTF-8 (with their offset).
     """
+    refuse_no_file(path)
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
     start = max(start, text_start(path))

@@ -19,7 +19,7 @@ from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sour
 from tasks.data.images import OnBad, check_images, kept, picture_size
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
-from tasks.data.splits import SPLITS, called, pattern
+from tasks.data.splits import SPLITS, called, encoded, pattern
 from tasks.data.stored import Stored
 from tasks.data.tokenizers import Tokenizer, make_tokenizer
 from tasks.errors import UserError, at_least, between, user_errors
@@ -178,7 +178,7 @@ class ImageTextData(FamilyData):
 
     def _held_out(self, row: Caption) -> bool:
         key = row.key if self.ignore is None else self.ignore.sub("", row.key)
-        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+        number = int.from_bytes(hashlib.sha256(encoded(key)).digest()[:4], "big")
         return number < self.val_fraction * 2**32
 
     def _checked(self, rows: list[Caption]) -> list[Caption]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from family.heads.problem import MULTI
-from tasks.errors import UserError, closest
+from tasks.data.text_files import parse_json
+from tasks.errors import UserError, closest, in_short
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Of the numbers that models learn; beyond it they are infinite."""
 YES, NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 
@@ -62,9 +64,11 @@ def listed(text: str, separator: str, where: str) -> tuple[str, ...]:
     names: Any = text.split(separator)
     if text.startswith("["):
         try:
-            names = json.loads(text)
-        except ValueError:
-            raise UserError(f"{where} has the labels {text!r}, which is no list of JSON.") from None
+            names = parse_json(text, where)
+        except UserError:
+            raise UserError(
+                f"{where} has the labels {in_short(text)}, which is no list of JSON."
+            ) from None
     return tuple(dict.fromkeys(name for one in names if (name := str(one).strip())))
 
 
@@ -76,7 +80,7 @@ def is_so(value: str, name: str, where: str) -> bool:
     """
     known = value.strip().lower()
     if known not in (*YES, *NO):
-        raise UserError(f"{where} has {name}={value!r}, which is neither 0 nor 1.")
+        raise UserError(f"{where} has {name}={in_short(value)}, which is neither 0 nor 1.")
     return known in YES
 
 
@@ -88,7 +92,7 @@ def label_names(rows: Sequence[Sequence[str]], each: Sequence[str], where: str) 
     """
     names = list(each) or sorted({name for row in rows for name in row})
     if len(names) < 2:
-        has = f"the label {names[0]!r} alone" if names else "no label at all"
+        has = f"the label {in_short(names[0])} alone" if names else "no label at all"
         raise UserError(
             f"{where} has {has}: of several labels there must be two at least; one, and its contrary, are "
             "two classes."
@@ -111,7 +115,7 @@ def indicators(
             if name not in ids:
                 known = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
                 raise UserError(
-                    f"{places[i]} has the label {name!r}, which is none of the {len(names)} "
+                    f"{places[i]} has the label {in_short(name)}, which is none of the {len(names)} "
                     f"labels ({known}).{closest(name, ids)}"
                 )
             found[i, ids[name]] = 1
@@ -128,9 +132,9 @@ def number(text: str, where: str) -> float:
         found = float(text)
     except ValueError:
         found = math.nan
-    if not math.isfinite(found):
+    if not abs(found) <= LARGEST:
         raise UserError(
-            f"{where} has the label {text!r}, which is no number, as a regression needs."
+            f"{where} has the label {in_short(text)}, which is no number below {LARGEST:.3g}, as a regression needs."
         )
     return found
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from tasks.data.images import (
     read_image,
     readable,
 )
+from tasks.data.tars import TAR_ERRORS, members, tar_reason
 from tasks.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -160,21 +160,20 @@ def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
     try:
         try:
             with tarfile.open(path, "r:") as tar:
-                members = latest(tar)
+                inside_it = latest(members(tar, path))
             content: list[Any] | None = None
         except tarfile.ReadError:
             with tarfile.open(path) as tar:
-                members = latest(tar)
-                content = [tar.extractfile(m).read() for m in members if is_picture(m)]  # type: ignore[union-attr]
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        reason = (str(error).splitlines() or [""])[0].rstrip(".:")
-        raise UserError(f"{path} is not a tar that can be read: {reason}.") from None
-    pictures = [member for member in members if is_picture(member)]
-    files = [Path(member.name).parts for member in pictures]
+                inside_it = latest(members(tar, path, whole=False))
+                content = [tar.extractfile(m).read() for m in inside_it if is_picture(m)]  # type: ignore[union-attr]
+    except TAR_ERRORS as error:
+        raise UserError(f"{path} is not a tar that can be read: {tar_reason(error)}.") from None
+    pictures = [member for member in inside_it if is_picture(member)]
+    files = [parts_of(member) for member in pictures]
     around = around_classes(path, files)
     inside = [file[len(around) :] for file in files]
     classes = sorted({file[0] for file in inside})
-    folders = {Path(m.name).parts for m in members if m.isdir() and not is_hidden(m)}
+    folders = {parts_of(m) for m in inside_it if m.isdir() and not is_hidden(m)}
     below = {parts[len(around)] for parts in folders if parts[: len(around)] == around != parts}
     empty = [f"{'/'.join((*around, name))} in {path}" for name in sorted(below - {*classes})]
     refuse_empty(empty, len(below | {*classes}), str(path), on_bad)
@@ -187,9 +186,14 @@ def labelled_tar(path: Path, on_bad: OnBad = "stop") -> Labelled:
     return Labelled(classes, labels, names, read).part(order)
 
 
-def latest(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+def latest(found: Iterable[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
     """The members of a tar; of two of one name the later, which unpacking would leave."""
-    return list({Path(member.name): member for member in tar.getmembers()}.values())
+    return list({parts_of(member): member for member in found}.values())
+
+
+def parts_of(member: tarfile.TarInfo) -> tuple[str, ...]:
+    """The folders of a member, and its name; where they begin at the root, unpacking leaves that out."""
+    return tuple(part for part in Path(member.name).parts if part.strip("/"))
 
 
 def around_classes(path: Path, files: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
 from tasks.data.label_lists import LabelColumns
 from tasks.data.text_files import Column, tab_rows
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 TEXT_COLUMNS = ("text", "sentence", "review", "title")
 LABEL_COLUMNS = ("label", "class", "category")
@@ -155,6 +155,8 @@ def numbered_rows(
             f"data.{number}={asked[number]} is a column of a table without names, but {where}."
         )
     rows = list(table_fields(file, quotes))
+    if not rows:
+        raise UserError(f"{file} has no line with a text.")
     at, wide = rows[0][0], len(rows[0][1])
     found: dict[str, str | None] = {}
     usual = {"text_column": 0, "label_column": -1}
@@ -208,7 +210,7 @@ def class_names(rows: list[LabelledText]) -> list[str]:
     names = sorted({row.label for row in rows})
     if len(names) < 2:
         raise UserError(
-            f"every text has the label {names[0]!r} (from {rows[0].where} on): there must be two "
+            f"every text has the label {in_short(names[0])} (from {rows[0].where} on): there must be two "
             "classes at least."
         )
     try:

@@ -19,7 +19,7 @@ from tasks.data.documents import END, held_out, read_pieces, split_at, split_off
 from tasks.data.sampling import ExampleBatches, as_it_is, batch_loader
 from tasks.data.splits import SPLITS, called
 from tasks.data.stored import Stored
-from tasks.data.text_files import read_text
+from tasks.data.text_files import refuse_no_file
 from tasks.data.tokenizers import TRAINED, Tokenizer, make_tokenizer, pieces
 from tasks.data.windows import Blocks, RandomWindows, Windows
 from tasks.errors import UserError, at_least
@@ -158,6 +158,7 @@ class LanguageModelingData(FamilyData):
             if not named.exists():
                 have = ", ".join(p.name for p in sorted(self.root.glob("*.txt")))
                 raise UserError(f"{self.root} has {have} but no {named.name} for data.{split}.")
+            refuse_no_file(named)
             return [named]
         if split == "test":
             raise UserError(f"{self.root} has no test.txt: use family validate, or give one.")
@@ -165,8 +166,7 @@ class LanguageModelingData(FamilyData):
         if not files:
             raise UserError(f"data.root {self.root} is a folder without any .txt file.")
         for path in files:
-            if not path.is_file():
-                read_text(path)  # says what is wrong
+            refuse_no_file(path)
         return files
 
     def _parts(self, split: str, files: list[Path], whole: bool = False) -> Iterator[str]:

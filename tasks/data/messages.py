@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
@@ -54,7 +54,9 @@ def message(value: Any, where: str) -> Message:
     if "from" in value and "role" not in value:
         role, content = SHARED.get(str(value["from"]), value["from"]), value.get("value")
     if role not in ROLES:
-        raise UserError(f"{where} has the role {role!r}: it must be one of {', '.join(ROLES)}.")
+        raise UserError(
+            f"{where} has the role {in_short(role)}: it must be one of {', '.join(ROLES)}."
+        )
     if not isinstance(content, str) or not content.strip():
         raise UserError(f"{where}, of the {role}, has no content.")
     return {"role": str(role), "content": content}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import choose, json_rows, table_rows
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, closest, in_short
 
 USUAL = (
     ("source", "target"),
@@ -60,7 +60,9 @@ def read_paired(file: Path, columns: Columns, quotes: bool = False) -> list[Pair
         for option, name in names.items():
             value = row.get(name)
             if isinstance(value, list | dict):
-                raise UserError(f"{file} line {line} has no text as {name!r}, but {value!r}.")
+                raise UserError(
+                    f"{file} line {line} has no text as {name!r}, but {in_short(value)}."
+                )
             values[option] = "" if value is None else str(value).strip()
             if not values[option]:
                 raise UserError(f"{file} line {line} has an empty {name}.")

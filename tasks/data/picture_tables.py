@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from tasks.data.labelled_images import Labelled, read_path
 from tasks.data.labelled_texts import LABEL_COLUMNS
 from tasks.data.split_files import files_of, own_file
 from tasks.data.splits import names_of, usual
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 NUMBER_COLUMNS = ("label", "score", "value", "target")
 
@@ -120,7 +121,7 @@ def read_rows(
         place = f"{file} line {line}"
         values = [row.get(column, "").strip() for column in chosen]
         if not row.get(image):
-            raise UserError(f"{place} names no picture in the column {image!r}.")
+            raise UserError(f"{place} names no picture in the column {in_short(image)}.")
         if not blank and len(chosen) == 1 and not values[0]:
             raise UserError(f"{place} has an empty {chosen[0]}.")
         names.append(row[image])
@@ -129,7 +130,7 @@ def read_rows(
     folder = picture_folder(file, names, split)
     paths = [folder / name for name in names]
     for path, place in zip(paths, places, strict=True):
-        if on_bad == "stop" and not path.is_file():
+        if on_bad == "stop" and not os.path.isfile(path):
             raise UserError(f"{place} names {path}, which does not exist.")
     keep = check_images(paths, on_bad)
     return (

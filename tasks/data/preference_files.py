@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data.captions import json_rows
+from tasks.data.label_lists import LARGEST
 from tasks.data.messages import Message, conversation, message
 from tasks.data.shape_dialogues import exchange
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 SIDES = ("chosen", "rejected")
 
@@ -144,8 +144,10 @@ def margin_of(value: Any, where: str) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
-        raise UserError(f"{where} has the margin {value!r}: it must be a number of at least 0.")
+    if not number or not 0 <= value <= LARGEST:
+        raise UserError(
+            f"{where} has the margin {in_short(value)}: it must be a number of at least 0, below {LARGEST:.3g}."
+        )
     return float(value)
 
 

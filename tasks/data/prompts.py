@@ -21,7 +21,7 @@ from tasks.data.splits import nothing_held_out
 from tasks.data.sums import sums
 from tasks.data.text_data import TextData
 from tasks.data.tokenizers import make_chat_tokenizer, make_tokenizer
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 Batch = dict[str, Any]
 TAKEN = ("prompts", "answers", "messages")
@@ -213,7 +213,7 @@ def prompt_of(file: Path, number: int, row: dict[str, Any]) -> Prompt:
         value = conversation(value, where, ends="user")
     elif not isinstance(value, str) or not value.strip():
         raise UserError(
-            f'{where} has no "prompt": it must be a text, or a list of messages, not {value!r}.'
+            f'{where} has no "prompt": it must be a text, or a list of messages, not {in_short(value)}.'
         )
     fields = {name: given for name, given in row.items() if name != "prompt"}
     for name in TAKEN:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
+from tasks.data.label_lists import LARGEST
 from tasks.data.labelled_texts import PAIR_COLUMNS, numbered_rows
 from tasks.data.splits import joined
 from tasks.data.text_files import Column
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 OPTIONS = ("text_column", "pair_column", "label_column", "negative_column")
 PARTNERS = {
@@ -97,7 +97,7 @@ def named_rows(
     numbers; and which columns are wanted, by these names."""
     asked: dict[str, Column] = dict(zip(OPTIONS, columns, strict=True))
     if file.suffix != ".jsonl" and not any(column is not None for column in columns):
-        names = next(table_fields(file, quotes))[1]
+        names = next(table_fields(file, quotes), (0, []))[1]
         if not {*names} & {*USUAL[0], *USUAL[1]}:
             if len(names) not in (2, 3):
                 raise UserError(
@@ -122,7 +122,7 @@ def named_rows(
 def is_number(text: str) -> bool:
     """Whether a text is a number, and finite."""
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) <= LARGEST
     except ValueError:
         return False
 
@@ -134,7 +134,9 @@ def number_of(text: str, where: str) -> float:
         UserError: it is no number.
     """
     if not is_number(text):
-        raise UserError(f"{where} has the label {text!r}, which is no number.")
+        raise UserError(
+            f"{where} has the label {in_short(text)}, which is no number below {LARGEST:.3g}."
+        )
     return float(text)
 
 

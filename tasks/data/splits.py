@@ -97,7 +97,7 @@ def divide(
     members: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[group].append(i)
-    left = sorted(members, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    left = sorted(members, key=lambda group: hashlib.sha256(encoded(f"{seed}/{group}")).digest())
     count = Counter(labels)
     found: dict[str, list[int]] = {}
     for split, share in shares.items():
@@ -134,9 +134,14 @@ def divide_by_name(groups: Sequence[str], shares: Mapping[str, float]) -> dict[s
     return checked(found, shares, len(groups))
 
 
+def encoded(name: str) -> bytes:
+    """Of a file, too, that is called by no characters of UTF-8."""
+    return name.encode(errors="surrogateescape")
+
+
 def hashes(names: Sequence[str]) -> np.ndarray:
     """A number below 2^32 for each name, the same everywhere."""
-    return np.array([zlib.crc32(name.encode()) for name in names])
+    return np.array([zlib.crc32(encoded(name)) for name in names])
 
 
 def checked(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 from tasks.data import shapes
 from tasks.data.captions import json_rows
 from tasks.data.shape_passages import passage
-from tasks.data.text_files import read_text
-from tasks.errors import UserError
+from tasks.data.text_files import parse_json, read_text
+from tasks.errors import UserError, in_short
 
 JSON, LINES = ".json", ".jsonl"
 ENDINGS = (JSON, LINES)
@@ -60,10 +59,7 @@ def read_questions(file: Path, needed: bool = True) -> list[Asked]:
 
 def read_squad(file: Path, needed: bool) -> Iterator[Asked]:
     """``data -> paragraphs -> context, qas``."""
-    try:
-        whole = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON: {error.msg} in line {error.lineno}.") from None
+    whole = parse_json(read_text(file), str(file), lines=True)
     for a, article in enumerate(listed(whole, "data", str(file))):
         place = f"{file}: data[{a}]"
         for p, paragraph in enumerate(listed(article, "paragraphs", place)):
@@ -118,12 +114,12 @@ def asked_of(
         text, start = told(one, "text", f"{where}: an answer"), one.get("answer_start")
         if not isinstance(start, int) or isinstance(start, bool):
             raise UserError(
-                f"{where}: answer_start={start!r} of {text!r} is no number of a character."
+                f"{where}: answer_start={in_short(start)} of {in_short(text)} is no number of a character."
             )
         there = context[max(0, start) : start + len(text)]
         if start < 0 or there != text:
             raise UserError(
-                f"{where}: the answer {text!r} is said to stand at character {start}, but {there!r} "
+                f"{where}: the answer {in_short(text)} is said to stand at character {start}, but {in_short(there)} "
                 "stands there."
             )
         answers.append(Answer(text, start))

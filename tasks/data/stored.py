@@ -87,5 +87,5 @@ def digest(content: Any) -> bytes:
     elif isinstance(content, list | tuple):
         content = b"".join(digest(part) for part in content)
     elif not isinstance(content, bytes):
-        content = str(content).encode()
+        content = str(content).encode(errors="surrogateescape")
     return hashlib.sha256(content).digest()[:16]

@@ -11,7 +11,7 @@ from family.inference.spans import OUTSIDE, PREFIXES, split_tag
 from tasks.data import shapes
 from tasks.data.captions import json_rows
 from tasks.data.text_files import Column, read_text
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 COLUMNS = (".conll", ".iob", ".iob2", ".iobes", ".bio", ".tsv", ".txt")
 JSON = ".jsonl"
@@ -133,7 +133,7 @@ def listed(
     if name is None:
         has = ", ".join(row) or "none"
         raise UserError(
-            f"{file} line {number} has no field {names[0]!r}, only: {has}; data.{option} may name it."
+            f"{file} line {number} has no field {in_short(names[0])}, only: {has}; data.{option} may name it."
         )
     value = row[name]
     if not isinstance(value, list) or not all(
@@ -156,7 +156,7 @@ def check_spans(texts: Sequence[TaggedText]) -> None:
             if split_tag(tag) is None:
                 known = ", ".join(f"{prefix}-TYPE" for prefix in PREFIXES)
                 raise UserError(
-                    f"{text.where(i)} has the tag {tag!r}, which is no IOB tag ({known} or {OUTSIDE}); "
+                    f"{text.where(i)} has the tag {in_short(tag)}, which is no IOB tag ({known} or {OUTSIDE}); "
                     "data.spans=false takes tags as they are."
                 )
 
@@ -170,7 +170,7 @@ def tag_names(texts: Sequence[TaggedText]) -> list[str]:
     names = sorted({tag for text in texts for tag in text.tags})
     if len(names) < 2:
         raise UserError(
-            f"every word has the tag {names[0]!r} (from {texts[0].where(0)} on): there must be two tags "
+            f"every word has the tag {in_short(names[0])} (from {texts[0].where(0)} on): there must be two tags "
             "at least."
         )
     return sorted(names, key=lambda name: name != OUTSIDE)

@@ -13,7 +13,7 @@ from tasks.data.labelled_text_data import Label, LabelledTextData
 from tasks.data.labelled_texts import LabelledText, class_names, labelled_shapes, said_shapes
 from tasks.data.shape_pairs import asked_shapes
 from tasks.data.text_files import Column
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, closest, in_short
 
 
 class TextClassificationData(LabelledTextData):
@@ -112,7 +112,7 @@ class TextClassificationData(LabelledTextData):
             if row.label not in ids:
                 known = f"{', '.join(self.classes[:5])}{' ...' if len(ids) > 5 else ''}"
                 raise UserError(
-                    f"{row.where} has the label {row.label!r}, which is none of the {len(ids)} "
+                    f"{row.where} has the label {in_short(row.label)}, which is none of the {len(ids)} "
                     f"classes ({known}).{closest(row.label, ids)}"
                 )
         return [ids[row.label] for row in self.rows(split)]

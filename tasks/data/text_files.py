@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import gettext
+import json
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from family.inputs.pointers import refuse_pointer
 from tasks.errors import UserError, closest, user_errors
@@ -16,6 +20,8 @@ Column = int | str | None
 csv.field_size_limit(1 << 30)  # of characters: whole documents stand in fields
 MARK = "\ufeff"
 """The byte-order mark that some programs put before a text; it is no part of it."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What JSON escapes a character by that needs two."""
 
 
 def read_text(path: Path) -> str:
@@ -24,18 +30,61 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: missing, empty, or not UTF-8 (with the byte offset).
     """
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
+    refuse_no_file(path)
     with user_errors():
         refuse_pointer(path)
     try:
         text = path.read_bytes().decode("utf-8").removeprefix(MARK)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: see the byte at offset {error.start}.") from None
     if not text.strip():
         raise UserError(f"{path} is empty.")
     return text
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what is not there, and what is there but no file: a folder, or a pipe, which would be waited for.
+
+    Raises:
+        UserError: see above.
+    """
+    if os.path.isfile(path):
+        return
+    if os.path.lexists(path):
+        what = "is a link to nothing" if not os.path.exists(path) else "is no file"
+        raise UserError(f"{path} {what}.")
+    siblings = [p.name for p in path.parent.glob("*")] if os.path.isdir(path.parent) else []
+    raise UserError(f"{path} does not exist.{closest(path.name, siblings)}")
+
+
+def parse_json(text: str, where: str, lines: bool = False) -> Any:
+    """What JSON says.
+
+    Args:
+        where: file and line, for messages.
+        lines: say in which line of the text a mistake is.
+
+    Raises:
+        UserError: no JSON, or what cannot be taken in: lists in lists without end, a number of thousands of
+            digits, half of a character of two (``\\ud83d`` alone).
+    """
+    try:
+        found = json.loads(text)
+        if HALF.search(text):  # most often beside its other half
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if lines else ""
+        raise UserError(f"{where} is not JSON: {line}{error.msg}.") from None
+    except RecursionError:
+        raise UserError(f"{where} is no JSON that can be read: it nests too deep.") from None
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("ascii", "backslashreplace").decode()
+        raise UserError(f"{where} has {half} alone, half of a character.") from None
+    except ValueError:
+        raise UserError(f"{where} is no JSON that can be read: a number is too long.") from None
 
 
 def text_start(path: Path) -> int:
@@ -184,10 +233,11 @@ def read_tsv(path: Path, source: str, target: str, quotes: bool = False) -> Pair
 
 def read_mo(path: Path) -> Pairs:
     """A compiled gettext catalogue: message and translation."""
+    refuse_no_file(path)
     try:
         with path.open("rb") as file:
             catalogue = gettext.GNUTranslations(file)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except Exception as error:  # the library has no kind of its own
         raise UserError(f"{path} is not a gettext catalogue: {error}.") from None
     pairs = []
     for key, text in catalogue._catalog.items():  # type: ignore[attr-defined]
@@ -206,7 +256,7 @@ def read_po(path: Path) -> Pairs:
     read_text(path)
     try:
         entries = polib.pofile(str(path)).translated_entries()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library has no kind of its own
         raise UserError(f"{path} is not a gettext catalogue: {error}.") from None
     pairs = []
     for entry in entries:

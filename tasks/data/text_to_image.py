@@ -13,7 +13,7 @@ from tasks.data.image_text import ImageTextData
 from tasks.data.images import kept
 from tasks.data.pairs import ShapePairs, encode_texts
 from tasks.data.shapes import COLOURS, SHAPES
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 
 class TextToImageData(ImageTextData):
@@ -80,7 +80,7 @@ class TextToImageData(ImageTextData):
         pairs = self.pairs(split)
         lengths = encode_texts(self._tokenizer(), pairs.texts, UNLIMITED)[1].sum(1).tolist()
         bad = [
-            f"{pairs.where(i)}: {pairs.texts[i]!r} has {length} tokens, over "
+            f"{pairs.where(i)}: {in_short(pairs.texts[i])} has {length} tokens, over "
             f"data.max_tokens={self.max_tokens}, and nothing is cut off"
             if length > self.max_tokens
             else None

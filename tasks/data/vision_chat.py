@@ -34,7 +34,7 @@ from tasks.data.images import check_images, open_picture, picture_size
 from tasks.data.sampling import Pick
 from tasks.data.stored import Stored
 from tasks.data.visual_questions import about_shapes, shown
-from tasks.errors import UserError, at_least, user_errors
+from tasks.errors import UserError, at_least, in_short, user_errors
 
 DESCRIBED = 4
 """Every so many pictures of the built-in world one is described; the others are asked about."""
@@ -295,6 +295,6 @@ def pictures_of(row: dict[str, Any], where: str) -> tuple[str, ...]:
     names = given if name == "images" else [given]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
         raise UserError(
-            f"{where} needs a picture in image, or several in a list of images, but {name} is {given!r}."
+            f"{where} needs a picture in image, or several in a list of images, but {name} is {in_short(given)}."
         )
     return tuple(names)

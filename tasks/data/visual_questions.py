@@ -22,7 +22,7 @@ from tasks.data.images import OnBad, check_images, picture_size, read_image, rea
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
 from tasks.data.stored import Stored
 from tasks.data.text_data import TextData
-from tasks.errors import UserError, closest, user_errors
+from tasks.errors import UserError, closest, in_short, user_errors
 
 Batch = dict[str, Any]
 BEGINS = {
@@ -150,12 +150,12 @@ class VisualQuestionsData(TextData[VisualQuestion]):
         for row, length in zip(rows, mask.sum(1).tolist(), strict=True):
             if length > self.max_tokens:
                 raise UserError(
-                    f"{row.where}: the question {row.question!r} has {length} tokens, over "
+                    f"{row.where}: the question {in_short(row.question)} has {length} tokens, over "
                     f"data.max_tokens={self.max_tokens}, and nothing is cut off."
                 )
             if row.answer not in known and self.unknown_answers == "stop":
                 raise UserError(
-                    f"{row.where} has the answer {row.answer!r}, which is none of the {len(known)} that "
+                    f"{row.where} has the answer {in_short(row.answer)}, which is none of the {len(known)} that "
                     f"training gives.{closest(row.answer, sorted(known))} "
                     "data.unknown_answers=wrong would count it as wrong."
                 )
@@ -274,7 +274,7 @@ def question_of(file: Path, line: int, row: dict[str, Any]) -> VisualQuestion:
         if not isinstance(value, str) or not value.strip():
             raise UserError(
                 f"{file} line {line} needs image, question and answer, texts that are not empty, but "
-                f"{name} is {value!r}."
+                f"{name} is {in_short(value)}."
             )
         found[name] = value.strip()
     kind = str(row.get("kind") or row.get("type") or "")

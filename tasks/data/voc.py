@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from tasks.data.coco import flag, whole
 from tasks.data.images import OnBad
 from tasks.data.text_files import read_lines, read_text
 from tasks.errors import UserError, closest
+
+NUMBERS = re.compile(r"(?:[\d.]++[-+]?\s++)++")
+"""From the end of a line on, those that stand behind a name."""
 
 
 def is_voc(root: Path) -> bool:
@@ -107,10 +111,11 @@ def read_voc(
 def named(folder: Path, line: str) -> Path:
     """The XML of a line of a split: its name may have spaces, and numbers may stand behind it, as the
     flags in the files of single classes."""
-    plain = re.sub(r"\s+(-1|0|1)$", "", line)
-    bare = re.sub(r"(\s+[-+]?[\d.]+)+$", "", line)
+    # Backwards, so that a line is walked once, however long.
+    flag, more = re.match(r"(?:1-|[01])\s++", line[::-1]), NUMBERS.match(line[::-1])
+    plain, bare = (line[: len(line) - (len(one[0]) if one else 0)] for one in (flag, more))
     files = [folder / f"{name}.xml" for name in (line, plain, bare)]
-    return next((file for file in files if file.is_file()), files[1])
+    return next((file for file in files if os.path.isfile(file)), files[1])
 
 
 def parse(file: Path) -> ElementTree.Element:
@@ -128,6 +133,6 @@ def parse(file: Path) -> ElementTree.Element:
 def voc_image(folder: Path, file: Path, document: ElementTree.Element) -> Path:
     """The picture of an XML file: of the same name, else the one that the XML names."""
     for ending in (".jpg", ".jpeg", ".png", ".JPG"):
-        if (folder / (file.stem + ending)).is_file():
+        if os.path.isfile(folder / (file.stem + ending)):
             return folder / (file.stem + ending)
     return folder / (document.findtext("filename") or f"{file.stem}.jpg")

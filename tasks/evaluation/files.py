@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import json_rows
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, closest, in_short
 
 PROMPTS = ("prompt", "question")
 KINDS = {
@@ -179,7 +179,9 @@ def item_of(where: str, kind: str, row: dict[str, Any]) -> Item:
         return Item(prompt, (text_of(where, row, "completion"),), 0, groups)
     given = row["choices"]
     if not isinstance(given, list) or len(given) < 2:
-        raise UserError(f"{where}: choices must be a list of two texts or more, not {given!r}.")
+        raise UserError(
+            f"{where}: choices must be a list of two texts or more, not {in_short(given)}."
+        )
     choices = tuple(text_of(where, {"choices": one}, "choices") for one in given)
     if len(set(choices)) < len(choices):
         raise UserError(f"{where} has the same text twice among its choices.")
@@ -194,11 +196,13 @@ def text_of(where: str, row: dict[str, Any], name: str) -> str:
     """
     value = row[name]
     if not isinstance(value, str):
-        raise UserError(f"{where}: {name} must be a text, not {value!r}.")
+        raise UserError(f"{where}: {name} must be a text, not {in_short(value)}.")
     if not value.strip():
         raise UserError(f"{where}: {name} is empty.")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{where}: {name}={value!r} has half a character, a lone surrogate.")
+        raise UserError(
+            f"{where}: {name}={in_short(value)} has half a character, a lone surrogate."
+        )
     return value
 
 
@@ -214,7 +218,7 @@ def gold_of(where: str, choices: Sequence[str], answer: Any) -> int:
         return answer
     near = closest(answer, choices) if isinstance(answer, str) else ""
     raise UserError(
-        f"{where}: answer={answer!r} is none of the {len(choices)} choices: it must be a number from 0 to "
+        f"{where}: answer={in_short(answer)} is none of the {len(choices)} choices: it must be a number from 0 to "
         f"{len(choices) - 1}, or the text of a choice.{near}"
     )
 
