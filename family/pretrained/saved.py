@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import nn
 
 import family
 from family.adapt.lora import adapted
+from family.files import whole, write_text
 from family.generation import Generation
 from family.heads.problem import check_problem
 from family.inputs.audio import LogMel
@@ -29,7 +29,7 @@ from family.pretrained.generation import FILE, read_generation
 from family.pretrained.images import PICTURES, to_transformers
 from family.pretrained.table import Format, unnumbered
 from family.pretrained.text import save_tokenizer, two_of_ours
-from family.pretrained.weights import SINGLE, open_folder, read_json
+from family.pretrained.weights import SINGLE, open_folder, read_json, save_tensors
 
 MODEL_TYPE = "transformer-family"
 CONFIG = "config.json"
@@ -115,15 +115,16 @@ def write(model: nn.Module, format: str | Format | None, target: Path) -> None:
 def write_weights(state: dict[str, torch.Tensor], file: Path) -> None:
     """As the suffix says: safetensors, or a pickled state, which ``.pth`` files call their model."""
     if file.suffix == ".safetensors":
-        save_file(state, file, metadata={"format": "pt"})
+        save_tensors(state, file)
     else:
-        torch.save({"model": state} if file.suffix == ".pth" else state, file)
+        with whole(file) as new, new.open("wb") as opened:
+            torch.save({"model": state} if file.suffix == ".pth" else state, opened)
 
 
 def write_fields(fields: dict[str, Any], file: Path) -> None:
     """As the suffix says: JSON, or YAML."""
     text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
-    file.write_text(text if file.suffix == ".json" else yaml.safe_dump(fields), encoding="utf-8")
+    write_text(file, text if file.suffix == ".json" else yaml.safe_dump(fields))
 
 
 def our_config(model: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HFValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from family.adapt.lora import LoRALinear, adapted
@@ -20,7 +19,7 @@ from family.pretrained.configs import to_config
 from family.pretrained.formats import FORMATS, as_format
 from family.pretrained.saved import new_folder, write_fields
 from family.pretrained.table import Format, Names, as_row, owner_of, place, split
-from family.pretrained.weights import read_json
+from family.pretrained.weights import read_json, save_tensors
 
 
 class Pair(NamedTuple):
@@ -103,7 +102,7 @@ def save_adapter(
         state[f"{BEGINNING}{name}.lora_A.weight"] = pair.a
         state[f"{BEGINNING}{name}.lora_B.weight"] = pair.b
     target.mkdir(parents=True, exist_ok=True)
-    save_file(state, target / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(state, target / WEIGHTS)
     write_fields(fields, target / CONFIG)
 
 

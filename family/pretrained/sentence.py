@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
+from family.files import write_text
 from family.pretrained.formats.sentence_encoder import (
     DENSE,
     MEMBER,
@@ -19,7 +19,7 @@ from family.pretrained.formats.sentence_encoder import (
     wrapped,
 )
 from family.pretrained.found import Published, from_hub_folder
-from family.pretrained.weights import SINGLE, Weights, open_folder, read_json
+from family.pretrained.weights import SINGLE, Weights, open_folder, read_json, save_tensors
 
 LOG = logging.getLogger(__name__)
 NAME = "sentence-transformers"
@@ -206,8 +206,8 @@ def save_modules(model: Any, folder: Path) -> None:
     for path in paths:
         (folder / path).mkdir(exist_ok=True)
     for name, config in configs.items():
-        (folder / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / name, json.dumps(config, indent=2) + "\n")
     if model.projection is not None:
         linear = zip(DENSE, (model.projection.weight, model.projection.bias), strict=True)
         state = {name: value.detach().contiguous() for name, value in linear}
-        save_file(state, folder / "2_Dense" / SINGLE, metadata={"format": "pt"})
+        save_tensors(state, folder / "2_Dense" / SINGLE)

@@ -12,6 +12,7 @@ from tokenizers import decoders
 from tokenizers.models import Unigram
 from torch import nn
 
+from family.files import write_bytes, write_text
 from family.inputs.pointers import refuse_pointer
 from family.inputs.tokenizer import SPECIALS, Tokenizer
 from family.pretrained.byte_level import MERGES, VOCABULARY, byte_level
@@ -254,15 +255,15 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
         config["chat_template"] = tokenizer.chat_template
     files: dict[str, Any] = {CONFIG: config, MAP: tokens}
     if tokenizer.file is None:
-        tokenizer.inner.save(str(folder / WHOLE))
+        write_text(folder / WHOLE, tokenizer.inner.to_str(pretty=True))
     elif tokenizer.target is tokenizer:
-        (folder / MODEL).write_bytes(tokenizer.file)
+        write_bytes(folder / MODEL, tokenizer.file)
         files[VOCABULARY] = m2m100_files(tokenizer)
         config["tokenizer_class"] = M2M100
     else:
         sides = (tokenizer, tokenizer.target)
         for name, each in zip(SIDES, sides, strict=True):
-            (folder / name).write_bytes(each.file or b"")
+            write_bytes(folder / name, each.file or b"")
         files |= {VOCABULARY: tokenizer.vocabulary, TARGET_VOCABULARY: tokenizer.target.vocabulary}
         separate = tokenizer.vocabulary != tokenizer.target.vocabulary
         config |= {"tokenizer_class": MARIAN, "separate_vocabs": separate}
@@ -274,4 +275,4 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, token_types: bool) -> No
 
 def write_json(file: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)

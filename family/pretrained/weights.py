@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from family.files import whole
 from family.inputs.pointers import refuse_pointer
 
 SINGLE, INDEX, PICKLED, PICKLED_INDEX = ANY = (
@@ -157,6 +159,12 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{file} holds a {type(state).__name__}, not a state of named tensors.")
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def save_tensors(state: dict[str, Tensor], file: Path) -> None:
+    """As safetensors, whole or not at all."""
+    with whole(file) as new:
+        save_file(state, new, metadata={"format": "pt"})
 
 
 def refusal(error: Exception) -> str:

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import shutil
+import signal
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,10 @@ from jsonargparse import ArgumentError
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
 
+from family.files import no_room, write_text
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
 from tasks.cli.messages import sentence, unknown
@@ -48,15 +51,14 @@ from tasks.runs.checkpoints import (
     find_class,
     read_checkpoint,
 )
-from tasks.runs.ending import LastValidation, ending_together
+from tasks.runs.ending import LEFT, LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published, used_alike
-from tasks.training.alarms import alarmed
 from tasks.training.building import Given
+from tasks.training.equipping import equip
 from tasks.training.finetuning import load_source, restore
 from tasks.training.problem import monitor_of
 from tasks.training.task import Task
-from tasks.training.validating import validating
 
 FOLDER = "FAMILY_RUN_FOLDER"
 """Tells the other processes of a run where it lives."""
@@ -158,8 +160,7 @@ class FamilyCLI(LightningCLI):
         defaults = [c for c in found if c not in given]
         trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
         self.record = RunRecord(self.folder, self._module_spec())
-        validating(trainer)
-        alarmed(trainer)
+        equip(trainer)
         trainer.callbacks += [self.record, LastValidation()]
         if wanted:
             trainer.callbacks += checkpoints(folder, self._monitor())
@@ -286,7 +287,7 @@ class FamilyCLI(LightningCLI):
     def _go_on(self, file: Path, content: dict[str, Any]) -> None:
         """Check that there is more to do, and that the config says what will be done."""
         config = self.config[self.subcommand]
-        check_unfinished(file, content, config.trainer)
+        self.model.validated_again = check_unfinished(file, content, config.trainer)
         given = "seed_everything" in read(self.given)
         seed = config.seed_everything
         config.seed_everything = seed_of(file, content, self.datamodule, seed, given)
@@ -302,12 +303,22 @@ class FamilyCLI(LightningCLI):
                 raise UserError(
                     f"run_folder {self.folder} exists: another run just took it."
                 ) from None
-            (self.folder / "config.yaml").write_text(self.resolved_yaml, encoding="utf-8")
+            write_text(self.folder / "config.yaml", self.resolved_yaml)
         try:
             with ending_together(self.trainer):
                 super()._run_subcommand(subcommand)
         except NotFiniteError:
             raise  # much was done
+        except SIGTERMException:
+            sys.exit(LEFT)
+        except SystemExit as error:
+            # Lightning has kept the state, and says 1.
+            interrupted = isinstance(error.__context__, KeyboardInterrupt)
+            sys.exit(128 + signal.SIGINT if interrupted else error.code)
+        except OSError as error:
+            if no_room(error) is None:
+                raise
+            raise UserError(self._full(error)) from error
         except (UserError, MisconfigurationException):
             self._leave_name_free()
             raise
@@ -317,6 +328,13 @@ class FamilyCLI(LightningCLI):
             self._leave_name_free()
             said = f"the checkpoint does not fit the config's model: {misfit(error)}"
             raise UserError(said) from None
+
+    def _full(self, error: OSError) -> str:
+        """What is said where the disk is full."""
+        said = f"{error.filename or self.folder} cannot be written: {error.strerror}. Make room"
+        if not (self.folder / "checkpoints/last.ckpt").exists():
+            return f"{said}, or give a run_folder on another disk."
+        return f"{said}, then family resume {self.folder} goes on from its last checkpoint, which is whole."
 
     def _leave_name_free(self) -> None:
         """Remove the folder of a call in which nothing was done yet, for the corrected one."""

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 
+from family.files import no_room
 from tasks.commands import COMMANDS, TRAINING
 from tasks.errors import UserError, closest
 
@@ -16,11 +17,18 @@ HEAD = """Train and use the Transformer family.
 
   family fit --config TASK/NAME    trains (family list names the configs)
   family COMMAND --help            says more of a command
+  family resume RUN                goes on, to the bit, with a run that was cut
+
+Told to end by SIGTERM, training keeps its last state after the batch at work, and exits with 143.
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``family COMMAND ...``; a user's mistake prints one sentence and exits with 2."""
+    """Run ``family COMMAND ...``.
+
+    A user's mistake, or a full disk, prints one sentence and exits with 2; SIGTERM, after training has kept its
+    last state, with 143, Ctrl-C with 130.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         dispatch(arguments)
@@ -31,6 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
         # Who read it has seen enough, as `head`; nothing is left to be said at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        number = no_room(error)
+        if number is None:
+            raise
+        name = error.filename or "what was to be written"
+        print(
+            f"family: {name} cannot be written: {os.strerror(number)}. Make room, or write to another disk.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except UserError as error:
         # A worker of a data loader sends its traceback along; the sentence is at the end.
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")

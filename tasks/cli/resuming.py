@@ -185,8 +185,11 @@ def pair(value: Any) -> Any:
     return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) -> None:
+def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) -> bool:
     """Refuse to go on with a run that has come to its end.
+
+    Returns:
+        Whether it has, but was cut before its metrics were written: its last validation is to be made again.
 
     Raises:
         UserError: it has made as many steps or epochs, or taken as much time, as the call allows.
@@ -203,6 +206,8 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
     most = 1000 if trainer.max_epochs is None and trainer.max_steps == -1 else trainer.max_epochs
     for name, done, limit in (("max_steps", step, trainer.max_steps), ("max_epochs", epochs, most)):
         if limit is not None and limit != -1 and done >= limit:
+            if not ended(file):
+                return True
             cut = f" Its last validation was cut: family validate {file} makes it."
             raise UserError(
                 f"{file} is at its end, with {done} of trainer.{name}={limit}: give a larger "
@@ -217,6 +222,14 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
                 f"{file} is at its end, with all of trainer.max_time={trainer.max_time} taken: give a "
                 "larger trainer.max_time to go on."
             )
+    return False
+
+
+def ended(file: Path) -> bool:
+    """Whether the run of a last checkpoint wrote all that it had to; of another checkpoint it counts as if."""
+    run = file.absolute().parents[1]
+    whole = (run / "metrics-fit.json").exists()
+    return whole or file.name != "last.ckpt" or not (run / CONFIG).exists()
 
 
 def seed_of(file: Path, content: dict[str, Any], data: Any, seed: Any, given: bool) -> Any:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from family.files import write_text
 from family.inference.batches import TEXTS, chunks
 from tasks.commands.results import FORMATS, Results, not_an_input
 from tasks.commands.running import model_options, open_model
@@ -106,6 +107,6 @@ def write_object(answers: dict[str, str], out: Path | None, inputs: list[Path]) 
     not_an_input(out, inputs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(f"{text}\n", encoding="utf-8")
+        write_text(out, f"{text}\n")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None

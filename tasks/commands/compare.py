@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from family.files import write_text
 from tasks.errors import UserError, at_least, closest
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> None:
         return
     plan = make_plan(read_comparison(path, find_config, rest)).save(folder)
     again = ["family", "compare", "--config", options.config, "--folder", str(folder), *rest]
-    (folder / "command.txt").write_text(shlex.join(again) + "\n", encoding="utf-8")
+    write_text(folder / "command.txt", shlex.join(again) + "\n")
     if options.only is not None:
         do_all([named(plan, folder, options.only)], plan, None)
         return

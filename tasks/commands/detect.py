@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from family.files import write_picture
 from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, read_pictures
 from tasks.commands.results import Results, format_option, not_their_folder, write_json
 from tasks.commands.running import open_model
@@ -50,7 +51,7 @@ def run(arguments: list[str]) -> None:
                 kinds = [labels.index(one["label"]) for one in found]
                 scores = [one["score"] for one in found]
                 drawn = draw_boxes(picture, boxes, kinds, labels, scores)
-                drawn.save(options.out / f"{names[path]}.png")
+                write_picture(options.out / f"{names[path]}.png", drawn)
                 rows = [rounded(one) for one in found]
                 size = {"height": picture.height, "width": picture.width}
                 record = {"file": str(path), **size, "objects": rows}

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from family import Sampling
+from family.files import write_picture
 from family.inference.batches import PICTURES
 from family.inference.drawing import check_sentences
 from tasks.commands.pictures import make_folder
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> None:
             write(one, number, pictures, judge, options, results, len(texts))
             for number, (one, pictures) in enumerate(zip(said, rows, strict=True), 1)
         ]
-        stack(pages).save(options.out / SHEET)
+        write_picture(options.out / SHEET, stack(pages))
         results.say(f"The sheet is {options.out / SHEET}.")
 
 
@@ -98,7 +99,7 @@ def write(
     captions = []
     for rank, i in enumerate(order, 1):
         file = options.out / f"{name}-{rank:0{len(str(options.n))}}.png"
-        pictures[i].save(file)
+        write_picture(file, pictures[i])
         found = similarity[i]
         score = "" if found is None else f" {found:.3f}"
         captions.append(f"{rank}.{score}\n{text}")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
+from family.files import no_room, whole, write_text
 from tasks.errors import UserError
 from tasks.runs.tables import flat
 
@@ -32,6 +33,8 @@ class Results:
 
     A record has plain values, lists and dictionaries. In JSON lines it stands as it is; in CSV what is
     inside of it gets a column each, as ``probabilities.cat`` or ``box.0``, by the first record's.
+    A file is in its place once it is closed, with what there is where a command was ended by a mistake in its
+    input; where the disk is full, the old one stays.
 
     Args:
         kind: "text", "jsonl" or "csv"; None is what the ending of ``file`` says, or else ``default``.
@@ -61,14 +64,20 @@ class Results:
             not_an_input(file, inputs)
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.stack.enter_context(file.open("w", encoding="utf-8", newline=""))
+                with ExitStack() as opening:
+                    new = opening.enter_context(whole(file))
+                    opened = new.open("w", encoding="utf-8", newline="")
+                    self.file = opening.enter_context(opened)
+                    self.stack = opening.pop_all()
             except OSError as error:
                 raise UserError(f"--out {file} cannot be written: {error.strerror}.") from None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and no_room(error) is not None:
+            self.stack.__exit__(kind, error, trace)  # by name
         self.stack.close()
 
     def write(self, record: dict[str, Any], text: str) -> None:
@@ -124,4 +133,4 @@ def not_their_folder(folder: Path, paths: Iterable[Path]) -> None:
 def write_json(file: Path, value: Any) -> None:
     """Indented, for people to read too."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from family.files import write_picture
 from family.inference.batches import chunks
 from tasks.commands.pictures import find_pictures, make_folder, parser, read_pictures
 from tasks.commands.results import Results, format_option, not_an_input
@@ -111,8 +112,8 @@ def text_files(places: list[Path]) -> list[Path]:
 # --- Pictures ---
 
 
-def check_picture(out: Path) -> None:
-    """Refuse a name that no picture can be written under.
+def check_picture(out: Path) -> str:
+    """The kind of picture that a name says; one that none can be written under is refused.
 
     Raises:
         UserError: see above.
@@ -120,12 +121,13 @@ def check_picture(out: Path) -> None:
     kind = Image.registered_extensions().get(out.suffix.lower())
     if kind not in Image.SAVE or out.is_dir():
         raise UserError(f"--out {out} is no name of a picture, such as found.png.")
+    return str(kind)
 
 
 def search_pictures(loaded: Loaded, sentence: str, options: argparse.Namespace) -> None:
     """Print the nearest pictures, and draw them on a contact sheet."""
     out = options.out or SHEET
-    check_picture(out)
+    kind = check_picture(out)
     found = find_pictures(options.images)
     not_an_input(out, found)
     make_folder(out.parent)
@@ -148,7 +150,7 @@ def search_pictures(loaded: Loaded, sentence: str, options: argparse.Namespace) 
         f"{place}. {value:.3f}\n{paths[i].name}"
         for place, (i, value) in enumerate(zip(order, values, strict=True), 1)
     ]
-    sheet([picture for _, picture in shown], captions).save(out)
+    write_picture(out, sheet([picture for _, picture in shown], captions), kind)
     with Results(options.format) as results:
         for place, (i, value) in enumerate(zip(order, values, strict=True), 1):
             record = {"rank": place, "similarity": value, "file": str(paths[i])}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from family.files import write_picture
 from family.inference.classes import distinct
 from tasks.commands.detect import COCO_RESULTS, image_ids
 from tasks.commands.pictures import find_pictures, make_folder, output_names, parser, read_pictures
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> None:
                         results.write({"file": str(path), "objects": found}, f"{path}\t{said}")
                     continue
                 ids, file = answer.numpy(), place.with_name(f"{place.name}-mask.png")
-                mask_picture(ids, outside).save(file)
+                write_picture(file, mask_picture(ids, outside))
                 drawn = overlay(picture, ids, len(labels))
                 save_with_legend(drawn, labels, place)
                 shares = np.bincount(ids.flatten(), minlength=len(labels)) / ids.size
@@ -100,7 +101,8 @@ def write_instances(
         lengths = run_lengths(one["mask"][None])[0]
         area = {"area": int(one["mask"].sum()), "segmentation": lengths}
         rows.append({**kind, "score": round(one["score"], 4), **area})
-    mask_picture(numbers, range(len(found) + 1)).save(place.with_name(f"{place.name}-mask.png"))
+    masks = mask_picture(numbers, range(len(found) + 1))
+    write_picture(place.with_name(f"{place.name}-mask.png"), masks)
     said = [f"{row['number']} {row['label']} {row['score']:.2f}" for row in rows]
     save_with_legend(overlay(picture, numbers - 1, max(1, len(found))), said, place)
     size = {"height": picture.height, "width": picture.width}
@@ -115,4 +117,4 @@ def without_mask(row: dict[str, Any]) -> dict[str, Any]:
 def save_with_legend(drawn: Image.Image, names: list[str], place: Path) -> None:
     """``NAME.png``."""
     page = stack([drawn, legend(names, max(260, drawn.width))])
-    page.save(place.with_name(f"{place.name}.png"))
+    write_picture(place.with_name(f"{place.name}.png"), page)

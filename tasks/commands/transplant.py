@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from family.files import write_text
 from tasks.commands.profile import check_new
 from tasks.errors import UserError
 
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> None:
     report = task.transplanted
     assert report is not None
     write_json(options.out / "transplant.json", report.record())
-    (options.out / "transplant.md").write_text(report.text(), encoding="utf-8")
+    write_text(options.out / "transplant.md", report.text())
     print(report.text())
     print(f"The report is in {options.out}.")
 

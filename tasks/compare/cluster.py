@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from family.files import write_text
 from tasks.compare.plan import Plan
 from tasks.compare.runs import Run, do
 from tasks.errors import UserError
@@ -48,4 +49,4 @@ def submit(runs: list[Run], plan: Plan, parameters: list[str], cluster: str | No
         if (failed := job.exception()) is not None:
             run.error.parent.mkdir(parents=True, exist_ok=True)
             said = str(failed).strip().splitlines() or ["the job ended"]
-            run.error.write_text(f"{said[-1]}\n", encoding="utf-8")
+            write_text(run.error, f"{said[-1]}\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from family.files import write_text
 from tasks.compare.code import code_version
-from tasks.compare.counting import (
-    count_of_batch,
-    device_name,
-    flops_of_batch,
-    random_state,
-    set_random_state,
-)
+from tasks.compare.counting import count_of_batch, device_name, flops_of_batch
 from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 
@@ -35,8 +29,7 @@ class Measure(pl.Callback):
     """Write ``measure.json``: parameters, what was seen, time, memory, throughput and the curve.
 
     Time is that of training with its loading of data; validation stands still on its clock. All of
-    it, and the random numbers' state, goes through checkpoints: a resumed run goes on as if it had
-    never stopped.
+    it goes through checkpoints: a resumed run goes on as if it had never stopped.
 
     Args:
         unit: "steps", "tokens", "pictures", "flops" or "seconds".
@@ -46,26 +39,19 @@ class Measure(pl.Callback):
     def __init__(self, unit: str = "steps", amount: float | None = None) -> None:
         self.unit, self.amount = unit, amount
         self.seen: dict[str, Tensor | float] = {"examples": 0, "tokens": 0, "pictures": 0}
+        self.stepped = dict(self.seen)
+        """What had been seen at the last step of the optimizer, from which a checkpoint goes on."""
         self.curve: list[dict[str, float]] = []
         self.seconds, self.started = 0.0, 0.0
         self.warm: dict[str, float] | None = None
         self.flops: list[float] = []
         self.flops_error, self.memory, self.step = "", 0, 0
-        self.random: dict[str, Any] | None = None
         self.code, self.not_finite = "", ""
 
     # --- What happens in a run ---------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note the code; the best checkpoint before an interruption stays the best until beaten."""
         self.code = code_version()  # now: it may be edited while the run goes on
-        last = trainer.ckpt_path and Path(trainer.ckpt_path)
-        if not last or not trainer.is_global_zero:
-            return
-        before, ours = last.parent / "best.ckpt", folder_of(trainer) / "checkpoints"
-        if before.exists() and not (ours / "best.ckpt").exists():
-            ours.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(before, ours / "best.ckpt")
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.step = trainer.global_step
@@ -76,10 +62,6 @@ class Measure(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
     ) -> None:
-        if self.random is not None:
-            # Only now: building the loaders' iterators has drawn from it too.
-            set_random_state(self.random)
-            self.random = None
         if len(self.flops) < COUNTED and not self.flops_error:
             self._pause(module)
             try:
@@ -96,7 +78,7 @@ class Measure(pl.Callback):
         step = trainer.global_step
         if step == self.step:
             return  # a part of a step
-        self.step = step
+        self.step, self.stepped = step, dict(self.seen)
         if self.warm is None and step >= WARM:
             self._pause(module)
             self.warm = self._spent(trainer)
@@ -117,7 +99,14 @@ class Measure(pl.Callback):
             return
         found = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         self.started = time.perf_counter()
-        self.curve.append({**self._spent(trainer), **found})
+        point = {**self._spent(trainer), **found}
+        if (
+            self.curve
+            and self.curve[-1]["step"] == point["step"]
+            and found.keys() <= self.curve[-1].keys()
+        ):
+            self.curve.pop()  # of the same validation, before a cut
+        self.curve.append(point)
         self._write(trainer, module)
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -136,18 +125,18 @@ class Measure(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         now = time.perf_counter() - self.started if self.started else 0.0
         return {
-            "seen": {kind: int(count) for kind, count in self.seen.items()},
+            "seen": {kind: int(count) for kind, count in self.stepped.items()},
             "curve": self.curve,
             "seconds": self.seconds + now,
             "warm": self.warm,
             "flops": self.flops,
             "memory": self.memory,
-            "random": random_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in vars(self).keys() & state.keys():  # of before it may hold more
             setattr(self, name, state[name])
+        self.stepped = dict(self.seen)
 
     def _pause(self, module: pl.LightningModule) -> None:
         """Stop the clock, with all that the device still has to do."""
@@ -236,7 +225,7 @@ class Outcomes(pl.Callback):
             folder = folder_of(trainer)
             folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            (folder / "outcomes.jsonl").write_text("".join(lines), encoding="utf-8")
+            write_text(folder / "outcomes.jsonl", "".join(lines))
 
 
 def per_step(batches: list[float], trainer: pl.Trainer) -> float | None:
@@ -255,6 +244,4 @@ def folder_of(trainer: pl.Trainer) -> Path:
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all: what a killed process leaves half written is never read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_text(path, json.dumps(value, indent=2) + "\n")

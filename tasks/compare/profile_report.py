@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from family.files import whole, write_text
 from tasks.compare.plots import COLOURS, DASHES
 
 Row = dict[str, Any]
@@ -44,11 +45,13 @@ def write_profile(results: dict[str, Any], folder: Path) -> None:
     Args:
         results: of :func:`tasks.compare.profile.profile_configs`.
     """
-    (folder / "profile.md").write_text(page(results), encoding="utf-8")
+    write_text(folder / "profile.md", page(results))
     figure = picture(results)
-    with matplotlib.rc_context({"svg.hashsalt": "profile"}):
-        figure.savefig(folder / "profile.svg", metadata={"Date": None})
-    figure.savefig(folder / "profile.png", dpi=150)
+    salted = matplotlib.rc_context({"svg.hashsalt": "profile"})
+    with salted, whole(folder / "profile.svg") as new:
+        figure.savefig(new, format="svg", metadata={"Date": None})
+    with whole(folder / "profile.png") as new:
+        figure.savefig(new, format="png", dpi=150)
 
 
 # --- The page --------------------------------------------------------------------------------

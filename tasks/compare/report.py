@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from family.files import write_text
 from tasks.compare.pairs import Json, listed
 from tasks.compare.plots import AXES, curves, dots
 from tasks.compare.process import shown
@@ -34,7 +35,7 @@ def write_report(results: Json, folder: Path) -> Path:
     plots = {name: plot for name, plot in draw(results).items() if plot}
     for name, plot in plots.items():
         # By itself a plot has no page whose colour it could take: a grey that both grounds bear.
-        (folder / f"{name}.svg").write_text(plot.replace("currentColor", "#808080"), "utf-8")
+        write_text(folder / f"{name}.svg", plot.replace("currentColor", "#808080"))
     for kind in ("md", "html"):
         page = (
             environment(kind)
@@ -53,7 +54,7 @@ def write_report(results: Json, folder: Path) -> Path:
                 budget=f"{figure(results['budget']['amount'])} {unit}",
             )
         )
-        (folder / f"report.{kind}").write_text(page, encoding="utf-8")
+        write_text(folder / f"report.{kind}", page)
     return folder / "report.html"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from family.files import write_text
 from tasks.compare.measure import FILE
 from tasks.compare.plan import Plan, run_config
 from tasks.compare.process import LIVE, call, locked
@@ -170,7 +171,7 @@ def do(run: Run, plan: Plan, device: int | None = None) -> bool:
                 shutil.rmtree(run.place / "test", ignore_errors=True)
                 call(run.commands(plan.test)[1], run.log, device, lock)
         except UserError as error:
-            run.error.write_text(f"{error}\n", encoding="utf-8")
+            write_text(run.error, f"{error}\n")
             return False
         return True
 
@@ -181,9 +182,7 @@ def write_config(run: Run, plan: Plan, device: int | None) -> None:
         if not run.config.exists():
             steps = steps_of(run, plan, device)
             text = yaml.safe_dump(run_config(plan, run.variant, run.rate, steps), sort_keys=False)
-            new = run.config.with_suffix(".new")
-            new.write_text(text, encoding="utf-8")
-            new.replace(run.config)
+            write_text(run.config, text)
 
 
 def steps_of(run: Run, plan: Plan, device: int | None) -> int:
@@ -203,7 +202,7 @@ def steps_of(run: Run, plan: Plan, device: int | None) -> int:
             shutil.rmtree(trial.place, ignore_errors=True)
             config = run_config(plan, variant.name, rate, TRIAL_STEPS)
             config["trainer"] |= {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-            trial.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+            write_text(trial.config, yaml.safe_dump(config, sort_keys=False))
             call(trial.commands(test=False)[0], trial.log, device, lock)
     record = trial.record() or {}
     if unit == "seconds":

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from family.files import whole
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.documents import END, held_out, read_pieces, split_at, split_offset
@@ -300,12 +301,11 @@ class LanguageModelingData(FamilyData):
             # A name of its own: several runs, or nodes, may begin together.
             partial = path.with_suffix(f".{uuid4().hex[:8]}")
             try:
-                with partial.open("wb") as file:
+                with whole(partial) as new, new.open("wb") as file:
                     for text in self.texts(split):
                         ids = end if text == END else tokenizer.encode(text)
                         file.write(np.asarray(ids, dtype=self._dtype()).tobytes())
             except ValueError as error:
-                partial.unlink()
                 raise UserError(f"the {split} split of {self.root}: {error}") from None
             partial.replace(path)
         self._files[split] = path, size

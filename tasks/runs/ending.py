@@ -1,4 +1,4 @@
-"""How a run ends: validated where it ends, and all its processes together."""
+"""How a run ends: validated where it ends, all its processes together, and told to leave between two batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from tasks.data.base import FamilyData
+
+LEFT = 128 + signal.SIGTERM
+"""The exit code of a command that was told to leave, as a shell has it of one that the signal ended."""
+TOGETHER = 10
+"""Batches after which processes ask each other, where that waits for an accelerator."""
 
 
 class LastValidation(pl.Callback):
@@ -55,3 +63,71 @@ def ending_together(trainer: pl.Trainer) -> Iterator[None]:
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)  # who waits for others hears nothing less
         raise
+
+
+class Leaving(pl.Callback):
+    """Upon SIGTERM leave after the batch that is at work, in all processes at the same one.
+
+    In training and its validations Lightning then raises ``SIGTERMException``, by which the last state is kept
+    (:class:`~tasks.runs.folder.LastCheckpoint`). Its own handler would enter a collective wherever the signal
+    finds it, in the midst of another. In the validation of loaders that are not ours, of which processes may
+    get unequal numbers of batches, several wait for its end. A run that has made its last batch ends as it would.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self.told = False
+
+        def tell(number: int, frame: Any) -> None:
+            launcher = trainer.strategy.launcher
+            if not self.told and isinstance(launcher, _SubprocessScriptLauncher):
+                launcher.kill(signal.SIGTERM)
+            self.told = True
+
+        connector: Any = trainer._signal_connector
+        connector._sigterm_notifier_fn = tell
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self._ask(trainer, index)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,
+        loader: int = 0,
+    ) -> None:
+        if trainer.world_size == 1 or isinstance(getattr(trainer, "datamodule", None), FamilyData):
+            self._ask(trainer, index)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
+        self.on_validation_batch_end(trainer, *batch)
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
+        if self.told:
+            raise SIGTERMException  # Lightning would go on to the end
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.should_stop or ends(trainer):
+            trainer._signal_connector.received_sigterm = False
+
+    def _ask(self, trainer: pl.Trainer, index: int) -> None:
+        """Let all processes know whether one was told."""
+        told, strategy = self.told, trainer.strategy
+        if trainer.world_size > 1:
+            if strategy.root_device.type != "cpu" and index % TOGETHER:
+                return
+            told = strategy.reduce_boolean_decision(told, all=False)
+        trainer._signal_connector.received_sigterm = told
+
+
+def leaving(trainer: Any) -> None:
+    """Let a trainer leave so, once."""
+    if not any(isinstance(found, Leaving) for found in trainer.callbacks):
+        trainer.callbacks.append(Leaving())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from family.files import no_room, write_bytes
 from family.models.examples import Inputs
 from family.models.member import facts_of
 from tasks.errors import UserError
@@ -53,7 +56,9 @@ def to_program(model: nn.Module, folder: Path) -> Run:
     inputs, file = inputs_of(model), folder / "model.pt2"
     batch = inputs.draw(model, 0)
     program = torch.export.export(model, (), batch, dynamic_shapes=shapes(inputs))
-    torch.export.save(program, file)
+    content = io.BytesIO()  # where a disk is full, torch's own writer of archives ends the process
+    torch.export.save(program, content)
+    write_bytes(file, content.getbuffer())
     again = torch.export.load(file).module()
     return lambda batch: answers_of(again(**batch), inputs)
 
@@ -126,5 +131,7 @@ def quietly(export: Callable[[nn.Module, Path], Run], model: nn.Module, folder: 
         except UserError:
             raise
         except Exception as error:  # exporters have many kinds of their own
+            if (number := no_room(error)) is not None:
+                raise OSError(number, os.strerror(number), str(folder)) from error
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"a {type(model).__name__} could not be exported: {reason}") from error

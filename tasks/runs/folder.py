@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -13,14 +14,16 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
+from family.files import no_room, whole, write_picture, write_text
 from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 from tasks.runs.tables import write_table
+from tasks.runs.writing import WholeCSVLogger
 
 OWN = "own"
 """Where in the folder of checkpoints those lie that a config's own callbacks write."""
@@ -39,7 +42,7 @@ def new_run_folder(parent: Path, name: str) -> Path:
 def run_loggers(folder: Path) -> list[Any]:
     """CSV and TensorBoard logs inside the run's folder."""
     return [
-        CSVLogger(str(folder), name="", version="logs"),
+        WholeCSVLogger(str(folder), name="", version="logs"),
         TensorBoardLogger(str(folder), name="", version="logs"),
     ]
 
@@ -70,6 +73,11 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if isinstance(exception, NotFiniteError) and (self.file.exists() or not finite(module)):
             return  # the weights of now are those that led there
+        step: Any = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
+        if step.total.ready > step.total.completed:
+            return  # in the midst of the optimizer's step, some weights have made it
+        if no_room(exception) is not None and self.file.exists():
+            return
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
             self._save(trainer)  # all processes end here
         elif isinstance(trainer.strategy, DDPStrategy) and trainer.is_global_zero:
@@ -97,7 +105,40 @@ def finite(module: torch.nn.Module) -> bool:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep the best state, beside any ``ModelCheckpoint`` of a config, be it by the same metric."""
+    """Keep the best state, beside any ``ModelCheckpoint`` of a config, be it by the same metric.
+
+    A run that goes on in another folder takes the best of before along, where it lies beside the checkpoint
+    that is gone on from and is the one that this knows.
+    """
+
+    before: Path | None = None
+    """Where it would lie."""
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.ckpt_path is not None:
+            self.before = Path(trainer.ckpt_path).parent / f"{self.filename}{self.FILE_EXTENSION}"
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        score, path = state.get("best_model_score"), self.before
+        super().load_state_dict(state)
+        if path is None or score is None or self.dirpath in (None, state.get("dirpath")):
+            return
+        kept = Path(str(self.dirpath)) / path.name
+        if not path.is_file() or kept == path:
+            return
+        theirs = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+        found = theirs.get(self.state_key, theirs.get(self._legacy_state_key, {}))
+        if not torch.equal(torch.as_tensor(found.get("best_model_score", torch.nan)), score):
+            return  # of after this checkpoint
+        self.best_k_models = {str(kept): score}
+        self.kth_best_model_path = self.best_model_path = str(kept)
+        self.kth_value = self.best_model_score = score
+        if not getattr(rank_zero_only, "rank", 0):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with whole(kept) as new:
+                shutil.copyfile(path, new)
 
     @property
     def _legacy_state_key(self) -> str:  # type: ignore[override]
@@ -131,6 +172,8 @@ class RunRecord(pl.Callback):
         self.folder, self.module = folder, module
         self.checkpoint: str | None = None
         """What was evaluated, or gone on from; the command line fills it in."""
+        self.known: dict[str, float] = {}
+        """The metrics of the checkpoint that a run goes on from."""
         self.predictions: list[dict[str, Any]] = []
         self.others: list[Any] = []
         self.start = time.perf_counter()
@@ -138,6 +181,7 @@ class RunRecord(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        checkpoint["metrics"] = self._metrics(trainer)
         data: Any = getattr(trainer, "datamodule", None)
         if self.module is not None and hasattr(data, "assets"):
             checkpoint["family"] = {
@@ -149,12 +193,21 @@ class RunRecord(pl.Callback):
                 "whole": True,
             }
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.known = checkpoint.get("metrics", {}) if trainer.state.fn == "fit" else {}
+
+    def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+        """What was found last, be it before a cut."""
+        return self.known | {n: float(value) for n, value in trainer.callback_metrics.items()}
+
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.start = time.perf_counter()
         report = getattr(module, "transplanted", None)
         if report is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "transplant.md").write_text(report.text(), encoding="utf-8")
+            write_text(self.folder / "transplant.md", report.text())
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -167,10 +220,10 @@ class RunRecord(pl.Callback):
         samples = getattr(module, "samples", [])
         if samples:
             text = "\n\n".join(samples) + "\n"
-            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+            write_text(folder / f"{name}.txt", text)
         pictures = getattr(module, "pictures", {})
         for kind, picture in pictures.items():
-            picture.save(folder / f"{name}-{kind}.png")
+            write_picture(folder / f"{name}-{kind}.png", picture)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 board, step = logger.experiment, trainer.global_step
@@ -204,29 +257,30 @@ class RunRecord(pl.Callback):
         while (self.folder / place).exists():  # a.jpg beside a.png, or of other folders
             place = place.with_name(f"{path.name}{f'-{number}' * (number > 1)}.png")
             number += 1
-        picture.save(self.folder / place)
+        write_picture(self.folder / place, picture)
         return place.as_posix()
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.others:
             self.folder.mkdir(parents=True, exist_ok=True)
             rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-            torch.save(self.others, self.folder / f"predictions{rank}.pt")
+            with whole(self.folder / f"predictions{rank}.pt") as new, new.open("wb") as file:
+                torch.save(self.others, file)
         predictions = gather(self.predictions)
         # Batches of like length come in another order than the file.
         predictions.sort(key=lambda made: made.get("line", 0))
         if trainer.is_global_zero and (predictions or not self.others):
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(made, ensure_ascii=False) + "\n" for made in predictions]
-            (self.folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+            write_text(self.folder / "predictions.jsonl", "".join(lines))
             write_table(self.folder / "predictions.csv", predictions)
             if predictions and {"id", "answer"} <= predictions[0].keys():  # as SQuAD's script does
                 answers = {made["id"]: made["answer"] for made in predictions}
                 text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
-                (self.folder / "squad-predictions.json").write_text(text, encoding="utf-8")
+                write_text(self.folder / "squad-predictions.json", text)
             if predictions and "bbox" in predictions[0]:  # as COCO's own programs read them
                 array = json.dumps(predictions, ensure_ascii=False) + "\n"
-                (self.folder / "coco-results.json").write_text(array, encoding="utf-8")
+                write_text(self.folder / "coco-results.json", array)
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "fit")
@@ -241,14 +295,13 @@ class RunRecord(pl.Callback):
         if not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         record = {
             "step": trainer.global_step,
             "seconds": round(time.perf_counter() - self.start, 1),
-            "metrics": metrics,
+            "metrics": self._metrics(trainer),
             "signatures": getattr(module, "signatures", {}),
         }
         if self.checkpoint is not None:
             record["checkpoint"] = self.checkpoint
         text = json.dumps(record, indent=2) + "\n"
-        (self.folder / f"metrics-{stage}.json").write_text(text, encoding="utf-8")
+        write_text(self.folder / f"metrics-{stage}.json", text)

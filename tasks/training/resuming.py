@@ -44,7 +44,7 @@ def validation_cut(content: dict[str, Any]) -> bool:
     )
 
 
-def settle(content: dict[str, Any], done: int | None = None) -> None:
+def settle(content: dict[str, Any], done: int | None = None, again: bool = False) -> None:
     """Let a checkpoint's loops say that all batches ended that were trained on, and no other began.
 
     Lightning counts batches that began: after a cut in the midst of one, all validations would come
@@ -54,11 +54,15 @@ def settle(content: dict[str, Any], done: int | None = None) -> None:
     Args:
         done: batches of the epoch that count as trained on, see
             :class:`~tasks.data.batching.LoaderProgress`; None are all.
+        again: make the last validation again, of a run at its end.
     """
     found = progress(content)
     if found is None:
         return
-    left = validation_left(content, done)
+    if again:
+        for counts in content["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["processed"] = counts["completed"]
+    left = again or validation_left(content, done)
     batches, validation = found
     total, current = batches["total"], batches["current"]
     epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]

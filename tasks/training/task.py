@@ -17,8 +17,8 @@ from family.accelerate import accelerate
 from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
-from tasks.training.alarms import alarmed
 from tasks.training.building import Given, build_for, check_precision
+from tasks.training.equipping import equip
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.logs import watched, written
 from tasks.training.optim import build_optimizer, check_matrices, keep_options
@@ -26,7 +26,6 @@ from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
 from tasks.training.schedules import build_schedule
 from tasks.training.transplant import Report, Transplant, carry_out
-from tasks.training.validating import validating
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
@@ -147,6 +146,8 @@ class Task(pl.LightningModule):
 
     options: dict[str, Any]
     """What the task was made with, by name."""
+    validated_again = False
+    """Whether a run goes on from its end, whose metrics are still to be written."""
     beside: tuple[str, ...] = ()
     """Options that build another model than the task's; of each, ``OPTION_spec`` is as ``model_spec``."""
 
@@ -276,8 +277,7 @@ class Task(pl.LightningModule):
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     def setup(self, stage: str) -> None:
-        validating(self.trainer)
-        alarmed(self.trainer)
+        equip(self.trainer)
         self.taught = -1, []  # those of a fit before are of no step of this one
         self._watched = watched(self.trainer)
         shares = getattr(self.trainer, "_accelerator_connector", None)
@@ -369,7 +369,7 @@ class Task(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(type(self.data).__qualname__, {})
-        settle(checkpoint, state.get("batches"))
+        settle(checkpoint, state.get("batches"), self.validated_again)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
