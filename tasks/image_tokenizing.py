@@ -67,6 +67,8 @@ class ImageTokenizing(Task):
         self.counts: dict[str, Tensor] = {}
         """How often each code occurred, by split: in training by all processes, in this epoch."""
         self.counted_epoch = 0
+        self.before: tuple[int, Tensor | None] = (-1, None)
+        """The step that is made, and what its first batch found counted."""
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -109,6 +111,8 @@ class ImageTokenizing(Task):
         if epoch != self.counted_epoch:  # a run was resumed at the end of one
             self.counts.pop("train", None)
         self.counted_epoch = epoch
+        if self.before[0] != self.global_step:
+            self.before = self.global_step, self.counts.get("train")
         self._count("train", summed(occurrences(made.ids, self.model.vocab_size)))
         self.log_training(terms)
         return terms["loss"]
@@ -179,9 +183,11 @@ class ImageTokenizing(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if "train" in self.counts:
-            counts = self.counts["train"].tolist()
-            checkpoint["codes"] = {"epoch": self.counted_epoch, "counts": counts}
+        step, counts = self.before
+        if step != self.global_step:  # else its batches will be seen again
+            counts = self.counts.get("train")
+        if counts is not None:
+            checkpoint["codes"] = {"epoch": self.counted_epoch, "counts": counts.tolist()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -112,7 +112,9 @@ def test_answers_of_before_a_mistake_are_kept(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-@pytest.mark.parametrize("format", ["safetensors", "torch-export"])
+@pytest.mark.parametrize(
+    "format", ["safetensors", pytest.param("torch-export", marks=pytest.mark.slow)]
+)
 def test_an_export_to_a_full_disk_leaves_nothing(format, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     family.save_pretrained(family.BERT(**family.BERT.facts.example), "bert")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from killing import Held, killed_and_resumed
 from shipped import CONFIGS, ROOT, command_of, options_of, stand_ins
 
-KILLS, TIMED, TERMS = 16, 4, 4
+KILLS, TIMED, TERMS = 16, 4, 2
 """Of each family: by SIGKILL at an event and at a time, and by SIGTERM."""
 RUN = (
     "--trainer.max_steps=4",
@@ -66,6 +66,12 @@ def held(name: str, sources: dict[str, str], place: Path) -> Held:
     small = place / "config.yaml"
     small.write_text(re.sub(r"(\bdepth: )\d+", r"\g<1>2", text), encoding="utf-8")
     return Held([f"--config={file}" for file in (small, *over)] + [*options, *RUN])
+
+
+@pytest.mark.parametrize("family", ["text_classification/shapes_lstm"])
+def test_one_that_is_killed_and_one_that_is_told_to_leave(family, tmp_path):
+    found = killed_and_resumed(held(family, {}, tmp_path), tmp_path / "runs", 1, 2, 1)
+    assert len(found.where) == 2
 
 
 @pytest.mark.slow

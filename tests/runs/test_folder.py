@@ -50,6 +50,35 @@ def test_the_last_state_is_kept_beside_the_best():
     assert step_of("last") == 3
 
 
+def test_the_best_of_before_is_the_best_until_it_is_beaten(folder):
+    """A run that goes on in another folder would else call its own first validation the best."""
+    main([*TRAIN, "--model.lr=1"])  # where it only gets worse
+    best, score = Path("run/checkpoints/best.ckpt"), max(validated().values())
+    content = torch.load(best, weights_only=True)
+    for name, state in content["callbacks"].items():
+        if name.startswith("BestCheckpoint"):
+            assert float(state["best_model_score"]) == pytest.approx(score, abs=1e-6)
+    above = {"best_model_score": torch.tensor(1.5), "current_score": torch.tensor(1.5)}
+    for file in (best, Path("run/checkpoints/last.ckpt")):  # as if it had been so good
+        content = torch.load(file, weights_only=True)
+        for name, state in content["callbacks"].items():
+            if name.startswith("BestCheckpoint"):
+                state.update(above)
+        torch.save(content, file)
+    folder.joinpath("run").rename("moved")
+    more = ["--run_folder=run", "--trainer.max_steps=5"]
+    main([*TRAIN, *more, "--model.lr=1", "--ckpt_path=moved"])
+    assert (
+        step_of("last") == 5
+        and best.read_bytes() == Path("moved/checkpoints/best.ckpt").read_bytes()
+    )
+    # One of after the checkpoint that is gone on from is none of its.
+    content["callbacks"] = {}
+    torch.save(content, "moved/checkpoints/best.ckpt")
+    main([*TRAIN, *more, "--model.lr=1", "--ckpt_path=moved", "--run_folder=other"])
+    assert torch.load("other/checkpoints/best.ckpt", weights_only=True)["global_step"] in (4, 5)
+
+
 def validated():
     """The score at each step that was validated."""
     with open("run/logs/metrics.csv", encoding="utf-8") as file:

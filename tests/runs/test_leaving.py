@@ -1,0 +1,128 @@
+"""Told to leave, a run keeps its state and says so by its exit code; who goes on with it goes on to the bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_failing import begun, last, said
+from test_folder import TRAIN, step_of
+
+from tasks.cli import main
+from tasks.image_classification import ImageClassification
+from tasks.runs.ending import Leaving
+from tasks.runs.folder import LastCheckpoint
+
+SUMMED = ["--trainer.accumulate_grad_batches=2", "--trainer.max_steps=4"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def told(monkeypatch, step, number, sent=signal.SIGTERM):
+    """Send a signal in the n-th call of a task's step."""
+    calls, does = [], getattr(ImageClassification, step)
+
+    def telling(self, batch, index):
+        calls.append(index)
+        if len(calls) == number:
+            os.kill(os.getpid(), sent)
+        return does(self, batch, index)
+
+    monkeypatch.setattr(ImageClassification, step, telling)
+
+
+def code_of(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def weights(run):
+    return torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [("training_step", 3), pytest.param("validation_step", 2, marks=pytest.mark.slow)],
+)
+def test_told_in_the_midst_of_a_step_or_of_a_validation(step, number, monkeypatch):
+    main([*TRAIN, *SUMMED, "--run_folder=whole"])
+    with monkeypatch.context() as patch:
+        told(patch, step, number)
+        assert code_of([*TRAIN, *SUMMED]) == 143
+    assert step_of("last") == 1  # of four batches, two by two
+    main([*TRAIN, *SUMMED, "--run_folder=rest", "--ckpt_path=run"])
+    whole, rest = weights("whole"), weights("rest")
+    assert all(torch.equal(rest[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_state_and_says_so_too(monkeypatch):
+    told(monkeypatch, "training_step", 3, signal.SIGINT)
+    assert code_of(TRAIN) == 130
+    assert step_of("last") == 2
+
+
+@pytest.mark.slow
+def test_told_at_its_last_batch_a_run_ends_as_it_would(monkeypatch):
+    told(monkeypatch, "validation_step", 3)  # of the last one
+    main([*TRAIN, "--trainer.limit_val_batches=1", "--trainer.max_steps=4"])
+    assert Path("run/metrics-fit.json").exists()
+
+
+def test_weights_in_the_midst_of_the_optimizers_step_are_not_kept(tmp_path):
+    class Trainer:
+        world_size, global_step, is_global_zero = 1, 3, True
+        state, lightning_module = SimpleNamespace(fn="fit"), torch.nn.Linear(1, 1)
+        strategy = SimpleNamespace(reduce_boolean_decision=bool)
+
+        def __init__(self, ready):
+            step = SimpleNamespace(total=SimpleNamespace(ready=ready, completed=3))
+            progress = SimpleNamespace(optimizer=SimpleNamespace(step=step))
+            optimization = SimpleNamespace(optim_progress=progress)
+            loop = SimpleNamespace(automatic_optimization=optimization)
+            self.fit_loop = SimpleNamespace(epoch_loop=loop)
+
+        def save_checkpoint(self, file):
+            file.write_text("whole")
+
+    callback = LastCheckpoint(tmp_path)
+    callback.on_exception(Trainer(4), None, KeyboardInterrupt())
+    assert not callback.file.exists()
+    callback.on_exception(Trainer(3), None, KeyboardInterrupt())
+    assert callback.file.exists()
+
+
+def test_predictions_end_where_they_were_told():
+    callback = Leaving()
+    callback.on_predict_batch_end(SimpleNamespace())
+    callback.told = True
+    with pytest.raises(SIGTERMException):
+        callback.on_predict_batch_end(SimpleNamespace())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [False, True])
+def test_two_processes_leave_at_the_same_batch(everyone, tmp_path):
+    """Be it that the first is told alone, as by hand, or both, as by a scheduler."""
+    process = begun(tmp_path, FAILS="2", STEP="loss")
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "run/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGTERM)
+    output = said(process)
+    assert process.returncode == 143, output
+    assert last(tmp_path) >= 2
