@@ -63,10 +63,10 @@ class LastCheckpoint(Checkpoint):
         self.began = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, since=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, since=0)
 
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
@@ -79,12 +79,13 @@ class LastCheckpoint(Checkpoint):
         if no_room(exception) is not None and self.file.exists():
             return
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
-            self._save(trainer)  # all processes end here
+            self._save(trainer, self.began)  # all processes end here
         elif isinstance(trainer.strategy, DDPStrategy) and trainer.is_global_zero:
-            self._save(trainer, alone=True)
+            self._save(trainer, self.began, alone=True)
 
-    def _save(self, trainer: pl.Trainer, alone: bool = False) -> None:
-        if trainer.state.fn != "fit" or trainer.global_step <= self.began:
+    def _save(self, trainer: pl.Trainer, since: int, alone: bool = False) -> None:
+        """Keep what was made since a step; a run that goes on may have a validation alone to make."""
+        if trainer.state.fn != "fit" or trainer.global_step <= since:
             return
         good = finite(trainer.lightning_module)
         if not (good if alone else trainer.strategy.reduce_boolean_decision(good)):
@@ -122,11 +123,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         score, path = state.get("best_model_score"), self.before
-        super().load_state_dict(state)
-        if path is None or score is None or self.dirpath in (None, state.get("dirpath")):
-            return
-        kept = Path(str(self.dirpath)) / path.name
-        if not path.is_file() or kept == path:
+        kept = None if path is None or self.dirpath is None else Path(self.dirpath) / path.name
+        if path is None or kept is None or kept.exists():
+            return super().load_state_dict(state)
+        super().load_state_dict({**state, "dirpath": None})  # what it names is not here
+        if score is None or not path.is_file():
             return
         theirs = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
         found = theirs.get(self.state_key, theirs.get(self._legacy_state_key, {}))

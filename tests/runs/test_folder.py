@@ -53,11 +53,7 @@ def test_the_last_state_is_kept_beside_the_best():
 def test_the_best_of_before_is_the_best_until_it_is_beaten(folder):
     """A run that goes on in another folder would else call its own first validation the best."""
     main([*TRAIN, "--model.lr=1"])  # where it only gets worse
-    best, score = Path("run/checkpoints/best.ckpt"), max(validated().values())
-    content = torch.load(best, weights_only=True)
-    for name, state in content["callbacks"].items():
-        if name.startswith("BestCheckpoint"):
-            assert float(state["best_model_score"]) == pytest.approx(score, abs=1e-6)
+    best = Path("run/checkpoints/best.ckpt")
     above = {"best_model_score": torch.tensor(1.5), "current_score": torch.tensor(1.5)}
     for file in (best, Path("run/checkpoints/last.ckpt")):  # as if it had been so good
         content = torch.load(file, weights_only=True)

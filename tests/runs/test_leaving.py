@@ -68,8 +68,13 @@ def test_told_in_the_midst_of_a_step_or_of_a_validation(step, number, monkeypatc
     assert all(torch.equal(rest[name], whole[name]) for name in whole)
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt  # where tests run in the background, the signal is ignored
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_says_so_too(monkeypatch):
+    monkeypatch.setattr(os, "kill", interrupt)
     told(monkeypatch, "training_step", 3, signal.SIGINT)
     assert code_of(TRAIN) == 130
     assert step_of("last") == 2

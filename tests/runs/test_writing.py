@@ -70,5 +70,5 @@ def test_logs_that_get_a_column_are_whole_or_as_they_were(tmp_path, monkeypatch)
     logger.log_metrics({"c": 3.0}, step=3)
     logger.save()
     rows = list(csv.DictReader(file.open()))
-    assert [(row["a"], row["b"], row["c"]) for row in rows][0] == ("1.0", "", "")
+    assert next((row["a"], row["b"], row["c"]) for row in rows) == ("1.0", "", "")
     assert {row["c"] for row in rows} == {"", "3.0"}
