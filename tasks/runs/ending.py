@@ -22,11 +22,24 @@ TOGETHER = 10
 class LastValidation(pl.Callback):
     """Let a run that ends be validated where it ends, wherever its intervals fall."""
 
+    def __init__(self) -> None:
+        self.steps: int | None = None
+        """Of a run that goes on from its last step, where it ends; Lightning would not begin."""
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if getattr(module, "validated_again", False) and trainer.max_steps > 0:
+            self.steps = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps += 1
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Of a run that was cut in its last validation there is that to be made, and no batch.
-        if trainer.fit_loop.restarted_mid_epoch and ends(trainer):
+        if trainer.fit_loop.restarted_mid_epoch and (self.steps is not None or ends(trainer)):
             trainer.val_check_batch = 1
             validate_in_every_epoch(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.steps is not None and not trainer.sanity_checking:
+            trainer.fit_loop.epoch_loop.max_steps, self.steps = self.steps, None
 
     def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:
         if trainer.should_stop or ends(trainer):
