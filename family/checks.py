@@ -15,6 +15,11 @@ KINDS = {
     NoneType: "None",
 }
 
+LARGEST = 2**40
+"""No size is over it: what is cannot even be told to PyTorch."""
+DEEPEST = 1000
+"""Layers of the deepest Transformer (DeepNet, Wang et al. 2022): each takes memory, however small it is."""
+
 
 def check_value(name: str, value: Any, kinds: tuple[Any, ...]) -> None:
     """A value against the annotation of its field; counts are at least 1, other numbers at least 0.
@@ -28,6 +33,14 @@ def check_value(name: str, value: Any, kinds: tuple[Any, ...]) -> None:
     least = 1 if int in kinds else 0
     if isinstance(value, int | float) and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}.")
+    most = DEEPEST if name == "depth" else LARGEST
+    if isinstance(value, int) and value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value}.")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; its name, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from family.core.config import TransformerConfig
+from family.models.arguments import check_arguments, in_memory
 from family.models.examples import Inputs
 
 Class = TypeVar("Class", bound=type[nn.Module])
@@ -107,6 +108,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
     def decorate(cls: Class) -> Class:
         init, known = cls.__init__, Facts(**facts)
         signature = inspect.signature(init)
+        usual = {name: one.default for name, one in signature.parameters.items()}
 
         @functools.wraps(init)
         def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -116,7 +118,9 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
                 raise TypeError(f"{cls.__name__} takes no {name}: it {now}.")
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            init(self, *args, **kwargs)
+            check_arguments(hints_of(cls), dict(list(bound.arguments.items())[1:]), usual)
+            with in_memory(cls.__name__):
+                init(self, *args, **kwargs)
             arguments: dict[str, Any] = dict(list(bound.arguments.items())[1:])
             for parameter in signature.parameters.values():
                 if parameter.kind is parameter.VAR_KEYWORD:
@@ -304,6 +308,7 @@ def configs_of(cls: type[nn.Module]) -> dict[str, Any]:
     return found
 
 
+@functools.cache
 def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
     """Those of a model's parameters; none where they name what is imported for type checkers alone."""
     try:
@@ -318,6 +323,9 @@ def filled(name: str, kind: Any, fields: dict[str, Any], default: Any) -> Any:
     unknown = sorted(fields.keys() - known)
     if unknown:
         raise ValueError(f"{name} has the unknown field {unknown[0]!r}.")
+    if kind is not TransformerConfig:  # which knows more spellings of its own, and checks them
+        usual = {field.name: field.default for field in dataclasses.fields(kind)}
+        check_arguments(typing.get_type_hints(kind), fields, usual)
     if not isinstance(default, kind):
         return kind(**fields)
     replace = getattr(default, "replace", functools.partial(dataclasses.replace, default))
@@ -332,7 +340,7 @@ def build(cls: type[Model], arguments: Mapping[str, Any]) -> Model:
     """
     given = ready(cls, arguments)
     try:
-        inspect.signature(cls).bind(**given)
+        inspect.signature(cls.__init__).bind(None, **given)
     except TypeError as error:
         raise ValueError(f"{cls.__name__}: {error}.") from None
     return cls(**given)
