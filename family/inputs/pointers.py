@@ -9,7 +9,8 @@ MARKS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.g
 
 
 def refuse_pointer(source: Path | bytes, name: str | None = None) -> None:
-    """Refuse a pointer, before it is taken for what it stands for; a file that is missing is none.
+    """Refuse a pointer, before it is taken for what it stands for, and what is no file at all, which may
+    never end; a file that is missing is none.
 
     Args:
         source: a file, or its bytes.
@@ -20,6 +21,8 @@ def refuse_pointer(source: Path | bytes, name: str | None = None) -> None:
     """
     start, longest = source, max(map(len, MARKS))
     if isinstance(source, Path):
+        if source.exists() and not source.is_file() and not source.is_dir():
+            raise ValueError(f"{source} is no file: a pipe or a device may never end.")
         try:
             with source.open("rb") as file:
                 start = file.read(longest)

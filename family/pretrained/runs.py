@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pickle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from family.models.languages import LanguageTokens
 from family.models.member import is_member, ready
 from family.pretrained.found import Published
 from family.pretrained.generation import generation_of
+from family.pretrained.records import are_weights, damaged, is_whole
 from family.pretrained.saved import CONFIG, MODEL_TYPE, same_names
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights
@@ -94,7 +94,8 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     """
     file = Path(path)
     if file.is_dir():
-        found = sorted(file.rglob(f"*{ENDING}"), key=lambda p: p.stat().st_mtime)
+        there = (p for p in file.rglob(f"*{ENDING}") if p.is_file())  # a link may lead nowhere
+        found = sorted(there, key=lambda p: p.stat().st_mtime)
         if not found:
             raise ValueError(f"{path} holds no checkpoint (*{ENDING}).")
         file = found[-1]
@@ -120,12 +121,12 @@ def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
         # Mapped: weights that nobody asks for are never read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         weights, record = content["state_dict"], content.get("family")
-        whole = isinstance(record, dict) and {"task", "model", "assets"} <= record.keys()
+        whole = is_whole(record)
         if whole:
             add_length(file, content)
-        if isinstance(weights, dict) and (any_module or whole):
+        if (any_module and isinstance(weights, dict)) or (whole and are_weights(weights)):
             return content
-    except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError, TypeError, ValueError):
+    except Exception:  # a broken file may end in any error of its readers
         pass
     raise ValueError(f"{file} is not a checkpoint of this project.")
 
@@ -266,15 +267,21 @@ def trained_class(run: Run) -> type[nn.Module]:
     Raises:
         ValueError: see :func:`described`.
     """
-    return described(run.record["model"], run.record["arguments"], run.file)[0]
+    with damaged(run.file):
+        return described(run.record["model"], run.record["arguments"], run.file)[0]
 
 
 def published(run: Run) -> Published:
     """The run of a member, as a published model is found.
 
     Raises:
-        ValueError: a model that is no member of the family.
+        ValueError: a model that is no member of the family, or a record that is damaged.
     """
+    with damaged(run.file):
+        return found_in(run)
+
+
+def found_in(run: Run) -> Published:
     member, arguments = described(run.record["model"], run.record["arguments"], run.file)
     if not is_member(member):
         raise ValueError(f"{run.file} holds a {member.__name__}, which is no member of the family.")
@@ -325,7 +332,8 @@ def misfit(error: RuntimeError) -> str:
 
 def equipped(run: Run) -> Any:
     """:func:`rebuilt`, with what goes with it."""
-    return equip(rebuilt(run), run.assets)
+    with damaged(run.file):
+        return equip(rebuilt(run), run.assets)
 
 
 def equip(model: Any, assets: Mapping[str, Any]) -> Any:
