@@ -26,7 +26,7 @@ from torch import nn
 from family.files import no_room, write_text
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
-from tasks.cli.messages import sentence, unknown
+from tasks.cli.messages import check_nulls, sentence, unknown
 from tasks.cli.older import MODE
 from tasks.cli.optimizers import use_given
 from tasks.cli.options import read
@@ -73,15 +73,18 @@ class FamilyCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
-        super().__init__(
-            pl.LightningModule,
-            pl.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            args=args,
-        )
+        try:
+            super().__init__(
+                pl.LightningModule,
+                pl.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                args=args,
+            )
+        except MisconfigurationException as error:
+            raise UserError(sentence(error)) from error
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(self.trainer_class, "trainer")
@@ -117,6 +120,7 @@ class FamilyCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what the parser or Lightning would pass over, or trip over in the midst of a run."""
+        check_nulls(read(self.given))
         config = self.config[self.subcommand]
         for file in config.get("config") or []:
             for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
@@ -389,7 +393,4 @@ def run(arguments: list[str]) -> None:
     command, *rest = arguments
     if command == "resume" or (command != "fit" and rest and not rest[0].startswith("-")):
         arguments = of_a_run(command, rest)
-    try:
-        FamilyCLI(resolve_configs(arguments))
-    except MisconfigurationException as error:
-        raise UserError(sentence(error)) from error
+    FamilyCLI(resolve_configs(arguments))

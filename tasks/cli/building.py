@@ -45,6 +45,10 @@ class Dry(FamilyCLI):
         self.change = change
         super().__init__(["fit", "--config", config, *options, *ALONE])
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": FamilyCLI.subcommands()["fit"]}  # each takes a while to prepare
+
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
         if self.change is not None:

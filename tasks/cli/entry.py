@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except MemoryError:
+        print("family: there is not enough memory for sizes such as these.", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         # A worker of a data loader sends its traceback along; the sentence is at the end.
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError
 import family
 import tasks
 from tasks.cli.options import built, fits, imported, options, parts, read, taken
-from tasks.errors import closest
+from tasks.errors import UserError, closest
 
 TOP: dict[str, Any] = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 TOP |= dict.fromkeys(("trainer", "config", "run_folder", "ckpt_path", "seed_everything"), Any)
@@ -77,8 +77,27 @@ def mistake(path: str, value: Any, known: Mapping[str, Any]) -> str | None:
     return unknown(last, place, here, known) if here else None  # else values of a dictionary
 
 
-def no_class(path: str, name: str, known: Mapping[str, Any]) -> str | None:
+def check_nulls(given: Mapping[str, Any]) -> None:
+    """Refuse null where an option takes none, which the parser lets pass.
+
+    Args:
+        given: the options of a call and its configs, by their paths.
+
+    Raises:
+        UserError: see above.
+    """
+    known = options(TOP, given) | options(taken(pl.Trainer), given, "trainer.")
+    for path, value in given.items():
+        kind = known.get(path, Any)
+        unsaid = kind in (Any, inspect.Parameter.empty) or built(kind)
+        if value is None and not unsaid and types.NoneType not in parts(kind):
+            raise UserError(misfit(path, "null", kind))
+
+
+def no_class(path: str, name: Any, known: Mapping[str, Any]) -> str | None:
     """Where a class path leads to none, or to one of another kind."""
+    if not isinstance(name, str):
+        return f"{path}={name!r} is no class: give its dotted path."
     found, kinds = imported(name), built(known.get(path))
     near = closest(name.rpartition(".")[2], [*dir(tasks), *dir(family)])
     if "." not in name:
@@ -86,7 +105,7 @@ def no_class(path: str, name: str, known: Mapping[str, Any]) -> str | None:
     if found is None:
         return f"there is no {name}.{near}"
     named = [kind for kind in kinds if inspect.isclass(kind)]
-    if inspect.isclass(found) and named == kinds and not issubclass(found, tuple(kinds)):
+    if inspect.isclass(found) and kinds and named == kinds and not issubclass(found, tuple(kinds)):
         return f"{path}={name!r} is no {kinds[0].__name__}."
     return None
 

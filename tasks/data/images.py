@@ -21,6 +21,9 @@ Example = TypeVar("Example")
 OnBad = Literal["stop", "skip"]
 """What to do with a picture that cannot be read: end the run, or go on without it."""
 
+WIDEST = 16_384
+"""Pixels of a side: three gigabytes, were all of a picture's so long."""
+
 read_image = user_errors()(pictures.read_image)
 open_picture = user_errors()(pictures.open_picture)
 decode = user_errors()(pictures.decode)
@@ -31,13 +34,15 @@ def picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     """``(height, width)`` of what ``data.image_size`` says: one number for both, or two.
 
     Raises:
-        UserError: not one or two numbers of at least 1.
+        UserError: not one or two numbers of at least 1, or more than fit into memory.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or not min(size) >= 1:
         raise UserError(
             f"data.image_size must be (height, width), both at least 1, not {image_size}."
         )
+    if max(size) > WIDEST:
+        raise UserError(f"data.image_size must be at most {WIDEST}, not {image_size}.")
     return size[0], size[1]
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from family.accelerate import accelerate
+from family.checks import first_line
 from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
@@ -215,8 +216,8 @@ class Task(pl.LightningModule):
         try:
             decided = self.model_arguments if arguments is None else arguments
             return build_for(self.build, decided, self.model_spec)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"model: {error}") from error
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise UserError(f"model: {first_line(error)}.") from error
 
     def adapt_model(self) -> None:
         """Build the model, where it is not there, and change in it what the options say; once."""

@@ -10,7 +10,10 @@ from jsonargparse import ActionConfigFile, ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser
 
 from tasks.cli import main
-from tasks.cli.messages import sentence
+from tasks.cli.building import build_task
+from tasks.cli.configs import find_config
+from tasks.cli.messages import mistake, sentence
+from tasks.data.images import picture_size
 from tasks.errors import UserError
 
 
@@ -120,3 +123,56 @@ def test_what_is_built_says_it_in_its_own_words(parser):
         parser.instantiate(config)
     assert sentence(caught.value) == "data.tokens_per_batch must be at least 1, not 0."
     assert sentence(ValueError("something\nnew")) == "something new"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("model.class_path", 0.003, "model=0.003 is no class: give its dotted path."),
+        ("model.class_path", ["a"], "model=['a'] is no class: give its dotted path."),
+    ],
+)
+def test_a_class_path_that_is_no_text(path, value, said):
+    assert mistake(path, value, {"model": pl.LightningModule}) == said
+
+
+def test_a_class_where_none_belongs_is_not_blamed_on_a_class_of_another_kind():
+    assert mistake("trainer.class_path", "family.BERT", {"trainer": int}) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (
+            "data: {class_path: tasks.LanguageModelingData, init_args: {vocab_size: null}}",
+            "data.vocab_size must be a whole number, not null.",
+        ),
+        (
+            "trainer: {val_check_interval: 1.5, check_val_every_n_epoch: null, accelerator: cpu}",
+            "val_check_interval",
+        ),
+    ],
+)
+def test_what_the_parser_lets_pass(tmp_path, part, said):
+    file = tmp_path / "over.yaml"
+    file.write_text(part)
+    with pytest.raises(UserError, match=said):
+        build_task(find_config("language_modeling/sums"), [f"--config={file}"])
+
+
+def test_pictures_larger_than_memory():
+    with pytest.raises(UserError, match="data.image_size must be at most 16384, not 1000000000"):
+        picture_size(10**9)
+
+
+def test_too_little_memory_is_said_in_one_line(monkeypatch, capsys):
+    def fills(arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("tasks.cli.entry.dispatch", fills)
+    with pytest.raises(SystemExit) as stopped:
+        main(["list"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "family: there is not enough memory for sizes such as these.\n"
+    )
