@@ -41,7 +41,9 @@ class HangError(BaseException):
 
 
 @contextmanager
-def answered(*refusals: type[Exception], root: Path | None = None) -> Iterator[list[str]]:
+def answered(
+    *refusals: type[Exception], seconds: float = SECONDS, root: Path | None = None
+) -> Iterator[list[str]]:
     """Around what reads an input: whatever the input, it ends well, or by one sentence.
 
     Yields:
@@ -49,10 +51,11 @@ def answered(*refusals: type[Exception], root: Path | None = None) -> Iterator[l
 
     Args:
         refusals: errors that carry a sentence, beside UserError.
+        seconds: how long it may take.
         root: see :func:`within`.
     """
     said: list[str] = []
-    with within(root=root):
+    with within(seconds, root=root):
         try:
             yield said
         except (UserError, *refusals) as error:
