@@ -26,9 +26,15 @@ def find_config(name: str) -> str:
     """A path as it is, or the name of a config that we ship: ``gpt/shapes``.
 
     Raises:
-        UserError: there is no such config, or it is not UTF-8.
+        UserError: there is no such config, or it is no file, or not UTF-8.
     """
-    if Path(name).exists():
+    try:
+        there = Path(name).exists()
+    except (OSError, ValueError):  # too long for a name, or no characters of one
+        there = False
+    if there:
+        if not Path(name).is_file():
+            raise UserError(f"--config {name} is no file: give one of YAML.")
         check_utf8(Path(name))
         return name
     files = config_files()
@@ -46,8 +52,9 @@ def check_utf8(config: Path) -> None:
         UserError: bytes that are not UTF-8, with their offset.
     """
     try:
-        if config.is_file():
-            config.read_bytes().decode("utf-8")
+        config.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"--config {config} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         message = f"--config {config} is not UTF-8: see the byte at offset {error.start}."
         raise UserError(message) from None

@@ -23,6 +23,10 @@ Told to end by SIGTERM, training keeps its last state after the batch at work, a
 """
 
 
+LONGEST = 200
+"""Characters of a file's name that a message quotes."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``family COMMAND ...``.
 
@@ -41,13 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         number = no_room(error)
-        if number is None:
-            raise
-        name = error.filename or "what was to be written"
-        print(
-            f"family: {name} cannot be written: {os.strerror(number)}. Make room, or write to another disk.",
-            file=sys.stderr,
-        )
+        if number is None and error.filename is None:
+            raise  # of no file that somebody named
+        print(f"family: {sentence(error, number)}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
         print("family: there is not enough memory for sizes such as these.", file=sys.stderr)
@@ -57,6 +57,15 @@ def main(arguments: list[str] | None = None) -> None:
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
         print(f"family: {said}", file=sys.stderr)
         sys.exit(2)
+
+
+def sentence(error: OSError, number: int | None) -> str:
+    """What the system says of a file; ``number`` of an error where there is no room for it."""
+    name = str(error.filename or "what was to be written")
+    name = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    if number is None:
+        return f"{name!r} cannot be used: {error.strerror}."
+    return f"{name} cannot be written: {os.strerror(number)}. Make room, or write to another disk."
 
 
 def stdout_is_open() -> bool:

@@ -115,3 +115,25 @@ entry.main(["list"])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1 and "a worker has gone" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("pipe", "is no file"), ("folder", "is no file"), ("a" * 5000, "no such file")],
+)
+def test_a_config_that_is_no_file(tmp_path, monkeypatch, capsys, name, said):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    os.mkdir("folder")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", name])
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in printed and len(printed.splitlines()) == 1
+
+
+def test_what_the_system_says_of_a_file_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["caption", "x", "a" * 5000])
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2 and "cannot be used: File name too long." in printed
+    assert len(printed) < 300

@@ -37,8 +37,8 @@ SMALL = {"examples": 24, "batch_size": 4, "tokens_per_batch": 256, "num_workers"
 SECONDS = 60
 """For what builds tokenizers and data, at a tenth of a core."""
 SHORTEST = min(CONFIGS, key=lambda name: len(CONFIGS[name].read_text(encoding="utf-8")))
-FEW = settings(SHORT, max_examples=3)
-SOME = settings(LONG, max_examples=8)
+FEW = settings(SHORT, max_examples=2)
+SOME = settings(LONG, max_examples=4)
 """Of each config: every one takes a second or more."""
 HUNDRED = settings(LONG, max_examples=100)
 

@@ -31,8 +31,8 @@ SOURCES = {
     for place in sorted(FIXTURES.glob("*/*"))
     if place.is_dir() and place.parent.name in ("folders", "runs")
 }
-FEW = settings(SHORT, max_examples=4)
-MANY = settings(LONG, max_examples=200)
+FEW = settings(SHORT, max_examples=2)
+MANY = settings(LONG, max_examples=60)
 BEYOND = [[1.0], "x", None, float("nan"), {"a": torch.ones(2)}, torch.ones(3), torch.ones(2, 2)]
 ODD_TENSORS = [
     *(
