@@ -103,7 +103,7 @@ def in_memory(name: str) -> Iterator[None]:
         if total > room:
             raise ValueError(too_large(name, total))
 
-    handle = register_module_parameter_registration_hook(count)  # type: ignore[arg-type]
+    handle = register_module_parameter_registration_hook(count)
     try:
         yield
     except (RuntimeError, OverflowError, MemoryError, TypeError) as error:

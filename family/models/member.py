@@ -109,6 +109,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
         init, known = cls.__init__, Facts(**facts)
         signature = inspect.signature(init)
         usual = {name: one.default for name, one in signature.parameters.items()}
+        hints = functools.cache(lambda: hints_of(cls))  # which may name what is imported later on
 
         @functools.wraps(init)
         def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -118,7 +119,7 @@ def member(cls: Any = None, /, **facts: Any) -> Any:
                 raise TypeError(f"{cls.__name__} takes no {name}: it {now}.")
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            check_arguments(hints_of(cls), dict(list(bound.arguments.items())[1:]), usual)
+            check_arguments(hints(), dict(list(bound.arguments.items())[1:]), usual)
             with in_memory(cls.__name__):
                 init(self, *args, **kwargs)
             arguments: dict[str, Any] = dict(list(bound.arguments.items())[1:])
@@ -308,7 +309,6 @@ def configs_of(cls: type[nn.Module]) -> dict[str, Any]:
     return found
 
 
-@functools.cache
 def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
     """Those of a model's parameters; none where they name what is imported for type checkers alone."""
     try:
