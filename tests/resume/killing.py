@@ -306,7 +306,7 @@ def killed_and_resumed(
         if part.code > 0:
             assert part.code == 128 + signal.SIGTERM
         source = part.last or source
-        if part.code == 0:
+        if (folder / "metrics-fit.json").exists():  # be it that it was killed just then
             runs, source = runs + 1, None
             for name in ("last", "best"):
                 assert state_of(part.folder, name) == state_of(whole.folder, name), (place_of, name)
