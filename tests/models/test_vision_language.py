@@ -236,7 +236,7 @@ PIXELS, IDS, MASK = batch(small())
         (lambda: small(projector="mpl"), "projector='mpl' is unknown"),
         (lambda: small(shuffle=3), "shuffle=3 .* must divide 2 x 2 patches"),
         (lambda: small(shuffle=2, keep_prefix=True), "shuffle cannot merge"),
-        (lambda: small(image_id=-1), "image_id=-1"),
+        (lambda: small(image_id=-1), "image_id must be at least 0, not -1"),
         (lambda: small(vision=EXAMPLE["language"]), "vision must be described as a ViT"),
         (lambda: small(language={"class": "os"}), "language must be described .* class='os'"),
         (lambda: small()(PIXELS[:3], IDS, MASK), "12 vectors do not fit the 16 tokens of id 40"),
