@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 
@@ -53,6 +54,13 @@ def in_short(value: Any, most: int = 80) -> str:
     ):  # lists in lists without end; a number of thousands of digits
         text = f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def some_of(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message, the first of them where they are many, and their beginnings where they are long."""
+    first = list(islice(names, most + 1))
+    cut = [name if len(name) <= 80 else f"{name[:80]} ..." for name in first[:most]]
+    return ", ".join(cut + ["..."] * (len(first) > most))
 
 
 def closest(name: str, options: Iterable[str]) -> str:

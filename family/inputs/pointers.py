@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 MARKS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
@@ -17,12 +18,12 @@ def refuse_pointer(source: Path | bytes, name: str | None = None) -> None:
         name: what the message calls it; the path where there is one.
 
     Raises:
-        ValueError: see above.
+        ValueError: see above; or a pipe or a device.
     """
     start, longest = source, max(map(len, MARKS))
     if isinstance(source, Path):
-        if source.exists() and not source.is_file() and not source.is_dir():
-            raise ValueError(f"{source} is no file: a pipe or a device may never end.")
+        if os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source):
+            raise ValueError(f"{name or source} is no file: a pipe or a device may never end.")
         try:
             with source.open("rb") as file:
                 start = file.read(longest)

@@ -17,7 +17,7 @@ from tasks.data.coco import column, find_coco, find_folder, read_json, unique
 from tasks.data.splits import names_of, usual
 from tasks.data.tars import TAR_ERRORS, members, tar_reason
 from tasks.data.text_files import MARK, parse_json, quote_error, read_text, refuse_no_file
-from tasks.errors import UserError, closest, in_short
+from tasks.errors import UserError, closest, in_short, some_of
 
 TABLES = (".tsv", ".csv", ".jsonl")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -222,7 +222,7 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
         if len(fields) != len(names):
             raise UserError(
                 f"{file} line {place} has {len(fields)} columns, but the first line names "
-                f"{len(names)}: {', '.join(names)}."
+                f"{len(names)}: {some_of(names)}."
             )
         yield place, dict(zip(names, fields, strict=True))
 
@@ -295,7 +295,7 @@ def choose(
     Raises:
         UserError: there is no such column.
     """
-    listed = ", ".join(names)
+    listed = some_of(names)
     if wanted is not None:
         if wanted not in names:
             raise UserError(f"{file} has no column {option}={wanted!r}, only: {listed}.")

@@ -28,7 +28,7 @@ from tasks.data.shape_dialogues import exchange
 from tasks.data.text_data import TextData
 from tasks.data.text_files import read_text
 from tasks.data.tokenizers import SPECIALS, make_chat_tokenizer
-from tasks.errors import UserError
+from tasks.errors import UserError, some_of
 
 LOG = logging.getLogger(__name__)
 FIELDS = ("messages", "conversations")
@@ -148,7 +148,7 @@ class ChatTuningData(TextData[Conversation]):
         name = next((name for name in FIELDS if name in row), None)
         if name is None:
             raise UserError(
-                f"{where} has no {' or '.join(FIELDS)}, but: {', '.join(row) or 'nothing'}."
+                f"{where} has no {' or '.join(FIELDS)}, but: {some_of(row) or 'nothing'}."
             )
         return Conversation(conversation(row[name], where), where)
 

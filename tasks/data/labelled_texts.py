@@ -12,7 +12,7 @@ from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
 from tasks.data.label_lists import LabelColumns
 from tasks.data.text_files import Column, tab_rows
-from tasks.errors import UserError, in_short
+from tasks.errors import UserError, in_short, some_of
 
 TEXT_COLUMNS = ("text", "sentence", "review", "title")
 LABEL_COLUMNS = ("label", "class", "category")
@@ -88,7 +88,7 @@ def read_labelled(
     elif columns["label_column"] is None and not {*names} & {*usual_labels}:
         if needed:
             raise UserError(
-                f"{file} has no labels, only: {', '.join(names)}; data.label_column may name them, "
+                f"{file} has no labels, only: {some_of(names)}; data.label_column may name them, "
                 "and family predict and classify take texts without."
             )
     else:

@@ -21,7 +21,7 @@ from tasks.data.splits import nothing_held_out
 from tasks.data.sums import sums
 from tasks.data.text_data import TextData
 from tasks.data.tokenizers import make_chat_tokenizer, make_tokenizer
-from tasks.errors import UserError, in_short
+from tasks.errors import UserError, in_short, some_of
 
 Batch = dict[str, Any]
 TAKEN = ("prompts", "answers", "messages")
@@ -226,7 +226,7 @@ def prompt_of(file: Path, number: int, row: dict[str, Any]) -> Prompt:
 
 
 def listed(names: Any) -> str:
-    return ", ".join(names) or "none"
+    return some_of(names) or "none"
 
 
 def collate(

@@ -11,7 +11,7 @@ from family.inference.spans import OUTSIDE, PREFIXES, split_tag
 from tasks.data import shapes
 from tasks.data.captions import json_rows
 from tasks.data.text_files import Column, read_text
-from tasks.errors import UserError, in_short
+from tasks.errors import UserError, in_short, some_of
 
 COLUMNS = (".conll", ".iob", ".iob2", ".iobes", ".bio", ".tsv", ".txt")
 JSON = ".jsonl"
@@ -131,7 +131,7 @@ def listed(
     names = usual if given is None else (str(given),)
     name = next((name for name in names if name in row), None)
     if name is None:
-        has = ", ".join(row) or "none"
+        has = some_of(row) or "none"
         raise UserError(
             f"{file} line {number} has no field {in_short(names[0])}, only: {has}; data.{option} may name it."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,9 @@ from tasks.errors import UserError, closest
 Kind = Literal["bpe", "unigram", "word", "char"]
 SPECIALS = tuple(TRAINED.values())
 NAMES: dict[str, Any] = dict(TRAINED)
+RUN = 2000
+"""Characters without white space from which on learning takes the square of their number."""
+LONG_RUN = re.compile(rf"\S{{{RUN}}}(?=\S)")
 MASK = "<mask>"
 """What stands for a token that is to be guessed, in tokenizers that are trained for that."""
 
@@ -145,12 +149,23 @@ def train_tokenizer(
     if lowercase:
         inner.normalizer = normalizers.Lowercase()
     try:
-        inner.train_from_iterator(texts, trainer)
+        inner.train_from_iterator(in_runs(texts), trainer)
     except Exception as error:  # the library has no kind of its own
         if "vocabulary is not large enough" in str(error):
             raise too_small(kind, vocab_size, len(special)) from None
         raise
     return Tokenizer(inner, **names)
+
+
+def in_runs(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, a run of more than :data:`RUN` characters without white space in pieces."""
+    for text in texts:
+        last = 0
+        if len(text) > RUN:
+            for match in LONG_RUN.finditer(text):
+                yield text[last : match.end()]
+                last = match.end()
+        yield text[last:]
 
 
 def _characters(texts: Iterable[str], special: list[str], lowercase: bool) -> tokenizers.Tokenizer:

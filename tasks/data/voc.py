@@ -14,7 +14,7 @@ from tasks.data.annotations import Annotations, Rows, pictures
 from tasks.data.coco import flag, whole
 from tasks.data.images import OnBad
 from tasks.data.text_files import read_lines, read_text
-from tasks.errors import UserError, closest
+from tasks.errors import UserError, closest, some_of
 
 NUMBERS = re.compile(r"(?:[\d.]++[-+]?\s++)++")
 """From the end of a line on, those that stand behind a name."""
@@ -71,7 +71,7 @@ def read_voc(
     labels, boxes = [], []
     for i, name in enumerate(classes):
         if name not in names:
-            hint = closest(name, names) or f" Known are: {', '.join(names)}."
+            hint = closest(name, names) or f" Known are: {some_of(names)}."
             raise UserError(f"{where(i)} is of an unknown class.{hint}")
         labels.append(names.index(name))
         box = [objects[i][1].findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]

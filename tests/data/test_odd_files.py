@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import sys
 import tarfile
 from pathlib import Path
@@ -27,20 +28,15 @@ from tasks.data.preference_files import read_compared
 from tasks.data.sentence_pair_files import read_sentence_pairs
 from tasks.data.squad import read_questions
 from tasks.data.text_files import read_lines, read_parallel, read_text
+from tasks.data.tokenizers import in_runs, make_tokenizer
 from tasks.data.voc import named
-from tasks.errors import UserError, in_short
+from tasks.errors import UserError, in_short, some_of
 
 DEEP, LONG, HALF = "[" * 99999, '{"a": ' + "9" * 5000 + "}", '{"a": "\\ud83d!"}'
 
 
-@pytest.fixture(autouse=True)
-def soon():
-    with within(15):
-        yield
-
-
 def said(read, *arguments):
-    with pytest.raises(UserError) as error:
+    with within(15), pytest.raises(UserError) as error:
         read(*arguments)
     assert len(str(error.value)) < 1500
     return str(error.value)
@@ -178,6 +174,13 @@ def test_files_that_cannot_be_read():
     assert "/proc/self/mem cannot be read" in said(read_text, Path("/proc/self/mem"))
 
 
+def test_a_tokenizer_that_is_a_pipe(tmp_path):
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+        (tmp_path / name).mkdir(parents=True)
+        os.mkfifo(tmp_path / name / name)
+        assert f"{name} is no file" in said(make_tokenizer, str(tmp_path / name), [])
+
+
 def test_a_picture_that_is_a_pipe(tmp_path):
     pictures(tmp_path, 1)
     os.mkfifo(tmp_path / "1.png")
@@ -266,10 +269,25 @@ def test_links_pipes_and_ways_out_of_a_tar_are_no_pictures(tmp_path):
 # --- Long lines ---
 
 
+def test_a_text_without_white_space_is_learnt_from_soon():
+    text = "".join(random.Random(0).choices("abcdefgh", k=200000))
+    assert len(list(in_runs([text, "a b"]))) == 101 and "".join(in_runs([text])) == text
+    with within(15):
+        made = make_tokenizer("bpe", [text], 300)
+    assert made.decode(made.encode(text[:99])) == text[:99]
+
+
+def test_many_columns_are_named_by_the_first(tmp_path):
+    table = file(tmp_path, "a.csv", ",".join(f"c{i}" for i in range(5000)) + "\na,b\n")
+    assert "c19, ..." in said(read_labelled, table)
+    assert some_of(["a" * 999, "b"]) == "a" * 80 + " ..., b"
+
+
 def test_the_line_of_a_split_is_walked_once(tmp_path):
     (tmp_path / "a 1.xml").touch()
     assert named(tmp_path, "a 1").name == "a 1.xml"
     assert named(tmp_path, "b 1 -0.5").name == "b 1 -0.5.xml"
     assert named(tmp_path, "b  -1").name == "b.xml"
     for line in ("1 " * 100000 + "x", "a" + " " * 200000 + "b"):
-        named(tmp_path, line)
+        with within(5):
+            named(tmp_path, line)
