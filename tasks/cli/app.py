@@ -6,8 +6,6 @@ import logging
 import os
 import re
 import shutil
-import signal
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -20,12 +18,13 @@ from jsonargparse import ArgumentError
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from family.files import no_room, write_text
+from family.files import write_text
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
+from tasks.cli.exits import said_by_exit
 from tasks.cli.messages import check_nulls, sentence, unknown
 from tasks.cli.older import MODE
 from tasks.cli.optimizers import use_given
@@ -51,7 +50,7 @@ from tasks.runs.checkpoints import (
     find_class,
     read_checkpoint,
 )
-from tasks.runs.ending import LEFT, LastValidation, ending_together
+from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published, used_alike
 from tasks.training.building import Given
@@ -307,22 +306,20 @@ class FamilyCLI(LightningCLI):
                 raise UserError(
                     f"run_folder {self.folder} exists: another run just took it."
                 ) from None
-            write_text(self.folder / "config.yaml", self.resolved_yaml)
+            try:
+                write_text(self.folder / "config.yaml", self.resolved_yaml)
+            except OSError:
+                self._leave_name_free()
+                raise
+        with said_by_exit(self.folder):
+            self._run_checked(subcommand)
+
+    def _run_checked(self, subcommand: str) -> None:
         try:
             with ending_together(self.trainer):
                 super()._run_subcommand(subcommand)
         except NotFiniteError:
             raise  # much was done
-        except SIGTERMException:
-            sys.exit(LEFT)
-        except SystemExit as error:
-            # Lightning has kept the state, and says 1.
-            interrupted = isinstance(error.__context__, KeyboardInterrupt)
-            sys.exit(128 + signal.SIGINT if interrupted else error.code)
-        except OSError as error:
-            if no_room(error) is None:
-                raise
-            raise UserError(self._full(error)) from error
         except (UserError, MisconfigurationException):
             self._leave_name_free()
             raise
@@ -332,13 +329,6 @@ class FamilyCLI(LightningCLI):
             self._leave_name_free()
             said = f"the checkpoint does not fit the config's model: {misfit(error)}"
             raise UserError(said) from None
-
-    def _full(self, error: OSError) -> str:
-        """What is said where the disk is full."""
-        said = f"{error.filename or self.folder} cannot be written: {error.strerror}. Make room"
-        if not (self.folder / "checkpoints/last.ckpt").exists():
-            return f"{said}, or give a run_folder on another disk."
-        return f"{said}, then family resume {self.folder} goes on from its last checkpoint, which is whole."
 
     def _leave_name_free(self) -> None:
         """Remove the folder of a call in which nothing was done yet, for the corrected one."""

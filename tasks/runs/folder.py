@@ -57,10 +57,15 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.file, self.began = folder / "last.ckpt", 0
+        self.file, self.began, self.stepping = folder / "last.ckpt", 0, -1
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.began = trainer.global_step
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.stepping = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer, since=0)
@@ -73,9 +78,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if isinstance(exception, NotFiniteError) and (self.file.exists() or not finite(module)):
             return  # the weights of now are those that led there
-        step: Any = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
-        if step.total.ready > step.total.completed:
-            return  # in the midst of the optimizer's step, some weights have made it
+        if self.stepping == trainer.global_step:
+            return  # in the midst of the optimizer's step: some weights have made it
         if no_room(exception) is not None and self.file.exists():
             return
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):

@@ -132,13 +132,6 @@ class Waits:
 
     def __init__(self, strategy):
         self.strategy, self.state = strategy, SimpleNamespace(fn="fit")
-        step = SimpleNamespace(total=SimpleNamespace(ready=3, completed=3))
-        optimization = SimpleNamespace(
-            optim_progress=SimpleNamespace(optimizer=SimpleNamespace(step=step))
-        )
-        self.fit_loop = SimpleNamespace(
-            epoch_loop=SimpleNamespace(automatic_optimization=optimization)
-        )
         self._checkpoint_connector = SimpleNamespace(dump_checkpoint=lambda **_: {"whole": True})
 
     def save_checkpoint(self, file):

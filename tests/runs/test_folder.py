@@ -50,6 +50,7 @@ def test_the_last_state_is_kept_beside_the_best():
     assert step_of("last") == 3
 
 
+@pytest.mark.slow
 def test_the_best_of_before_is_the_best_until_it_is_beaten(folder):
     """A run that goes on in another folder would else call its own first validation the best."""
     main([*TRAIN, "--model.lr=1"])  # where it only gets worse

@@ -10,12 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from test_failing import begun, last, said
 from test_folder import TRAIN, step_of
+from test_place import Follow
+from torch.utils.data import DataLoader
 
 from tasks.cli import main
 from tasks.image_classification import ImageClassification
@@ -87,27 +91,34 @@ def test_told_at_its_last_batch_a_run_ends_as_it_would(monkeypatch):
     assert Path("run/metrics-fit.json").exists()
 
 
-def test_weights_in_the_midst_of_the_optimizers_step_are_not_kept(tmp_path):
-    class Trainer:
-        world_size, global_step, is_global_zero = 1, 3, True
-        state, lightning_module = SimpleNamespace(fn="fit"), torch.nn.Linear(1, 1)
-        strategy = SimpleNamespace(reduce_boolean_decision=bool)
+def test_weights_in_the_midst_of_the_optimizers_step_are_not_kept(monkeypatch):
+    task = Follow()
+    trainer = pl.Trainer(
+        max_steps=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[LastCheckpoint(Path("half"))],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    made = []
 
-        def __init__(self, ready):
-            step = SimpleNamespace(total=SimpleNamespace(ready=ready, completed=3))
-            progress = SimpleNamespace(optimizer=SimpleNamespace(step=step))
-            optimization = SimpleNamespace(optim_progress=progress)
-            loop = SimpleNamespace(automatic_optimization=optimization)
-            self.fit_loop = SimpleNamespace(epoch_loop=loop)
+    def half(*_):
+        made.append(task.model.line.weight.clone())
+        if len(made) == 3:
+            raise RuntimeError("the power went")
 
-        def save_checkpoint(self, file):
-            file.write_text("whole")
+    build = task.configure_optimizers
 
-    callback = LastCheckpoint(tmp_path)
-    callback.on_exception(Trainer(4), None, KeyboardInterrupt())
-    assert not callback.file.exists()
-    callback.on_exception(Trainer(3), None, KeyboardInterrupt())
-    assert callback.file.exists()
+    def cut():
+        found = build()
+        found["optimizer"].register_step_post_hook(half)
+        return found
+
+    task.configure_optimizers = cut
+    with pytest.raises(RuntimeError, match="power"):
+        trainer.fit(task, DataLoader([{"rows": torch.tensor(i)} for i in range(9)]))
+    assert trainer.global_step == 2 and not Path("half/last.ckpt").exists()
 
 
 def test_predictions_end_where_they_were_told():
