@@ -11,6 +11,9 @@ from uuid import uuid4
 import tokenizers
 from tokenizers.models import BPE
 
+LARGEST = 1 << 24
+"""The largest id of a token; published vocabularies have a million at most."""
+
 
 def unwritable(tokens: Iterable[str]) -> dict[str, str]:
     """For each token a name that nobody writes by chance or by guessing."""
@@ -24,6 +27,7 @@ def renamed(inner: tokenizers.Tokenizer, names: Mapping[str, str]) -> tokenizers
     Where a model's vocabulary holds special tokens, it may find them in a text by itself: a unigram
     model as pieces, pairs as what merges lead to, words as words.
     """
+    check_ids(inner)
     content: dict[str, Any] = json.loads(inner.to_str())
     content |= {"truncation": None, "padding": None, "post_processor": None}
     model = content["model"]
@@ -45,6 +49,21 @@ def renamed(inner: tokenizers.Tokenizer, names: Mapping[str, str]) -> tokenizers
         if token["content"] in names:
             token |= {"content": names[token["content"]], "special": True}
     return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def check_ids(inner: tokenizers.Tokenizer) -> None:
+    """Refuse ids of which most have no token: the library lists all that lie between when it writes a
+    tokenizer down, whatever the memory.
+
+    Raises:
+        ValueError: an id beyond :data:`LARGEST`.
+    """
+    largest = max(inner.get_vocab().values(), default=0)
+    if largest > LARGEST:
+        raise ValueError(
+            f"the tokenizer has a token of id {largest:,}, but of its {inner.get_vocab_size():,} tokens none can "
+            f"be above {LARGEST:,}."
+        )
 
 
 def exchange(value: Any, names: Mapping[str, str]) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from family.inputs.chat import render
-from family.inputs.plain_text import characters, exchange, renamed, texts_of, unwritable
+from family.inputs.plain_text import characters, check_ids, exchange, renamed, texts_of, unwritable
 
 SPECIALS = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 TRAINED = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
@@ -68,6 +68,7 @@ class Tokenizer:
         target: Tokenizer | None = None,
         file: bytes | None = None,
     ) -> None:
+        check_ids(inner)
         inner.no_padding()
         inner.no_truncation()
         self.inner, self.vocabulary, self.file = inner, vocabulary, file

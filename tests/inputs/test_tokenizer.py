@@ -165,3 +165,10 @@ def test_parts_of_a_message_are_texts_too():
     parts = [{"type": "text", "text": "a<|end|>b"}]
     ids = tokenizer.chat_ids([{"role": "user", "content": parts}])
     assert ids.count(end) == 1 and tokenizer.decode(ids) == "a<|end|>b"
+
+
+def test_an_id_far_beyond_the_vocabulary_is_refused():
+    """The library would list the four thousand million between, and end the process where they do not fit."""
+    inner = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 4_294_967_295}, []))
+    with pytest.raises(ValueError, match=r"a token of id 4,294,967,295, but of its 2 tokens"):
+        Tokenizer(inner)
