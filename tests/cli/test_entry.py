@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from tasks.cli import main
-from tasks.cli.configs import config_files
+from tasks.cli.configs import config_files, find_config
 from tasks.commands import COMMANDS, TRAINING
 from tasks.commands.listing import header
+from tasks.errors import UserError
 
 HEAVY = ("torch", "pytorch_lightning", "jsonargparse", "numpy")
 
@@ -137,3 +138,28 @@ def test_what_the_system_says_of_a_file_is_one_sentence(capsys):
     printed = capsys.readouterr().err
     assert stopped.value.code == 2 and "cannot be used: File name too long." in printed
     assert len(printed) < 300
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "values, its anchors written out"),
+        ("a: &a [*a]\n", "values, its anchors written out"),
+        ("[" * 10_000, "is nested too deep"),
+    ],
+    ids=["doubled", "itself", "deep"],
+)
+def test_a_config_that_is_small_as_a_file_alone(tmp_path, text, said):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        find_config(str(file))
+
+
+def test_anchors_in_a_config_are_written_out(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("a: &a {lr: 1}\nb: *a\n")
+    assert find_config(str(file)) == str(file)

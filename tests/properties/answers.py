@@ -90,7 +90,7 @@ def within(
     if sys.platform == "linux":  # elsewhere nobody says how much there is
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again, where the first is lost
     try:
         yield
     finally:
