@@ -38,9 +38,14 @@ def check_value(name: str, value: Any, kinds: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be at most {most}, not {value}.")
 
 
+QUOTED = 300
+"""Characters of a library's message that ours quotes: some hold the whole of what was wrong."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says first; its name, where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return said if len(said) <= QUOTED else f"{said[:QUOTED]}..."
 
 
 def fits(value: Any, kind: Any) -> bool:

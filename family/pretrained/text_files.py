@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from family.checks import first_line
 from family.inputs.pointers import refuse_pointer
 from family.inputs.tokenizer import Tokenizer
 from family.pretrained.sentencepiece import (
@@ -61,7 +62,7 @@ def guarded(file: Path, read: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return read(*arguments)
     except Exception as error:  # the library has no kind of its own
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise ValueError(f"the tokenizer of {file} cannot be read: {reason}.") from None
 
 

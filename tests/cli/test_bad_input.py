@@ -154,7 +154,10 @@ COCO = {
     [
         ({"images": []}, "train.json has no picture"),
         ({"images": [{**COCO["images"][0], "width": "a"}]}, "0.png has a side of 'a' pixels"),
-        ({"images": [{**COCO["images"][0], "file_name": 3}]}, "(3 ...) are in none of"),
+        (
+            {"images": [{**COCO["images"][0], "file_name": 3}]},
+            "images[0] has file_name=3: give a text",
+        ),
         (
             {"annotations": [{**COCO["annotations"][0], "area": "big"}]},
             "annotation 1 has area='big'",

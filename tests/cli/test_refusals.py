@@ -65,4 +65,5 @@ def test_a_checkpoint_is_read_by_us_and_by_the_trainer_once_each(monkeypatch):
     read, load = [], torch.load
     monkeypatch.setattr(torch, "load", lambda f, **k: read.append(k.get("mmap")) or load(f, **k))
     main([*FIT, "--run_folder=more", "--ckpt_path=run", "--trainer.max_steps=2"])
-    assert read == [True, None]  # ours is mapped: no weight is read for it
+    # Ours are mapped, and no weight is read for them: of the record, and of what was best before.
+    assert read == [True, None, True]

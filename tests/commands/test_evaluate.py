@@ -175,7 +175,7 @@ def refused(capsys, *arguments):
         ({"choices": ["circle", "circle"]}, "the same text twice among its choices"),
         ({"prompt": 3}, "line 2: prompt must be a text, not 3"),
         ({"prompt": ""}, "line 2: prompt is empty"),
-        ({"prompt": "a \ud83d"}, "line 2: prompt='a \\ud83d' has half a character"),
+        ({"prompt": "a \ud83d"}, r"bad.jsonl line 2 has \ud83d alone, half of a character"),
         (PAIRS[0], "line 2 is of minimal pairs, but line 1 of multiple choice"),
     ],
 )

@@ -128,7 +128,9 @@ class Held(FamilyCLI):
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(resolve_configs(["fit", *arguments]))
-        if not (self.model.pretrained or self.model.parts):  # which bring what data are prepared with
+        if not (
+            self.model.pretrained or self.model.parts
+        ):  # which bring what data are prepared with
             self.datamodule.prepare_data()
             self.datamodule.setup("fit")
         self.text = self.resolved  # it takes as long as the training
