@@ -66,7 +66,7 @@ class Watch(pl.Callback):
         self.file, self.left, self.number = file, after, number
         self.count, self.place = 0, (-1, 0)
         for name in EVENTS:
-            if not hasattr(type(self), name):
+            if name not in vars(type(self)):  # Lightning's own are there, and do nothing
                 setattr(self, name, lambda *_, name=name: self.event(name))
 
     def event(self, name: str) -> None:

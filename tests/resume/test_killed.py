@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,9 @@ def test_twenty_kills_of_each_family(family, sources, tmp_path):
     began = time.monotonic()
     try:
         run = held(family, sources, tmp_path)
-        found = killed_and_resumed(run, tmp_path / "runs", KILLS, 0, TERMS, TIMED)
+        found = killed_and_resumed(
+            run, tmp_path / "runs", KILLS, zlib.crc32(family.encode()), TERMS, TIMED
+        )
     finally:
         torch.set_num_threads(threads)
     assert len(found.where) == KILLS + TERMS + TIMED
