@@ -51,6 +51,15 @@ def families() -> list[str]:
     return list(found.values())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A process that was forked has none of its parent's threads, and would wait for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     return stand_ins(tmp_path_factory.mktemp("sources"))
@@ -78,16 +87,10 @@ def test_one_that_is_killed_and_one_that_is_told_to_leave(family, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", families())
 def test_twenty_kills_of_each_family(family, sources, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     began = time.monotonic()
-    try:
-        run = held(family, sources, tmp_path)
-        found = killed_and_resumed(
-            run, tmp_path / "runs", KILLS, zlib.crc32(family.encode()), TERMS, TIMED
-        )
-    finally:
-        torch.set_num_threads(threads)
+    run = held(family, sources, tmp_path)
+    seed = zlib.crc32(family.encode())
+    found = killed_and_resumed(run, tmp_path / "runs", KILLS, seed, TERMS, TIMED)
     assert len(found.where) == KILLS + TERMS + TIMED
     if place := os.environ.get("KILLED"):  # a file for a table of what was tried
         record = {"family": family, "seconds": time.monotonic() - began, **found._asdict()}
