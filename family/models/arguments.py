@@ -106,7 +106,7 @@ def in_memory(name: str) -> Iterator[None]:
     handle = register_module_parameter_registration_hook(count)
     try:
         yield
-    except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
+    except (RuntimeError, ArithmeticError, MemoryError, TypeError) as error:
         if isinstance(error, TypeError) and "Overflow" not in str(error):
             raise  # a mistake of another kind
         found = re.search(r"allocate (\d+) bytes", str(error))

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -341,9 +342,12 @@ def build(cls: type[Model], arguments: Mapping[str, Any]) -> Model:
     given = ready(cls, arguments)
     try:
         inspect.signature(cls.__init__).bind(None, **given)
+        return cls(**given)
     except TypeError as error:
+        # A member that takes any leaves it to another one, to which it hands them on.
+        if not re.match("got an unexpected|missing a required|multiple values for", str(error)):
+            raise
         raise ValueError(f"{cls.__name__}: {error}.") from None
-    return cls(**given)
 
 
 def longest_text(model: Any, otherwise: float = math.inf) -> float:

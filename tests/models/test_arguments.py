@@ -71,3 +71,13 @@ def test_weights_that_fill_the_memory_are_refused_while_they_are_counted(monkeyp
 def test_numbers_of_numpy_are_numbers():
     stack = family.TransformerConfig(**STACK)
     assert family.BERT(np.int64(40), stack, num_classes=np.int64(3)).num_classes == 3
+
+
+def test_what_is_handed_on_is_known_to_another():
+    with pytest.raises(ValueError, match="RewardModel: got an unexpected keyword argument 'poler'"):
+        build(family.RewardModel, {**family.RewardModel.facts.example, "poler": 1})
+
+
+def test_a_width_of_nothing():
+    with pytest.raises(ValueError, match="no LSTMClassifier can be of these sizes"):
+        build(family.LSTMClassifier, {"vocab_size": 40, "num_classes": 3, "dim": 0})

@@ -36,7 +36,7 @@ MANY = settings(LONG, max_examples=60)
 BEYOND = [[1.0], "x", None, float("nan"), {"a": torch.ones(2)}, torch.ones(3), torch.ones(2, 2)]
 ODD_TENSORS = [
     *(
-        lambda t: t[:1],
+        lambda t: t[:1] if t.dim() else t,
         lambda t: t[..., None],
         lambda t: t.long(),
         lambda t: t.bool(),
