@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from family.checks import first_line
 from family.files import no_room, write_bytes
 from family.models.examples import Inputs
 from family.models.member import facts_of
@@ -104,11 +105,21 @@ def to_onnx(model: nn.Module, folder: Path) -> Run:
 
 def difference(model: nn.Module, run: Run) -> float:
     """The largest difference between a model and its export, on a batch of other sizes than that it
-    was exported with; relative to the largest answer."""
+    was exported with; relative to the largest answer.
+
+    Raises:
+        UserError: the export holds for those sizes alone.
+    """
     torch.manual_seed(1)
     batch = inputs_of(model).draw(model, 1)
     worst = 0.0
-    for ours, theirs in zip(answers(model, batch), run(batch), strict=True):
+    try:
+        made = run(batch)
+    except Exception as error:  # guards have many kinds of their own
+        raise UserError(
+            f"a {type(model).__name__} could be exported for one size of its inputs alone: {first_line(error)}."
+        ) from error
+    for ours, theirs in zip(answers(model, batch), made, strict=True):
         if ours.shape != theirs.shape:
             raise UserError(
                 f"the exported model gives answers of the shape {tuple(theirs.shape)} in place of "
