@@ -52,7 +52,9 @@ from .text_classification import TextClassification as TextClassification
 from .text_regression import TextRegression as TextRegression
 from .text_to_image import TextToImage as TextToImage
 from .text_to_text import TextToText as TextToText
+from .training.sharding import FSDP2 as FSDP2
 from .training.task import Task as Task
+from .training.trainer import Trainer as Trainer
 from .translation import Translation as Translation
 from .unified import Unified as Unified
 from .video_classification import VideoClassification as VideoClassification

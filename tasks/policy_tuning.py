@@ -16,6 +16,7 @@ from family.losses.policy import (
     clipped_value_loss,
     kl_estimates,
 )
+from family.sharding import whole
 from tasks.errors import UserError, at_least, between
 from tasks.runs.gathering import gather
 from tasks.training.answers import Rows, check_policy, parts, read, room_of, shows_features
@@ -251,7 +252,8 @@ class PolicyTuning(Task):
         rank = self.trainer.global_rank
         known = self.rollouts[rank]["index"] if rank < len(self.rollouts) else None
         if batch.get("use", 0) == 0 or known != batch["index"]:
-            mine = roll_out(self, batch)
+            with whole(self.learner):  # answers end at different tokens
+                mine = roll_out(self, batch)
             # Each process keeps all, so that any may write the checkpoint.
             self.rollouts = gather([mine]) if self.steps else [mine] * self.trainer.world_size
         mine = self.rollouts[rank]

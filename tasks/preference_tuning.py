@@ -16,6 +16,7 @@ from family.losses.preferences import (
     ipo_loss,
     simpo_loss,
 )
+from family.sharding import whole
 from tasks.errors import UserError, at_least
 from tasks.training.dropout import without_dropout
 from tasks.training.pairs import check_pairs, columns, flat, judged, shown, won
@@ -162,11 +163,12 @@ class PreferenceTuning(Task):
         mode, strategy = self.model.training, self.trainer.strategy
         self.model.eval()
         keys, values = [], []
-        for batch in loader:
-            batch = strategy.batch_to_device(batch, self.device)
-            with strategy.precision_plugin.forward_context():
-                values.append(self.log_probs(self.model, batch, False))
-            keys.append(batch["key"])
+        with whole(self.model):
+            for batch in loader:
+                batch = strategy.batch_to_device(batch, self.device)
+                with strategy.precision_plugin.forward_context():
+                    values.append(self.log_probs(self.model, batch, False))
+                keys.append(batch["key"])
         self.cached.add(keys, values)
         self.model.train(mode)
 

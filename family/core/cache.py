@@ -35,7 +35,9 @@ class KeyValues:
         self.size, self.progress = progress.capacity, progress
         if window is not None:
             self.size = min(self.size, window * progress.branches)
-        self.keys = like.new_zeros(batch, kv_heads, self.size, head_dim)
+        # Not like.new_zeros: of a weight that is shared out, that would be shared out too.
+        shape4 = batch, kv_heads, self.size, head_dim
+        self.keys = torch.zeros(shape4, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

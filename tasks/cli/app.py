@@ -58,6 +58,7 @@ from tasks.training.equipping import equip
 from tasks.training.finetuning import load_source, restore
 from tasks.training.problem import monitor_of
 from tasks.training.task import Task
+from tasks.training.trainer import Trainer
 
 FOLDER = "FAMILY_RUN_FOLDER"
 """Tells the other processes of a run where it lives."""
@@ -76,6 +77,7 @@ class FamilyCLI(LightningCLI):
             super().__init__(
                 pl.LightningModule,
                 pl.LightningDataModule,
+                trainer_class=Trainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,
@@ -150,7 +152,8 @@ class FamilyCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.folder = self._choose_folder()
         # A list of its own: the trainer adds its callbacks to the one in the config.
-        given = list(self._get(self.config_init, "trainer.callbacks") or [])
+        given = self._get(self.config_init, "trainer.callbacks") or []
+        given = list(given) if isinstance(given, list | tuple) else [given]
         if isinstance(self.datamodule, FamilyData):
             # Its samplers share the batches out themselves.
             kwargs["use_distributed_sampler"] = False

@@ -18,6 +18,7 @@ from tasks.compare.cases import rows_of
 from tasks.data.base import FamilyData
 from tasks.errors import NotFiniteError, UserError
 from tasks.training.task import Task
+from tasks.training.trainer import Trainer
 
 REAL = 2
 """Steps on batches as training has them."""
@@ -123,7 +124,7 @@ def try_out(task: Task, data: FamilyData, trainer: Any) -> Trial:
     again.train_dataloader = lambda: Batches(some)
     task.schedule, task.warmup_steps = "constant", WARM
     with quietly():
-        made = pl.Trainer(
+        made = Trainer(
             accelerator=trainer.accelerator or "auto",
             precision=trainer.precision,
             devices=1,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from family.adapt.lora import adapted, without_adapters
+from family.sharding import is_shared_out
+from tasks.errors import UserError
 
 
 class Reference:
@@ -18,11 +20,19 @@ class Reference:
 
     Args:
         model: in which adapters, if any, have learnt nothing yet.
+
+    Raises:
+        UserError: one that is shared out over processes cannot be copied.
     """
 
     def __init__(self, model: Any) -> None:
         self.copy: Any = None
         if not any(True for _ in adapted(model)):
+            if is_shared_out(model):
+                raise UserError(
+                    "the reference of a run is a copy of its model, which trainer.strategy=fsdp2 shares out: "
+                    "train adapters (model.lora), whose model is its own reference, or choose ddp."
+                )
             self.copy = copy.deepcopy(model).requires_grad_(False).eval()
 
     @contextmanager

@@ -26,6 +26,7 @@ from tasks.training.optim import build_optimizer, check_matrices, keep_options
 from tasks.training.record import loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
 from tasks.training.schedules import build_schedule
+from tasks.training.sharding import FSDP2
 from tasks.training.transplant import Report, Transplant, carry_out
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -249,6 +250,8 @@ class Task(pl.LightningModule):
         if self.compile_model:
             for part in self.compiled_parts():
                 part.compile()  # in place: names in checkpoints stay as they are
+        if isinstance(self.trainer.strategy, FSDP2):
+            self.trainer.strategy.share_out(self.learner)
 
     @property
     def learner(self) -> nn.Module:

@@ -20,7 +20,7 @@ ALIKE = [
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
 ]
-TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+TWO = ["--trainer.devices=2", "--trainer.strategy"]
 STEPS = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
 STEPS += ["--trainer.num_sanity_val_steps=0", "--trainer.log_every_n_steps=1"]
 TINY = {"dim": 16, "depth": 1, "heads": 2, "ffn_dim": 32}
@@ -188,8 +188,9 @@ def parts(kind: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
+def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind, strategy):
     config, small, batches = KINDS[kind]
     if any(option.startswith("--data.context") for option in small):
         # An odd number of tokens to predict, the last window not full.
@@ -200,7 +201,7 @@ def test_two_processes_end_with_what_one_finds(tmp_path, monkeypatch, kind):
     torch.manual_seed(0)
     small = [*small, *parts(kind, tmp_path)]
     folder = tmp_path / "run"
-    fit = ["fit", "--config", config, "--run_folder", str(folder), *ALIKE, *TWO, *STEPS]
+    fit = ["fit", "--config", config, "--run_folder", str(folder), *ALIKE, *TWO, strategy, *STEPS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-m", "tasks.cli", *fit, *small, batches],

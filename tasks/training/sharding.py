@@ -1,0 +1,90 @@
+"""Training with weights that are shared out over processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+
+from family.checks import first_line
+from family.sharding import gather, shard, share_again
+from tasks.errors import UserError
+
+
+class FSDP2(ModelParallelStrategy):
+    """Lightning's strategy for PyTorch's FSDP2: every process holds a part of weights, gradients and the
+    optimizer's state. ``trainer.strategy=fsdp2`` is this one.
+
+    Args:
+        sharded: write each checkpoint as a folder of PyTorch's distributed checkpoints, each process its
+            own part; otherwise the first process gathers it into one file, as of any other run.
+    """
+
+    def __init__(self, sharded: bool = False, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=sharded, **options)
+
+    def setup_environment(self) -> None:
+        assert self.cluster_environment is not None
+        self._data_parallel_size = self.num_processes * self.num_nodes
+        super().setup_environment()
+
+    def share_out(self, learner: nn.Module) -> None:
+        """What is trained, model by model.
+
+        Raises:
+            UserError: what cannot be shared out.
+        """
+        models = learner.values() if isinstance(learner, nn.ModuleDict) else [learner]
+        try:
+            for model in models:
+                shard(model, self.device_mesh["data_parallel"])
+        except ValueError as error:
+            raise UserError(f"trainer.strategy=fsdp2: {first_line(error)}") from error
+
+
+class Gathered(pl.Callback):
+    """Whole weights while a run validates, tests or predicts: processes have unequal shares of the examples
+    and decode texts of unequal lengths, so none may wait for another in the midst of it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        same_buffers(
+            trainer.lightning_module
+        )  # as DDP does: those of a batch norm differ among processes
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        same_buffers(module)
+        gather(module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.strategy.barrier()
+        share_again(module)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+
+def same_buffers(module: nn.Module) -> None:
+    """Those of the first process."""
+    for buffer in module.buffers():
+        dist.broadcast(buffer, 0)
+
+
+def gathering(trainer: Any) -> None:
+    """Let a trainer gather what it shares out, where it does; once.
+
+    Raises:
+        UserError: a callback that keeps a copy of the model, which is whole.
+    """
+    if not isinstance(trainer.strategy, FSDP2):
+        return
+    if any(isinstance(found, WeightAveraging) for found in trainer.callbacks):
+        raise UserError(
+            "trainer.strategy=fsdp2 shares the weights out, and an average of weights "
+            "(EMAWeightAveraging) keeps a copy of the whole: leave that callback out, or choose ddp."
+        )
+    if not any(isinstance(found, Gathered) for found in trainer.callbacks):
+        trainer.callbacks.insert(0, Gathered())
