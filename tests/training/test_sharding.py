@@ -100,7 +100,7 @@ def run(folder: Path, *options: str) -> list[float]:
         command, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=600
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    with (folder / "log.csv").open() as file:
+    with (folder / "logs/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     return [float(row["val/loss"]) for row in rows if row.get("val/loss")]
 
