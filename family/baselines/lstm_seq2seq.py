@@ -140,7 +140,12 @@ class LSTMSeq2Seq(EncoderDecoder):
         return self.dropout(hidden)
 
     def new_cache(
-        self, context: LSTMState, context_mask: Tensor | None, capacity: int, branches: int
+        self,
+        context: LSTMState,
+        context_mask: Tensor | None,
+        capacity: int,
+        branches: int,
+        spare: int = 0,
     ) -> LSTMState:
         """The state is of one size, whatever the capacity."""
         return context

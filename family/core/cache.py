@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 class Progress:
     """How many columns have been read, of ``capacity``; all layers share one. Where rows go on in several
-    ways, a step reads ``branches`` columns."""
+    ways, a step reads ``branches`` columns. Of the last ones so many as are to ``spare`` may be taken back:
+    rings keep as many columns more than their windows."""
 
-    def __init__(self, capacity: int, branches: int, device: torch.device) -> None:
-        self.capacity, self.branches, self.length = capacity, branches, 0
+    def __init__(
+        self, capacity: int, branches: int, device: torch.device, spare: int = 0
+    ) -> None:
+        self.capacity, self.branches, self.length, self.spare = capacity, branches, 0, spare
         self.static = False  # in a compiled step: shapes and columns do not depend on the length
         self.filled = torch.zeros((), dtype=torch.long, device=device)
 
@@ -32,13 +36,25 @@ class KeyValues:
         self, like: Tensor, shape: tuple[int, int, int], window: int | None, progress: Progress
     ) -> None:
         batch, kv_heads, head_dim = shape
-        self.size, self.progress = progress.capacity, progress
-        if window is not None:
-            self.size = min(self.size, window * progress.branches)
+        self.progress = progress
+        self.most = None if window is None else window * progress.branches + progress.spare
+        self.size = self._size()
         # Not like.new_zeros: of a weight that is shared out, that would be shared out too.
         shape4 = batch, kv_heads, self.size, head_dim
         self.keys = torch.zeros(shape4, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
+
+    def _size(self) -> int:
+        capacity = self.progress.capacity
+        return capacity if self.most is None else min(capacity, self.most)
+
+    def grow(self) -> None:
+        """Make room for as many columns as there are to be; of a ring that is not yet whole, too."""
+        old, size = self.size, self._size()
+        if size > old:
+            self.size = size
+            self.keys = F.pad(self.keys, (0, 0, 0, size - old))
+            self.values = F.pad(self.values, (0, 0, 0, size - old))
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
@@ -151,10 +167,28 @@ class Cache:
         self.progress.length += tokens
         self.progress.filled += tokens
 
-    def rewind(self) -> None:
-        """Back to the first column; what is padding stays known."""
-        self.progress.length = 0
-        self.progress.filled.zero_()
+    def grow(self, capacity: int) -> None:
+        """Make room for more columns, where each row goes on in one way."""
+        if self.mask is not None:
+            self.mask = F.pad(self.mask, (0, capacity - self.progress.capacity), value=True)
+        self.progress.capacity = capacity
+        for state in self.layers:
+            if isinstance(state.mixer, KeyValues):
+                state.mixer.grow()
+
+    def rewind(self, length: int = 0) -> None:
+        """Back to so many columns; what is padding stays known.
+
+        Raises:
+            ValueError: of a mixer whose state cannot go back but to its begin.
+        """
+        if length and self._others():
+            raise ValueError(
+                f"{type(self._others()[0]).__name__} keeps no earlier states: what was decoded with it cannot "
+                "be taken back."
+            )
+        self.progress.length = length
+        self.progress.filled.fill_(length)
 
     def branch(self, count: int) -> None:
         """From here on each row goes on in ``count`` ways (beams), which share what was read so far.

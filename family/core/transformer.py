@@ -177,14 +177,15 @@ class Transformer(nn.Module):
             return cache.next_positions(x.shape[1])
         return torch.arange(x.shape[1], device=x.device)
 
-    def new_cache(self, batch: int, capacity: int, branches: int = 1) -> Cache:
+    def new_cache(self, batch: int, capacity: int, branches: int = 1, spare: int = 0) -> Cache:
         """An empty cache in the dtype and on the device of the model.
 
         Args:
             capacity: columns of a row; a step of ``branches`` takes one for each.
             branches: in how many ways each row will go on, see :meth:`Cache.branch`.
+            spare: of the last columns so many may be taken back, by :meth:`Cache.rewind`.
         """
         like = next(self.parameters())
-        progress = Progress(capacity, branches, like.device)
+        progress = Progress(capacity, branches, like.device, spare)
         states = [block.new_state(like, batch, progress) for block in self.blocks]  # type: ignore[operator]
         return Cache(states, progress, batch)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from family.generation.beam import beam_search
 from family.generation.defaults import beams_of, defaults_of, draws
-from family.generation.generate import Decodes, generate, stream
+from family.generation.generate import Decodes, generate, stream, together
 from family.generation.hooks import LogitsHook, TokenRules
 from family.generation.rules import StopStrings
 from family.generation.sampling import Sampling
+from family.generation.speculative import speculative_stream
 from family.generation.window import windowed
 
 NEW_TOKENS = 256
@@ -151,6 +152,8 @@ def search_or_sample(
     begun: int,
     room: float = math.inf,
     generator: torch.Generator | None = None,
+    draft: Any = None,
+    draft_tokens: int = 4,
     **options: Any,
 ) -> Tensor:
     """Beam search with several beams, or else :func:`~family.generation.generate`.
@@ -159,13 +162,17 @@ def search_or_sample(
         prompt: ``(batch, tokens)`` that repetitions are counted from, with its mask.
         begun, room, options: see :func:`chosen`.
         generator: of the random numbers, on the device of the model.
+        draft, draft_tokens: who guesses so many tokens ahead, see
+            :func:`~family.generation.speculative.speculative_stream`; None is nobody.
 
     Returns:
         ``(batch * num, at most max_new_tokens)``, padded.
     """
     choice = chosen(model, begun, room, **options)
-    model = windowed(model, begun, choice.shared["max_new_tokens"], room)
+    given, model = model, windowed(model, begun, choice.shared["max_new_tokens"], room)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
+    if draft is not None:
+        check_guessed(choice, draft_tokens, windowed=model is not given)
     if choice.beams > 1:
         options["repetition_penalty"] = choice.sampling.repetition_penalty
         options |= {"length_penalty": choice.length_penalty, "num": choice.num}
@@ -173,7 +180,24 @@ def search_or_sample(
     if choice.num > 1:
         inputs = tuple(map(lambda value: repeated(value, choice.num), inputs))
         options |= {n: repeated(options[n], choice.num) for n in ("prompt", "prompt_mask")}
-    return generate(model, inputs, sampling=choice.sampling, generator=generator, **options)
+    options |= {"sampling": choice.sampling, "generator": generator}
+    if draft is None:
+        return generate(model, inputs, **options)
+    options |= {"draft": draft, "draft_tokens": draft_tokens}
+    return together(speculative_stream(model, inputs, **options), inputs)
+
+
+def check_guessed(choice: Choice, draft_tokens: int, windowed: bool) -> None:
+    """Refuse, in one sentence, what a draft cannot guess for."""
+    if choice.beams > 1:
+        raise ValueError(f"a draft guesses for one beam, not beams={choice.beams}: give beams=1.")
+    if draft_tokens < 1:
+        raise ValueError(f"draft_tokens={draft_tokens} must be at least 1.")
+    if windowed:
+        raise ValueError(
+            "a text that outgrows what the model was trained on is read anew at each token: give no draft, or "
+            "a smaller max_new_tokens."
+        )
 
 
 def repeated(value: Any, times: int) -> Any:
@@ -190,12 +214,19 @@ def sampled_stream(
     begun: int,
     room: float = math.inf,
     generator: torch.Generator | None = None,
+    draft: Any = None,
+    draft_tokens: int = 4,
     **options: Any,
 ) -> Iterator[Tensor]:
     """As :func:`search_or_sample`, one token ``(batch)`` at a time and without a search."""
     choice = chosen(model, begun, room, **{"beams": 1, **options})
     if choice.beams > 1 or choice.num > 1:
         raise ValueError("a stream is of one text a row: beams and num are for generate.")
-    model = windowed(model, begun, choice.shared["max_new_tokens"], room)
+    given, model = model, windowed(model, begun, choice.shared["max_new_tokens"], room)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
-    return stream(model, inputs, sampling=choice.sampling, generator=generator, **options)
+    if draft is not None:
+        check_guessed(choice, draft_tokens, windowed=model is not given)
+    options |= {"sampling": choice.sampling, "generator": generator}
+    if draft is None:
+        return stream(model, inputs, **options)
+    return speculative_stream(model, inputs, draft=draft, draft_tokens=draft_tokens, **options)

@@ -11,14 +11,25 @@ from torch import Tensor, fx
 
 
 def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A step of one token, compiled for each number of rows; its shapes must be the same at each call.
+    """A step ``(tokens, cache)`` of one token, compiled for each number of rows and size of the cache.
 
     Layers that are exchanged later on are not noticed: to look for them would take a tenth of the time.
     """
     unguarded: dict[str, Any] = {
         "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
     }
-    return torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
+    compiled = torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
+    known: set[tuple[int, int]] = set()
+
+    def run(tokens: Tensor, cache: Any) -> Tensor:
+        size = len(tokens), cache.progress.capacity
+        if size in known:
+            return compiled(tokens, cache)
+        known.add(size)
+        with torch._dynamo.config.patch(recompile_limit=8 + len(known)):  # else it gives up at 8
+            return compiled(tokens, cache)
+
+    return run
 
 
 def inductor(graph: fx.GraphModule, inputs: Any) -> Any:

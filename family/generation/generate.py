@@ -109,7 +109,12 @@ def stream(
 def generate(model: Decodes, inputs: tuple[Any, ...], **options: Any) -> Tensor:
     """All that :func:`stream` yields, ``(batch, new tokens)``: without the stop tokens, and padded after
     them where other rows go on."""
-    tokens = list(stream(model, inputs, **options))
+    return together(stream(model, inputs, **options), inputs)
+
+
+def together(written: Iterator[Tensor], inputs: tuple[Any, ...]) -> Tensor:
+    """All that a stream yields, ``(batch, new tokens)``, of such inputs."""
+    tokens = list(written)
     if not tokens:
         like = next(i for i in inputs if isinstance(i, Tensor))
         return torch.zeros(len(like), 0, dtype=torch.long, device=like.device)

@@ -113,12 +113,14 @@ class EncoderDecoder(nn.Module):
         *,
         capacity: int,
         branches: int = 1,
+        spare: int = 0,
     ) -> tuple[Tensor, Any]:
         """Read source and prompt: logits ``(batch, vocab)`` of the next target token, and a cache.
 
         Args:
             prompt: ``(batch, tokens)`` that the target begins with; None is ``bos_id`` alone.
             capacity: how many further tokens the cache has room for, in each of so many branches.
+            spare: of the last tokens read so many may be taken back.
 
         Raises:
             ValueError: an empty prompt, one for another number of rows, or more tokens than the
@@ -140,16 +142,21 @@ class EncoderDecoder(nn.Module):
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the decoder's "
                 f"max_tokens={self.longest_target}."
             )
-        cache = self.new_cache(context, mask, tokens + capacity * branches, branches)
+        cache = self.new_cache(context, mask, tokens + capacity * branches, branches, spare)
         hidden = self.features(prompt, context, mask, cache)
         cache.advance(tokens)
         return self._allowed(self.head(hidden[:, -1])), cache
 
     def new_cache(
-        self, context: Any, context_mask: Tensor | None, capacity: int, branches: int
+        self,
+        context: Any,
+        context_mask: Tensor | None,
+        capacity: int,
+        branches: int,
+        spare: int = 0,
     ) -> Any:
         """What decoding remembers, empty, beside the mask of what it attends to."""
-        cache: Cache = self.decoder.new_cache(len(context), capacity, branches)  # type: ignore[operator]
+        cache: Cache = self.decoder.new_cache(len(context), capacity, branches, spare)  # type: ignore[operator]
         cache.context_mask = context_mask
         return cache
 

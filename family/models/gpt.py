@@ -23,6 +23,8 @@ from family.losses.token_loss import TokenLoss
 from family.models.examples import TEXT
 from family.models.member import member
 
+SMALLEST = 256
+"""Columns of a cache in compiled steps, at least; then twice as many, and so on."""
 SMALL = TransformerConfig(dim=16, depth=2, heads=2, causal=True, position="rotary", max_tokens=32)
 """Of the tiny ones."""
 
@@ -131,12 +133,14 @@ class GPT(nn.Module):
         *,
         capacity: int,
         branches: int = 1,
+        spare: int = 0,
     ) -> tuple[Tensor, Cache]:
         """Read the prompt: logits ``(batch, vocab)`` of its next token, and a cache.
 
         Args:
             vectors: in the place of the tokens of one id.
             capacity: how many further tokens the cache has room for, in each of so many branches.
+            spare: of the last tokens read so many may be taken back.
 
         Raises:
             ValueError: the prompt is empty, or longer than the context together with them; branches
@@ -152,8 +156,8 @@ class GPT(nn.Module):
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
                 f"{longest} tokens."
             )
-        room = self.config.max_tokens if compiled else tokens + capacity * branches
-        cache = self.transformer.new_cache(batch, room, branches)
+        room = self._size(tokens + 1) if compiled else tokens + capacity * branches
+        cache = self.transformer.new_cache(batch, room, branches, spare)
         if mask is not None and not bool(mask.all()):
             # Flush right, whichever side the padding was on: the next column is then one for all.
             order = mask.long().argsort(dim=1, stable=True)
@@ -180,8 +184,9 @@ class GPT(nn.Module):
     def compile_decoding(self) -> None:
         """Compile the step of one token: the first call takes long, all later ones less time.
 
-        The cache then always has the size of the context, so that only another number of rows
-        compiles anew. Layers that are exchanged later on are not noticed.
+        The cache then has the size of a bucket, and grows to the next one as the text does: a step costs
+        what its text takes, and only another bucket or number of rows compiles anew. Layers that are
+        exchanged later on are not noticed.
         """
         if self.compiled:
             return
@@ -191,13 +196,17 @@ class GPT(nn.Module):
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One more token for each row ``(batch)`` -> logits ``(batch, vocab)`` of the next.
 
-        Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``.
+        Or for each branch of a row: ``(batch, branches)`` -> ``(batch, branches, vocab)``; before there are
+        branches, several tokens of a row.
         """
         if cache.ids is not None:
             cache.ids = torch.cat([cache.ids, tokens.unsqueeze(1)], dim=1)
             position = cache.next_positions(1)
             if any(bool((position == border).any()) for border in self.borders):
                 return self._read_anew(cache.ids, cache)
+        needed = cache.progress.length + tokens[0].numel()
+        if self.compiled and needed > cache.progress.capacity:
+            cache.grow(self._size(needed))
         if tokens.dim() == 2:
             logits = self.logits(self.features(tokens, cache=cache))
         else:
@@ -206,6 +215,10 @@ class GPT(nn.Module):
             cache.progress.static = False
         cache.advance(tokens[0].numel())
         return logits
+
+    def _size(self, tokens: int) -> int:
+        """Of the cache in compiled steps, when it holds so many tokens."""
+        return min(self.config.max_tokens, max(SMALLEST, 1 << (tokens - 1).bit_length()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files begin uncompiled: a compiled step is bound to its own model."""
@@ -242,7 +255,9 @@ class GPT(nn.Module):
         Args:
             options: ``num`` texts of each row, ``stop_strings``, ``stop_ids``, ``min_new_tokens``,
                 ``no_repeat_ngram``, ``length_penalty``, ``hook``, ``pad_id``, see
-                :func:`family.generation.choose.chosen`; ``generator`` of the random numbers.
+                :func:`family.generation.choose.chosen`; ``generator`` of the random numbers; ``draft``, a
+                small model that guesses ``draft_tokens`` ahead, or "prompt", see
+                :mod:`family.generation.speculative`.
         """
         options.update(max_new_tokens=max_new_tokens, beams=beams, sampling=sampling)
         return search_or_sample(
