@@ -132,7 +132,7 @@ def test_what_stood_before():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"draft": "other"}, 'draft=\'other\' must be a model, or "prompt".'),
+        ({"draft": "other"}, "draft='other' must be a model, or \"prompt\"."),
         ({"draft": "prompt", "beams": 2}, "for one beam, not beams=2"),
         ({"draft": "prompt", "draft_tokens": 0}, "draft_tokens=0 must be at least 1."),
     ],

@@ -29,7 +29,6 @@ FIT = [
     "--trainer.enable_model_summary=false",
     "--trainer.num_sanity_val_steps=0",
     "--trainer.log_every_n_steps=1",
-    "--trainer.val_check_interval=2",
 ]
 TINY = [
     f"--model.model.init_args.config.{field}"
@@ -92,10 +91,13 @@ def test_the_name_is_a_class():
 # --- Runs ---
 
 
-def run(folder: Path, *options: str) -> list[float]:
-    """Train in processes of their own; the losses of all steps."""
+def run(folder: Path, *options: str, parts: int = 1) -> list[float]:
+    """Train in processes of their own, a step on so many batches of each; the losses of validations after
+    each second step."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tasks.cli", *FIT, f"--run_folder={folder}", *options]
+    command += [f"--trainer.accumulate_grad_batches={parts}"]
+    command += [f"--trainer.val_check_interval={2 * parts}"]
     ended = subprocess.run(
         command, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=600
     )
@@ -122,8 +124,8 @@ ALIKE = {
 @pytest.mark.parametrize("kind", ALIKE)
 def test_losses_are_those_of_one_process(tmp_path, kind):
     options = [*TEXT, *ALIKE[kind], "--trainer.max_steps=6", "--data.batch_size=4"]
-    alone = run(tmp_path / "one", *options, "--trainer.accumulate_grad_batches=4")
-    two = run(tmp_path / "two", *options, *shared(2), "--trainer.accumulate_grad_batches=2")
+    alone = run(tmp_path / "one", *options, parts=4)
+    two = run(tmp_path / "two", *options, *shared(2), parts=2)
     four = run(tmp_path / "four", *options, *shared(4))
     assert len(alone) == 3
     assert two == pytest.approx(alone, rel=2e-5)
@@ -133,47 +135,28 @@ def test_losses_are_those_of_one_process(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one file", "a folder"])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, kind):
-    options = [*TEXT, "--data.batch_size=4"]
-    alone = run(
-        tmp_path / "one", *options, "--trainer.accumulate_grad_batches=4", "--trainer.max_steps=6"
-    )
+    options, six = [*TEXT, "--data.batch_size=4"], "--trainer.max_steps=6"
+    alone = run(tmp_path / "one", *options, six, parts=4)
     two = shared(2)
     if kind == "a folder":
         two = ["--trainer.devices=2", "--trainer.strategy=tasks.FSDP2"]
         two += ["--trainer.strategy.sharded=true"]
-    some = run(
-        tmp_path / "two",
-        *options,
-        *two,
-        "--trainer.accumulate_grad_batches=2",
-        "--trainer.max_steps=4",
-    )
+    some = run(tmp_path / "two", *options, *two, "--trainer.max_steps=4", parts=2)
     last = tmp_path / "two/checkpoints/last.ckpt"
     assert last.is_dir() == (kind == "a folder")
-    rest = run(
-        tmp_path / "four", *options, *shared(4), "--trainer.max_steps=6", f"--ckpt_path={last}"
-    )
+    more = [*options, six, f"--ckpt_path={last}"]
+    rest = run(tmp_path / "four", *more, *shared(4))
     assert [*some, *rest] == pytest.approx(alone, rel=2e-5)
-    whole_again = run(
-        tmp_path / "again", *options, "--trainer.accumulate_grad_batches=4", "--trainer.max_steps=6",
-        f"--ckpt_path={last}",
-    )  # fmt: skip
-    assert whole_again == pytest.approx(alone[2:], rel=2e-5)
+    assert run(tmp_path / "again", *more, parts=4) == pytest.approx(alone[2:], rel=2e-5)
     text = family.load(str(tmp_path / "two")).predict(["there is"], max_new_tokens=4)
     assert text and json.dumps(text)
 
 
 @pytest.mark.slow
 def test_adapters_of_a_frozen_model(tmp_path):
-    talk = [*TINY, "--data.examples=120", "--data.vocab_size=300", "--data.batch_size=8"]
-    first = ["--trainer.max_steps=2", "--config=chat_tuning/shapes", *talk]
-    run(tmp_path / "base", *first)
-    lora = [
-        *("--config=chat_tuning/shapes", *talk[4:], "--trainer.max_steps=2", "--model.lora.rank=2"),
-        f"--model.pretrained={tmp_path}/base",
-    ]
-    alone = run(
-        tmp_path / "one", *lora, "--trainer.accumulate_grad_batches=2", "--data.batch_size=8"
-    )
+    talk = ["--config=chat_tuning/shapes", "--data.examples=120", "--trainer.max_steps=2"]
+    run(tmp_path / "base", *talk, *TINY, "--data.vocab_size=300", "--data.batch_size=8")
+    lora = [*talk, "--model.lora.rank=2", f"--model.pretrained={tmp_path}/base"]
+    alone = run(tmp_path / "one", *lora, "--data.batch_size=8", parts=2)
     two = run(tmp_path / "two", *lora, *shared(2), "--data.batch_size=8")
     assert two == pytest.approx(alone, rel=2e-5)
