@@ -14,9 +14,7 @@ class Progress:
     ways, a step reads ``branches`` columns. Of the last ones so many as are to ``spare`` may be taken back:
     rings keep as many columns more than their windows."""
 
-    def __init__(
-        self, capacity: int, branches: int, device: torch.device, spare: int = 0
-    ) -> None:
+    def __init__(self, capacity: int, branches: int, device: torch.device, spare: int = 0) -> None:
         self.capacity, self.branches, self.length, self.spare = capacity, branches, 0, spare
         self.static = False  # in a compiled step: shapes and columns do not depend on the length
         self.filled = torch.zeros((), dtype=torch.long, device=device)

@@ -8,6 +8,7 @@ from typing import Any
 
 from family import Sampling
 from family.generation.defaults import defaults_of
+from family.generation.speculative import PROMPT
 from family.inference.text_to_text import answers
 from family.inference.texts import continuations, planned, random_numbers, sampling_of
 from tasks.commands.running import model_options, open_model
@@ -37,6 +38,7 @@ def run(arguments: list[str]) -> None:
     rules = given(options, "min_new_tokens", "no_repeat_ngram")
     rules |= {"stop": [checked(stop) for stop in options.stop], "num": options.num}
     rules |= {"beams": beams, "parse_special": options.parse_special}
+    rules |= drafted(options)
     said = False
     for prompt in given_or_read([] if options.prompt is None else [options.prompt]):
         if not prompt and options.prompt is None:
@@ -83,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--min_p", type=float)
     made.add_argument("--repetition_penalty", type=float)
     made.add_argument("--no_repeat_ngram", type=int, help="no so many tokens in a row come twice")
+    made.add_argument(
+        "--draft",
+        help="a small model of the same vocabulary that guesses ahead, or 'prompt', which copies what stood "
+        "before: the same text in fewer steps",
+    )
+    made.add_argument("--draft_tokens", type=int, default=4, help="guesses a step, at most")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument(
         "--parse_special",
@@ -91,6 +99,16 @@ def parser() -> argparse.ArgumentParser:
     )
     model_options(made, None)
     return made
+
+
+def drafted(options: argparse.Namespace) -> dict[str, Any]:
+    """Who guesses ahead, as ``generate`` takes it; nothing without."""
+    if options.draft is None:
+        return {}
+    draft = options.draft
+    if draft != PROMPT:
+        draft = open_model(draft, options, "LanguageModeling", *ANSWERING).model
+    return {"draft": draft, "draft_tokens": options.draft_tokens}
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -104,7 +122,8 @@ def check(options: argparse.Namespace, drawing: dict[str, Any]) -> None:
     Raises:
         UserError: see above.
     """
-    at_least(1, of="--", num=options.num, **given(options, "beams", "max_new_tokens"))
+    at_least(1, of="--", num=options.num, draft_tokens=options.draft_tokens)
+    at_least(1, of="--", **given(options, "beams", "max_new_tokens"))
     at_least(0, of="--", **given(options, "min_new_tokens", "no_repeat_ngram"))
     with user_errors():
         Sampling(**drawing)

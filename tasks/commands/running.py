@@ -7,11 +7,14 @@ import argparse
 import torch
 
 from family.models.member import overflows_float16
+from family.quantise import quantise
 from tasks.errors import UserError, at_least
 from tasks.runs.checkpoints import Loaded, load_checkpoint
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 """By Lightning's names."""
+INT8 = "int8"
+"""Weights of linear layers in eight bits, see :func:`family.quantise.quantise`; the rest in float32."""
 
 
 def model_options(parser: argparse.ArgumentParser, batch_size: int | None) -> None:
@@ -22,7 +25,10 @@ def model_options(parser: argparse.ArgumentParser, batch_size: int | None) -> No
         help="cpu, cuda, cuda:1, mps ... (default: an accelerator, if any)",
     )
     parser.add_argument(
-        "--precision", choices=list(PRECISIONS), default="32", help="of the weights, in bits"
+        "--precision",
+        choices=[*PRECISIONS, INT8],
+        default="32",
+        help="of the weights, in bits; int8 needs the extra quantise",
     )
     if batch_size is not None:
         parser.add_argument("--batch_size", type=int, default=batch_size, help="inputs at a time")
@@ -43,7 +49,12 @@ def open_model(source: str, options: argparse.Namespace, *tasks: str) -> Loaded:
             f"--precision 16: what a {type(loaded.model).__name__} computes is beyond the range of "
             "float16: give bf16, or 32."
         )
-    loaded.model.to(device=device, dtype=PRECISIONS[options.precision])
+    loaded.model.to(device=device, dtype=PRECISIONS.get(options.precision, torch.float32))
+    if options.precision == INT8:
+        try:
+            quantise(loaded.model)
+        except ImportError as error:
+            raise UserError(f"--precision int8: {error}") from error
     return loaded
 
 

@@ -152,3 +152,18 @@ def test_refused_in_one_sentence(source, capsys, options, said):
     message = capsys.readouterr()
     assert said in message.err and len(message.err.splitlines()) == 1
     assert not message.out
+
+
+def test_a_draft_changes_no_word(source, capsys):
+    greedy = ["--max_new_tokens=20", "--temperature=0"]
+    plain = shown(capsys, source, *greedy)
+    for draft in ("prompt", str(source)):
+        assert shown(capsys, source, *greedy, f"--draft={draft}") == plain
+    with pytest.raises(SystemExit):
+        shown(capsys, source, *greedy, "--draft=prompt", "--draft_tokens=0")
+    assert "--draft_tokens must be at least 1" in capsys.readouterr().err
+
+
+def test_weights_in_eight_bits(source, capsys):
+    pytest.importorskip("torchao")
+    assert shown(capsys, source, "--precision=int8", "--max_new_tokens=5").startswith("there")
