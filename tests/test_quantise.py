@@ -17,7 +17,7 @@ def test_outputs_are_near_and_weights_small():
     with torch.no_grad():
         before, size = model(ids), held_bytes(model)
         after = quantise(model)(ids)
-        step, cache = model.prefill(ids[:, :8], capacity=1)
+        _, cache = model.prefill(ids[:, :8], capacity=1)
         torch.testing.assert_close(model.decode(ids[:, 8], cache), after[:, -1])
     assert 0 < (after - before).abs().max() < 0.02 * before.abs().max()
     # The table of the embedding stays: 300 * 64 numbers of four bytes.
