@@ -25,10 +25,10 @@ MAY_IMPORT = {
         # They meet the contracts of members, and are none: what a member keeps about itself is all
         # that they share with them.
         "baselines": PARTS | {"models.member", "models.encoder_decoder", "models.examples"},
-        "look": {"core"},
         "adapt": PARTS | {"models"},
         "pretrained": PARTS | {"models", "adapt"},
         "inference": PARTS | {"models", "adapt", "pretrained"},
+        "look": PARTS | {"models", "inference"},
     },
     "tasks": {
         "errors": set(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,10 +70,11 @@ def attend_eagerly(
     if allowed.added is not None:
         scores = scores + allowed.added.to(scores.dtype)
     weights = scores.softmax(-1)
-    attended = (F.dropout(weights, dropout) if dropout else weights) @ values
     if allowed.fully_masked is not None:
-        attended = attended.masked_fill(allowed.fully_masked, 0.0)
         weights = weights.masked_fill(allowed.fully_masked, 0.0)
+    attended = (F.dropout(weights, dropout) if dropout else weights) @ values
+    if allowed.fully_masked is not None:  # what is not finite would stay so, times zero
+        attended = attended.masked_fill(allowed.fully_masked, 0.0)
     return attended, weights
 
 
@@ -114,7 +116,8 @@ class Attention(nn.Module):
         if isinstance(config.qk_norm, str):
             dims = (query_dim, kv_dim) if self.whole else (head_dim, head_dim)
             self.query_norm, self.key_norm = (make_norm(config, d, config.qk_norm) for d in dims)
-        self.record: list[Tensor] | None = None
+        self.record: Callable[[Tensor], Any] | None = None
+        """What is told each map, as the product with the values reads it."""
 
     def forward(self, x: Tensor, shared: Shared = Shared(), state: Any = None) -> Tensor:
         """Attend from ``x`` to itself, or to ``shared.context``.
@@ -154,7 +157,7 @@ class Attention(nn.Module):
             attended, weights = attend_eagerly(
                 queries, keys, values, allowed, dropout, self.scale, self.cap
             )
-            self.record.append(weights.detach())
+            self.record(weights)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def new_state(self, like: Tensor, rows: int, progress: Progress) -> KeyValues:

@@ -84,8 +84,8 @@ def postprocess(
         top: at most so many.
 
     Returns:
-        for each picture ``scores`` (n), ``labels`` (n) and ``boxes`` (n, 4): left, top, right,
-        bottom in pixels, inside the picture.
+        for each picture ``scores`` (n), ``labels`` (n), ``boxes`` (n, 4): left, top, right, bottom in
+        pixels, inside the picture, and ``queries`` (n), which of the model's found each.
     """
     scores = class_scores(outputs["logits"], classification)
     batch, queries, classes = scores.shape
@@ -104,6 +104,6 @@ def postprocess(
     height, width = torch.as_tensor(sizes, device=corners.device).to(corners.dtype).unbind(-1)
     corners = corners * torch.stack([width, height, width, height], dim=-1)[:, None]
     return [
-        {"scores": s[s > 0], "labels": label[s > 0], "boxes": b[s > 0]}
-        for s, label, b in zip(scores, labels, corners, strict=True)
+        {"scores": s[s > 0], "labels": label[s > 0], "boxes": b[s > 0], "queries": q[s > 0]}
+        for s, label, b, q in zip(scores, labels, corners, query, strict=True)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -11,8 +12,13 @@ from family.core.attention import Attention
 
 
 @contextmanager
-def record_attention(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def record_attention(
+    model: nn.Module, gradients: bool = False
+) -> Iterator[dict[str, list[Tensor]]]:
     """Record the attention maps of every :class:`Attention` in ``model``, around any use of it.
+
+    Args:
+        gradients: keep the maps in the graph, so that each has its ``grad`` after a backward pass.
 
     Yields:
         module name -> one ``(batch, heads, queries, keys)`` a call, filled as the model runs.
@@ -20,9 +26,17 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     maps: dict[str, list[Tensor]] = {}
     modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     for name, module in modules.items():
-        module.record = maps[name] = []
+        maps[name] = []
+        module.record = partial(keep, maps[name], gradients)
     try:
         yield maps
     finally:
         for module in modules.values():
             module.record = None
+
+
+def keep(kept: list[Tensor], gradients: bool, weights: Tensor) -> None:
+    """Put a map to those that a module has made."""
+    if gradients and weights.requires_grad:
+        weights.retain_grad()
+    kept.append(weights if gradients else weights.detach())

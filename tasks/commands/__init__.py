@@ -35,6 +35,7 @@ COMMANDS = {
     "draw": Command("draw", "pictures from sentences"),
     "search": Command("search", "rank pictures by a sentence"),
     "embed": Command("embed", "texts as vectors"),
+    "look": Command("look", "where a model attends, as a page"),
     "evaluate": Command("evaluate", "a language model on questions, or on the harness's tasks"),
     "export": Command("export", "a model in files that other programs read"),
     "plan": Command("plan", "memory, sending and time of a config on many devices"),

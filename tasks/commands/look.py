@@ -1,0 +1,102 @@
+"""``family look SOURCE INPUT``: where a model attends as it reads, translates, classifies or detects, as a page.
+
+INPUT is a text or a picture, whichever the model reads; a page shows attention by layer and head, the alignment of
+a translation, the logit lens of a language model, what speaks for a class, and what each box read.
+
+    family look RUN "un grand cercle rouge"
+    family look RUN picture.png --out look.html --png look.png
+    family look RUN picture.png --question "how many stars?"
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from family.files import write_text
+from tasks.commands.running import model_options, open_model
+from tasks.commands.sentences import checked
+from tasks.errors import UserError, at_least, user_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "family look",
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("checkpoint", help="a run, a .ckpt file, or a published model")
+    made.add_argument("input", help="a text, or the file of a picture")
+    made.add_argument("--question", help="of a picture, for a model that answers")
+    made.add_argument("--pair", help="the second text; the text that a question is about")
+    made.add_argument("--from", dest="source", metavar="LANGUAGE", help="of a translation")
+    made.add_argument("--to", dest="target", metavar="LANGUAGE", help="of a translation")
+    made.add_argument("--layer", type=int, help="shown at first, and in the figure (default: last)")
+    made.add_argument("--head", type=int, help="the same of heads (default: the mean of all)")
+    made.add_argument("--out", type=Path, default=Path("look.html"), help="the page (look.html)")
+    made.add_argument("--png", type=Path, metavar="FILE", help="a figure too")
+    model_options(made, None)
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Write the page, and a figure if one is asked for; print what the model says."""
+    options = parser().parse_args(arguments)
+    for name in ("layer", "head"):
+        if getattr(options, name) is not None:
+            at_least(1, of="--", **{name: getattr(options, name)})
+    for name in ("out", "png"):
+        place: Path | None = getattr(options, name)
+        if place is not None and (place.is_dir() or not place.parent.is_dir()):
+            raise UserError(f"--{name} {place} must be a file in a folder that is there.")
+    loaded = open_model(options.checkpoint, options)
+    # Here, so that --help is quick.
+    from family.look.page import page_of
+    from family.look.views import reads, view_of
+
+    with user_errors():
+        needs = reads(loaded)
+        view = view_of(loaded, **inputs(options, needs))
+        title = options.input if "text" in needs and "picture" not in needs else options.question
+        title = title or Path(options.input).name
+        page = page_of(view, title, options.layer, options.head)
+    write_text(options.out, page)
+    if options.png is not None:
+        from family.look.figure import save_figure
+
+        with user_errors():
+            save_figure(view, options.png, options.layer, options.head)
+    print(" \N{MIDDLE DOT} ".join(view.answer))
+    print(f"The page is {options.out}.")
+
+
+def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any]:
+    """What is shown, by the names of :func:`family.look.view_of`.
+
+    Raises:
+        UserError: a picture that does not exist or cannot be read, or an option that is for others.
+    """
+    from tasks.data.images import read_image
+
+    given: dict[str, Any] = {}
+    if "picture" in needs:
+        if not Path(options.input).is_file():
+            raise UserError(f"{options.input} is no file: this model sees pictures.")
+        given["picture"] = read_image(Path(options.input))
+        if "text" in needs and options.question is None:
+            raise UserError('this model is asked: give --question "how many?".')
+        given["text"] = options.question
+    else:
+        given["text"] = checked(options.input)
+        if options.question is not None:
+            raise UserError(
+                "this model reads texts, and no pictures to ask of: leave --question out."
+            )
+    for name in ("pair", "source", "target"):
+        if getattr(options, name) is not None:
+            given[name] = getattr(options, name)
+    if "text" not in needs and given.get("text") is not None:
+        raise UserError("this model is not asked: leave --question out.")
+    return {name: value for name, value in given.items() if value is not None}
