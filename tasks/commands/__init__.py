@@ -20,6 +20,7 @@ TRAINING = {
 """LightningCLI's own."""
 COMMANDS = {
     "list": Command("listing", "the configs that come with the project"),
+    "summary": Command("summary", "parts, shapes, parameters and a diagram of models"),
     "check": Command("check", "data and model of a config, before hours are spent"),
     "translate": Command("translate", "sentences into another language"),
     "generate": Command("generate", "continue a text"),

@@ -42,3 +42,15 @@ def recurrent_formula(times: int) -> Callable[..., int]:
         return times * 2 * prod(tokens[:-1]) * sum(prod(w) for w in weights if len(w) == 2)
 
     return count
+
+
+def flops_by_module(function: Callable[[], Any]) -> dict[str, int]:
+    """As :func:`counted_flops`, of each module by its name within the one that is called; "" is the whole."""
+    with FlopCounterMode(display=False, custom_mapping=recurrent_kernels()) as counter:
+        function()
+    counts = {
+        name.partition(".")[2]: int(sum(kinds.values()))
+        for name, kinds in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    return {**counts, "": int(counter.get_total_flops())}
