@@ -229,7 +229,7 @@ def draw_stack(
 
 def draw_box(drawing: Drawing, box: Box, x: float, floor: float, shared: set[str] | None) -> None:
     """A sublayer or a norm on its floor; what no other model has in another colour."""
-    left, width = x + 30, WIDE - 50
+    left, width = x + 30, float(WIDE - 50)
     halves = [(left, width, box.lines, box.fill)]
     if box.pair is not None:
         half = (width - 8) / 2

@@ -54,14 +54,16 @@ class Panel:
         name: "decoder to encoder".
         queries, keys: numbers of the view's sides.
         maps: of each layer ``(heads, queries, keys)``; None where a layer has none.
+        rolls: its tokens attend to each other layer after layer, so that a rollout makes sense.
     """
 
     name: str
     queries: int
     keys: int
     maps: Sequence[Tensor | None]
+    rolls: bool = False
 
-    def to_plain(self, roll: bool) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         layers = [
             None if one is None else {"heads": len(one), "weights": packed(one)}
             for one in self.maps
@@ -70,7 +72,7 @@ class Panel:
         plain = {"name": self.name, "queries": self.queries, "keys": self.keys, "layers": layers}
         plain |= {"shape": list(next(m for m in self.maps if m is not None).shape[1:])}
         plain["entropy"] = bits
-        if roll:
+        if self.rolls and len(self.maps) > 1:
             plain["rollout"] = packed(rollout([m if m is None else m[None] for m in self.maps])[0])
         return plain
 
@@ -122,16 +124,11 @@ class View:
             "task": self.task,
             "answer": self.answer,
             "sides": [side.to_plain() for side in self.sides],
-            "panels": [panel.to_plain(self.rolls(panel)) for panel in self.panels],
+            "panels": [panel.to_plain() for panel in self.panels],
             "relevance": self.relevance,
             "lens": self.lens,
             "boxes": self.boxes,
         }
-
-    def rolls(self, panel: Panel) -> bool:
-        """Whether its tokens attend to each other, layer after layer."""
-        first = next(m for m in panel.maps if m is not None)
-        return first.shape[-1] == first.shape[-2] and not self.boxes and len(panel.maps) > 1
 
 
 def packed(weights: Tensor) -> str:

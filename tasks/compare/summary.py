@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def summary_of(model: Any, name: str) -> Summary:
     """
     model.eval()
     batch = drawn(model)
-    call: Callable[[], Any] | None = None if batch is None else lambda: model(**batch)
+    call: Callable[[], Any] | None = None if batch is None else partial(model, **batch)
     gives: dict[str, tuple[int, ...]] = {}
     flops: dict[str, int] = {}
     outline = outline_of(model, name, call)

@@ -140,6 +140,15 @@ def test_pictures_with_words():
     )
 
 
+def test_only_what_attends_to_itself_rolls_out():
+    """As many words as patches make no rollout of what is read across."""
+    square = [torch.rand(2, 3, 3).softmax(-1)] * 2
+    assert "rollout" not in module.Panel("across", 0, 1, square).to_plain()
+    assert "rollout" in module.Panel("own", 0, 0, square, rolls=True).to_plain()
+    plain = view_of(loaded("translation"), "un cercle rouge").panels
+    assert [panel.rolls for panel in plain] == [False, True, True]
+
+
 def test_light_falls_where_it_is_read():
     side = module.Side("picture", ["[class]", 0, 1, 2, 3], None, (2, 2), (1.0, 1.0))
     light = lit(side, torch.tensor([9.0, 0.0, 1.0, 0.0, 0.0]), (4, 6))

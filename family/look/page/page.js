@@ -175,11 +175,13 @@ function drawMatrix(weights) {
     pen.textAlign = "left"; pen.fillText(read.tokens[j], 0, 0); pen.restore();
   }
   const gap = cell.size > 8 ? 1 : 0;
+  let most = 1e-9;
+  for (const weight of weights) most = Math.max(most, weight);
   for (let i = 0; i < queries; i++)
     for (let j = 0; j < keys; j++) {
       const x = cell.left + j * cell.size, y = cell.top + i * cell.size;
       pen.globalAlpha = 0.06; pen.fillStyle = ink; pen.fillRect(x, y, cell.size - gap, cell.size - gap);
-      pen.globalAlpha = Math.min(1, Math.sqrt(weights[i * keys + j])); pen.fillStyle = accent;
+      pen.globalAlpha = Math.sqrt(weights[i * keys + j] / most); pen.fillStyle = accent;
       pen.fillRect(x, y, cell.size - gap, cell.size - gap);
     }
   pen.globalAlpha = 1; pen.strokeStyle = colour("--warm"); pen.lineWidth = 1.5;
@@ -350,4 +352,8 @@ $("what").textContent = view.said;
 view.answer.forEach((line, i) => { if (i) $("answer").append(" \u00b7 "); $("answer").append(el("b", "", line)); });
 if (view.lens) drawLens();
 Object.assign(state, view.begin);
-show(view.open);
+// look.html#lens, #relevance or #1, the second panel, opens with it.
+const asked = location.hash.slice(1), number = asked === "" ? NaN : Number(asked);
+if (number in view.panels) show(number);
+else if ((asked === "lens" && view.lens) || (asked === "relevance" && view.relevance.length)) show(asked);
+else show(view.open);
