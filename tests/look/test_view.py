@@ -17,6 +17,7 @@ from family.look import view as module
 from family.look.figure import lit, save_figure
 from family.look.page import page_of
 from tasks.data.shapes import draw, sample
+from tasks.data.tokenizers import make_chat_tokenizer
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
 TEXTS = {"translation": "un cercle rouge", "language_modeling": "a red circle"}
@@ -138,6 +139,25 @@ def test_pictures_with_words():
     assert len(view.relevance) == 3 and len(view.relevance[0]["values"]) == len(
         view.sides[0].tokens
     )
+
+
+@pytest.mark.parametrize("options", [{"keep_prefix": True}, {"shuffle": 2}])
+def test_a_talk_about_a_picture(options):
+    """Cells of the picture among the words, where its slots stand."""
+    torch.manual_seed(0)
+    stack = {"dim": 16, "depth": 1, "heads": 2}
+    vit = family.vit_tiny(3, 8, 32, **stack)
+    gpt = family.llama(60, ffn_dim=32, max_tokens=96, **stack)
+    gpt.tokenizer = make_chat_tokenizer("char", ["abc <image>\nusersistant"], specials=("<pad>",))
+    vit.preprocess = loaded("image_classification").preprocess.at(32)
+    model = family.join_vision_language(vit, gpt, **options).eval()
+    view = view_of(family.load(model), "a b", Image.new("RGB", (20, 20), "red"))
+    side = view.sides[0]
+    cells = [token for token in side.tokens if isinstance(token, int)]
+    assert cells == [*range(side.grid[0] * side.grid[1])]
+    assert len(cells) == 16 // options.get("shuffle", 1) ** 2
+    assert side.tokens.count("[class]") == options.get("keep_prefix", False)
+    assert view.panels[0].maps[0].shape[-1] == len(side.tokens) == len(view.lens["words"][-1])
 
 
 def test_only_what_attends_to_itself_rolls_out():
