@@ -67,6 +67,21 @@ def class_scores(logits: Tensor, classification: str) -> Tensor:
     return logits.softmax(-1)[..., :-1] if classification == "softmax" else logits.sigmoid()
 
 
+def ranked(
+    logits: Tensor, classification: str = "softmax", top: int = 100
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score, class and query of the likeliest objects, each ``(batch, at most top)``, best first; see
+    :func:`postprocess`."""
+    scores = class_scores(logits, classification)
+    _, queries, classes = scores.shape
+    if classification == "softmax":
+        scores, labels = scores.max(-1)
+        scores, query = scores.topk(min(top, queries))
+        return scores, labels.gather(1, query), query
+    scores, pair = scores.flatten(1).topk(min(top, queries * classes))
+    return scores, pair % classes, pair // classes
+
+
 def postprocess(
     outputs: Mapping[str, Tensor],
     sizes: Sequence[tuple[int, int]] | Tensor,
@@ -84,26 +99,18 @@ def postprocess(
         top: at most so many.
 
     Returns:
-        for each picture ``scores`` (n), ``labels`` (n), ``boxes`` (n, 4): left, top, right, bottom in
-        pixels, inside the picture, and ``queries`` (n), which of the model's found each.
+        for each picture ``scores`` (n), ``labels`` (n) and ``boxes`` (n, 4): left, top, right,
+        bottom in pixels, inside the picture.
     """
-    scores = class_scores(outputs["logits"], classification)
-    batch, queries, classes = scores.shape
-    if len(sizes) != batch:
-        raise ValueError(f"sizes has {len(sizes)} entries for {batch} pictures.")
-    if classification == "softmax":
-        scores, labels = scores.max(-1)
-        scores, query = scores.topk(min(top, queries))
-        labels = labels.gather(1, query)
-    else:
-        scores, pair = scores.flatten(1).topk(min(top, queries * classes))
-        query, labels = pair // classes, pair % classes
+    scores, labels, query = ranked(outputs["logits"], classification, top)
+    if len(sizes) != len(scores):
+        raise ValueError(f"sizes has {len(sizes)} entries for {len(scores)} pictures.")
     boxes = outputs["boxes"].to(scores.dtype).gather(1, query[..., None].expand(-1, -1, 4))
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     corners = torch.cat([centre - half, centre + half], dim=-1).clamp(0, 1)
     height, width = torch.as_tensor(sizes, device=corners.device).to(corners.dtype).unbind(-1)
     corners = corners * torch.stack([width, height, width, height], dim=-1)[:, None]
     return [
-        {"scores": s[s > 0], "labels": label[s > 0], "boxes": b[s > 0], "queries": q[s > 0]}
-        for s, label, b, q in zip(scores, labels, corners, query, strict=True)
+        {"scores": s[s > 0], "labels": label[s > 0], "boxes": b[s > 0]}
+        for s, label, b in zip(scores, labels, corners, strict=True)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from family.heads.detection import postprocess
+from family.heads.detection import postprocess, ranked
 from family.inference.batches import Picture
 from family.inference.detection import SURE, described
 from family.inputs.conversation import prompt_ids
@@ -61,10 +61,11 @@ def detected(loaded: Any, picture: Picture) -> View:
         maps, outputs = recorded_maps(model, lambda: model(pixels))
     finally:
         hook.remove()
-    found = postprocess(outputs, [(1, 1)], getattr(model, "classification", "softmax"))[0]
+    kind = getattr(model, "classification", "softmax")
+    found = postprocess(outputs, [(1, 1)], kind)[0]
     sure = loaded.assets.get("threshold", getattr(model, "threshold", None)) or SURE
     count = min(BOXES, max(1, int((found["scores"] >= sure).sum())))
-    rows = found["queries"][:count]
+    rows = ranked(outputs["logits"], kind)[2][0, :count]
     height, width = pixels.shape[-2:]
     grid, stride = tuple(cells[0].shape[-2:]), model.backbone.stride
     boxes = [
