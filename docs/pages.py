@@ -15,7 +15,9 @@ import yaml
 import family
 import tasks
 from family.core.config import TransformerConfig
-from family.models.member import facts_of
+from family.look.diagram import diagram
+from family.look.outline import outline_of
+from family.models.member import build, facts_of
 from tasks.cli import main
 from tasks.commands import COMMANDS
 from tasks.data.base import FamilyData
@@ -29,7 +31,7 @@ def write_pages(folder: Path) -> None:
     """Make all pages anew in ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
     pages = {
-        **{f"members/{name}": member_page(name, member) for name, member in members().items()},
+        **{f"members/{n}": member_page(n, one, folder / "members") for n, one in members().items()},
         **{f"tasks/{name}": task_page(name) for name in task_names()},
         "commands": commands_page(),
         "api": api_page(),
@@ -52,7 +54,7 @@ def has_facts(one: Any) -> bool:
     return facts is not None and bool(facts.example)
 
 
-def member_page(name: str, member: Any) -> str:
+def member_page(name: str, member: Any, folder: Path) -> str:
     """What a member is, reads and is trained by, its config, and how equal it is to the published one."""
     facts = member.facts
     builders = [
@@ -70,11 +72,24 @@ def member_page(name: str, member: Any) -> str:
         f"- trained by: `{facts.task}`" if facts.task else "",
         f"- published sizes: {', '.join(builders)}" if builders else "",
         "\n## Config of a tiny one",
+        picture(name, member, folder),
         "What differs from the defaults of the core is what makes it this member:",
         f"```yaml\n{yaml.safe_dump(plain(facts.example), sort_keys=False).strip()}\n```",
         parity(name),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def picture(name: str, member: Any, folder: Path) -> str:
+    """Draw a tiny one from its config, where it has a stack of ours."""
+    model = build(member, member.facts.example).eval()
+    batch = member.facts.inputs.draw(model, 0)
+    one = outline_of(model, name, lambda: model(**batch))
+    if not one.stacks:
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.svg").write_text(diagram([one]), encoding="utf-8")
+    return f"![A tiny {name}, drawn from its config]({name}.svg)"
 
 
 def plain(value: Any) -> Any:
