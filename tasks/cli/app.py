@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ from tasks.runs.checkpoints import (
 from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
 from tasks.runs.sources import is_published, used_alike
+from tasks.runs.state import stated
 from tasks.training.building import Given
 from tasks.training.equipping import equip
 from tasks.training.finetuning import load_source, restore
@@ -69,10 +71,13 @@ class FamilyCLI(LightningCLI):
 
     Args:
         args: of the command line, with the paths of configs.
+        command: the same as it was typed, for the record of the run.
     """
 
-    def __init__(self, args: list[str]) -> None:
-        self.given = args
+    command: Sequence[str] = ()
+
+    def __init__(self, args: list[str], command: Sequence[str] = ()) -> None:
+        self.given, self.command = args, command
         try:
             super().__init__(
                 pl.LightningModule,
@@ -157,7 +162,8 @@ class FamilyCLI(LightningCLI):
         if isinstance(self.datamodule, FamilyData):
             # Its samplers share the batches out themselves.
             kwargs["use_distributed_sampler"] = False
-        trainer: Any = super().instantiate_trainer(logger=run_loggers(self.folder), **kwargs)
+        loggers = [*run_loggers(self.folder), *self._other_loggers()]
+        trainer: Any = super().instantiate_trainer(logger=loggers, **kwargs)
         folder = self.folder / "checkpoints"
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
         # Lightning adds one that keeps the newest alone, unless the config has its own, which stand beside
@@ -178,6 +184,13 @@ class FamilyCLI(LightningCLI):
                 )
             callback.dirpath = callback.dirpath or str(folder / OWN)
         return trainer
+
+    def _other_loggers(self) -> list[Any]:
+        """Those of the config, such as Weights & Biases, which stand beside the run's own."""
+        given = self._get(self.config_init, "trainer.logger")
+        if given is None or isinstance(given, bool):
+            return []
+        return list(given) if isinstance(given, Iterable) else [given]
 
     def _monitor(self) -> tuple[str, str] | None:
         """The metric that the best checkpoint is chosen by, and "max" or "min"."""
@@ -314,7 +327,12 @@ class FamilyCLI(LightningCLI):
             except OSError:
                 self._leave_name_free()
                 raise
-        with said_by_exit(self.folder):
+        facts = {
+            "subcommand": subcommand,
+            "command": list(self.command),
+            "monitor": self._monitor(),
+        }
+        with stated(self.folder, facts, writes=not rank()), said_by_exit(self.folder):
             self._run_checked(subcommand)
 
     def _run_checked(self, subcommand: str) -> None:
@@ -383,7 +401,8 @@ def run(arguments: list[str]) -> None:
     # Of each checkpoint it says that it is written whole.
     connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
+    typed = ["family", *arguments]
     command, *rest = arguments
     if command == "resume" or (command != "fit" and rest and not rest[0].startswith("-")):
         arguments = of_a_run(command, rest)
-    FamilyCLI(resolve_configs(arguments))
+    FamilyCLI(resolve_configs(arguments), typed)

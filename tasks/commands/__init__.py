@@ -22,6 +22,7 @@ COMMANDS = {
     "list": Command("listing", "the configs that come with the project"),
     "summary": Command("summary", "parts, shapes, parameters and a diagram of models"),
     "check": Command("check", "data and model of a config, before hours are spent"),
+    "runs": Command("runs", "what was trained: state, steps, best metric; show RUN: its curves"),
     "translate": Command("translate", "sentences into another language"),
     "generate": Command("generate", "continue a text"),
     "chat": Command("chat", "talk with a language model that was trained to answer"),

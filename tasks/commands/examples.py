@@ -1,0 +1,33 @@
+"""The parser of a command: what it is for, examples to copy, and every option's default."""
+
+from __future__ import annotations
+
+import argparse
+
+
+class Shown(argparse.RawDescriptionHelpFormatter):
+    """Examples as they were written; beside each option its default, unless its text says it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        said, default = action.help or "", action.default
+        unsaid = default is None or default is argparse.SUPPRESS or default == []
+        if unsaid or "default" in said or isinstance(default, bool):
+            return said
+        return f"{said} (default: %(default)s)".strip()
+
+
+def command_parser(name: str, says: str | None, *examples: str) -> argparse.ArgumentParser:
+    """The parser of ``family NAME``.
+
+    Args:
+        says: what it does, in reStructuredText's marks of a docstring.
+        examples: calls, as they are typed.
+    """
+    told = "\n".join(["examples:", *(f"  {example}" for example in examples)]) if examples else None
+    return argparse.ArgumentParser(
+        f"family {name}",
+        description=" ".join((says or "").replace("``", "").split()),
+        epilog=told,
+        formatter_class=Shown,
+        allow_abbrev=False,
+    )
