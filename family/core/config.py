@@ -17,6 +17,16 @@ POSITIONS = ("none", "sinusoidal", "timing", "learned", "rotary", "relative", "a
 NORM_ORDERS = ("pre", "post", "sandwich", "branch")
 MIXERS = ("attention",)
 FEEDFORWARDS = ("dense", "experts")
+CHOICES = {
+    "activation": tuple(ACTIVATIONS),
+    "norm": tuple(NORMS),
+    "norm_order": NORM_ORDERS,
+    "position": POSITIONS,
+    "qk_norm": tuple(NORMS),
+    "mixer": MIXERS,
+    "feedforward": FEEDFORWARDS,
+}
+"""What fields that are names may be; in the place of the last two stands the path of a class, too."""
 SCALING = "rotary_scaling"
 WHOLE = (
     *("dim", "depth", "final_norm", "causal", "context_dim", "condition_dim", "max_tokens"),
@@ -41,14 +51,19 @@ class TransformerConfig:
     """
 
     dim: int = 512
+    """Width of the tokens."""
     depth: int = 6
+    """Blocks, one above the other."""
     heads: int = 8
+    """Heads of attention, among which the width is shared."""
     kv_heads: int | None = None
     """Fewer key/value heads than query heads: grouped-query attention (Ainslie et al. 2023)."""
     head_dim: int | None = None
+    """Width of a head, where it is not dim / heads."""
     ffn_dim: int | None = None
     """Hidden width of the feed-forward, or of each expert."""
     activation: str = "gelu"
+    """Of the feed-forward."""
     gated: bool = False
     """Gated feed-forward, activation(gate) * up (Shazeer 2020)."""
     mixer: str = "attention"
@@ -56,20 +71,26 @@ class TransformerConfig:
     feedforward: str = "dense"
     """What each token goes through by itself: "dense", "experts", or the path of a class."""
     experts: int = 8
+    """Feed-forwards of a layer of experts."""
     experts_per_token: int = 2
+    """Of these, so many see a token."""
     shared_experts: int | None = None
     """Experts that every token goes through beside those chosen for it (DeepSeekMoE, Dai et al. 2024)."""
     normalize_routing: bool = True
     """The weights of a token's experts add up to 1 (Mixtral)."""
     norm: str = "layernorm"
+    """Of all sublayers."""
     norm_eps: float = 1e-5
+    """Added to the variance."""
     norm_bias: bool = True
+    """False: layer norms have a weight alone."""
     norm_order: str = "pre"
     """"post" is the 2017 order, "pre" that of GPT-2 (Xiong et al. 2020); "sandwich" norms before and
     after the sublayer (Gemma 2), "branch" only its result (OLMo 2)."""
     mixer_norm: bool = True
     """False: the mixer reads what comes in as it is (ModernBERT's first layer, after an embedding norm)."""
     final_norm: bool | None = None
+    """A norm after the last block."""
     parallel: bool = False
     """Attention and feed-forward read the same input, and both are added to it (GPT-J, GPT-NeoX)."""
     bias: bool = True
@@ -81,11 +102,14 @@ class TransformerConfig:
     out_bias: bool | None = None
     """Bias of attention's output, where it differs from the others."""
     causal: bool = False
+    """Tokens see those before them alone."""
     window: int | None = None
     """A query sees only keys less than so many places away: in a causal stack the last so many, its own
     included (Mistral)."""
     cross_attention: bool = False
+    """Each block also attends to a context: a decoder."""
     context_dim: int | None = None
+    """Width of that context, where it is another."""
     condition_dim: int | None = None
     """A vector of this width shifts, scales and gates every branch (DiT, Peebles & Xie 2023)."""
     position: str = "none"
@@ -95,6 +119,7 @@ class TransformerConfig:
     """The longest sequence: the size of a position table, and the limit of generation; relative
     positions have none."""
     rotary_base: float = 10_000.0
+    """The larger, the slower the slowest channels turn."""
     rotary_axes: int = 1
     """Coordinates of a token; rotary shares the channels of a head evenly among them."""
     rotary_dim: int | None = None
@@ -102,7 +127,9 @@ class TransformerConfig:
     rotary_scaling: float | RotaryScaling | None = None
     """For longer contexts; a number divides all frequencies (Chen et al. 2023)."""
     relative_buckets: int = 32
+    """Relative positions: distances that have a bias of their own."""
     relative_max_distance: int = 128
+    """From here on all are one."""
     attention_scale: float | None = None
     """Factor on the scores; None is 1/sqrt(head_dim), T5 uses 1."""
     score_cap: float | None = None
@@ -112,8 +139,11 @@ class TransformerConfig:
     qk_norm_whole: bool = False
     """That norm is over all heads together (OLMo 2), not over each."""
     dropout: float = 0.0
+    """Of what each sublayer adds."""
     attention_dropout: float = 0.0
+    """Of the attention weights."""
     ffn_dropout: float = 0.0
+    """Inside the feed-forward."""
     drop_path: float = 0.0
     """Stochastic depth: rises linearly from 0 to this rate at the last block (Huang et al. 2016)."""
     layer_scale: float | None = None
@@ -138,14 +168,11 @@ class TransformerConfig:
         for name, value in self._customary().items():
             if getattr(self, name) is None:
                 self._set(name, value)
-        self._one_of("activation", ACTIVATIONS)
-        self._one_of("norm", NORMS)
-        self._one_of("norm_order", NORM_ORDERS)
-        self._one_of("position", POSITIONS)
-        self._one_of("qk_norm", (None, *NORMS))
-        for name, known in (("mixer", MIXERS), ("feedforward", FEEDFORWARDS)):
-            if "." not in getattr(self, name):  # else the path of a class
-                self._one_of(name, known)
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value is None or (name in ("mixer", "feedforward") and "." in value):
+                continue  # the path of a class
+            self._one_of(name, known)
         for name in ("dropout", "attention_dropout", "ffn_dropout", "drop_path"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")

@@ -26,6 +26,7 @@ from family.files import write_text
 from family.pretrained.runs import misfit
 from tasks.cli.configs import resolve_configs
 from tasks.cli.exits import said_by_exit
+from tasks.cli.help import asked, print_help
 from tasks.cli.messages import check_nulls, sentence, unknown
 from tasks.cli.older import MODE
 from tasks.cli.optimizers import use_given
@@ -53,6 +54,7 @@ from tasks.runs.checkpoints import (
 )
 from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
+from tasks.runs.screen import quiet
 from tasks.runs.sources import is_published, used_alike
 from tasks.runs.state import stated
 from tasks.training.building import Given
@@ -170,7 +172,8 @@ class FamilyCLI(LightningCLI):
         # ours: in a folder where neither takes the other's names.
         wanted = bool(trainer.checkpoint_callbacks)
         defaults = [c for c in found if c not in given]
-        trainer.callbacks = [c for c in trainer.callbacks if c not in defaults]
+        kept = [c for c in trainer.callbacks if c not in defaults]
+        trainer.callbacks = quiet(kept, given)
         self.record = RunRecord(self.folder, self._module_spec())
         equip(trainer)
         trainer.callbacks += [self.record, LastValidation()]
@@ -379,9 +382,10 @@ def rank() -> int:
     return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
-def no_advertisement(record: logging.LogRecord) -> bool:
-    """Keep a log record, unless it recommends a product."""
-    return "Tip:" not in record.getMessage()
+def worth_a_line(record: logging.LogRecord) -> bool:
+    """Keep a log record, unless it recommends a product, or says what is not there."""
+    said = record.getMessage()
+    return "Tip:" not in said and "available: False" not in said
 
 
 def run(arguments: list[str]) -> None:
@@ -397,7 +401,7 @@ def run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", message="The dirpath has changed")
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(worth_a_line)
     # Of each checkpoint it says that it is written whole.
     connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
@@ -405,4 +409,6 @@ def run(arguments: list[str]) -> None:
     command, *rest = arguments
     if command == "resume" or (command != "fit" and rest and not rest[0].startswith("-")):
         arguments = of_a_run(command, rest)
+    if asked(arguments):
+        return print_help(command, arguments[1:])
     FamilyCLI(resolve_configs(arguments), typed)

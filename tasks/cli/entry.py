@@ -19,6 +19,8 @@ HEAD = """Train and use the Transformer family.
   family COMMAND --help            says more of a command
   family resume RUN                goes on, to the bit, with a run that was cut
 
+  source <(family --print_completion bash)    lets the shell complete all this (or zsh)
+
 Told to end by SIGTERM, training keeps its last state after the batch at work, and exits with 143.
 """
 
@@ -86,6 +88,10 @@ def dispatch(arguments: list[str]) -> None:
         print(overview())
     elif first == "--version":
         print(importlib.metadata.version("transformer-family"))
+    elif first == "--print_completion":
+        from tasks.cli.completion import script
+
+        sys.stdout.write(script(" ".join(arguments[1:2])))
     elif first in COMMANDS:
         importlib.import_module(f"tasks.commands.{COMMANDS[first].module}").run(arguments[1:])
     elif first in TRAINING:

@@ -52,12 +52,15 @@ def of_the_run(config: Namespace) -> Namespace:
 
 
 def name_of_run(file: Path, subcommand: str) -> str:
-    """What a run of a config is called, without the time: of a run's own config as that run."""
+    """What a run of a config is called, without the time: of a run's own config as that run, so that names do
+    not grow from run to run."""
     folder = file.parent.name
     if file.name != CONFIG:
         return f"{folder}-{file.stem}" if folder else file.stem
     parent = re.sub(r"(-\d{8}-\d{6}(-\d+)?)?$", "", file.resolve().parent.name, count=1)
-    return parent if subcommand == "fit" else f"{parent}-{subcommand}"
+    return (
+        parent if subcommand == "fit" else f"{parent.removesuffix(f'-{subcommand}')}-{subcommand}"
+    )
 
 
 def of_a_run(command: str, arguments: Sequence[str]) -> list[str]:

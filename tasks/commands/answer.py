@@ -3,13 +3,13 @@ answers a question of it."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from family.files import write_text
 from family.inference.batches import TEXTS, chunks
+from tasks.commands.examples import command_parser
 from tasks.commands.results import FORMATS, Results, not_an_input
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked
@@ -20,7 +20,12 @@ from tasks.errors import UserError, user_errors
 def run(arguments: list[str]) -> None:
     """Write an answer for each question: as a line with its score; as a record, with where it stands; or, as
     SQuAD's script reads them, all as one object, id to answer."""
-    parser = argparse.ArgumentParser("family answer", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "answer",
+        __doc__,
+        'family answer SOURCE --question "Who?" --context "Ann did."',
+        "family answer SOURCE questions.json",
+    )
     parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
     parser.add_argument(
         "file",

@@ -11,7 +11,9 @@ from tasks.errors import user_errors
 
 def run(arguments: list[str]) -> None:
     """Print the answer to each question of each picture."""
-    options_parser = parser("ask", __doc__)
+    options_parser = parser(
+        "ask", __doc__, 'family ask RUN picture.png --question "how many stars?"'
+    )
     options_parser.add_argument(
         "--question", action="append", required=True, help="to be answered of each picture; several"
     )

@@ -10,7 +10,12 @@ from tasks.errors import at_least, user_errors
 
 def run(arguments: list[str]) -> None:
     """Print the file and the sentence of each."""
-    options_parser = parser("caption", __doc__)
+    options_parser = parser(
+        "caption",
+        __doc__,
+        "family caption RUN picture.png",
+        "family caption RUN pictures/ --format jsonl",
+    )
     options_parser.add_argument("--beams", type=int, help="without, as the model says, or 1")
     format_option(options_parser)
     options = options_parser.parse_args(arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from family import Sampling
 from family.inference.texts import new_tokens, random_numbers, sampling_of, written
 from family.models.member import longest_text
+from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show, tell_window
@@ -23,7 +23,12 @@ USUAL = Sampling(temperature=0.7, top_p=0.95)
 
 def run(arguments: list[str]) -> None:
     """Answer each line of standard input, in one conversation, as the answer grows."""
-    parser = argparse.ArgumentParser("family chat", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "chat",
+        __doc__,
+        "family chat SOURCE",
+        'family chat SOURCE --system "You answer in one sentence."',
+    )
     parser.add_argument(
         "source", help="a model with a chat template: a run, a folder, or a name on the hub"
     )
@@ -33,7 +38,7 @@ def run(arguments: list[str]) -> None:
         "--temperature", type=float, help="0 is greedy; without, as the model says, or 0.7"
     )
     parser.add_argument("--top_p", type=float, help="without, as the model says, or 0.95")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     model_options(parser, None)
     options = parser.parse_args(arguments)
     if options.max_new_tokens is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError, user_errors
 
 TOO_LONG = 0.1
@@ -23,11 +24,12 @@ RARE = 0.01
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family check",
-        allow_abbrev=False,
-        description=__doc__,
-        epilog="Other options are those of family fit. It ends with 0 and go, or with 1 and what to mend.",
+    made = command_parser(
+        "check",
+        __doc__,
+        "family check --config text_classification/shapes",
+        "family check --config text_classification/shapes --data.root FOLDER --json",
+        more="Other options are those of family fit. It ends with 0 and go, or with 1 and what to mend.",
     )
     made.add_argument("--config", action="append", required=True, help="TASK/NAME or a file")
     made.add_argument("--json", action="store_true", help="the report as JSON")

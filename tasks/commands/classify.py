@@ -22,6 +22,7 @@ from family.inference.classes import (
 )
 from family.inference.clips import clip_probabilities
 from family.inputs.pictures import WHITE
+from tasks.commands.examples import command_parser
 from tasks.commands.pictures import (
     find_clips,
     find_pictures,
@@ -47,7 +48,13 @@ def run(arguments: list[str]) -> None:
     """Write an answer for each input: as a line, itself, then class and probability, likeliest first;
     as a record, label, score and the probabilities of all classes; where labels do not exclude each
     other, those of each by itself. Of a regression, the value."""
-    parser = argparse.ArgumentParser("family classify", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "classify",
+        __doc__,
+        "family classify RUN picture.png",
+        'family classify RUN "a moving film"',
+        "family classify RUN texts.csv --out classes.jsonl",
+    )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
         "inputs",

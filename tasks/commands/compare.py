@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from family.files import write_text
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError, at_least, closest
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family compare",
-        allow_abbrev=False,
-        description=__doc__,
-        epilog="Options of a config, such as --data.root FOLDER, hold for all variants. Interrupted "
+    made = command_parser(
+        "compare",
+        __doc__,
+        "family compare --config compare/shapes_translation",
+        "family compare --config compare/multi30k --data.root MULTI30K",
+        more="Options of a config, such as --data.root FOLDER, hold for all variants. Interrupted "
         "and started again, it goes on and repeats nothing.",
     )
     made.add_argument("--config", required=True, help="compare/NAME, or a file of that kind")

@@ -21,8 +21,10 @@ COCO_RESULTS = "coco-results.json"
 def run(arguments: list[str]) -> None:
     """Write ``NAME.png`` with the boxes drawn and ``NAME.json`` of each picture, and ``coco-results.json`` of
     all, an array as COCO writes results; print what was found."""
-    options_parser = parser("detect", __doc__)
-    options_parser.add_argument("--out", type=Path, default=Path("detected"))
+    options_parser = parser("detect", __doc__, "family detect RUN pictures/ --out found")
+    options_parser.add_argument(
+        "--out", type=Path, default=Path("detected"), help="a folder, made if need be"
+    )
     options_parser.add_argument(
         "--threshold",
         type=float,

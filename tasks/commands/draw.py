@@ -15,6 +15,7 @@ from family import Sampling
 from family.files import write_picture
 from family.inference.batches import PICTURES
 from family.inference.drawing import check_sentences
+from tasks.commands.examples import command_parser
 from tasks.commands.pictures import make_folder
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
@@ -112,7 +113,7 @@ def write(
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser("family draw", description=__doc__, allow_abbrev=False)
+    made = command_parser("draw", __doc__, 'family draw RUN "a red circle" -n 8 --out drawn')
     made.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     made.add_argument(
         "sentences",
@@ -127,16 +128,22 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="how far the sentence is overstated, such as 3 (default: as it is said)",
     )
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--seed", type=int, default=0, help="of the random numbers")
     made.add_argument(
         "--rank", metavar="CLIP_RUN", help="a CLIP of ours, which puts the best first"
     )
     tokens = made.add_argument_group("of a model that draws token by token")
     tokens.add_argument("--temperature", type=float, help="0 is greedy (default: 1)")
-    tokens.add_argument("--top_k", type=int)
-    tokens.add_argument("--top_p", type=float)
+    tokens.add_argument(
+        "--top_k", type=int, help="only the likeliest so many tokens are drawn from"
+    )
+    tokens.add_argument(
+        "--top_p",
+        type=float,
+        help="only the likeliest tokens that come to this probability together",
+    )
     noise = made.add_argument_group("of a model that starts from noise")
-    noise.add_argument("--steps", type=int)
+    noise.add_argument("--steps", type=int, help="of the way from noise to a picture")
     noise.add_argument("--sampler", help="euler or heun")
     format_option(made)
     model_options(made, PICTURES)

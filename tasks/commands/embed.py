@@ -3,11 +3,11 @@ they mean the same."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from family.inference.batches import TEXTS, chunks
+from tasks.commands.examples import command_parser
 from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
@@ -19,7 +19,13 @@ from tasks.runs.checkpoints import Loaded
 
 def run(arguments: list[str]) -> None:
     """Write a record for each input: ``{"text": ..., "embedding": [...]}``, or "file" for "text"."""
-    parser = argparse.ArgumentParser("family embed", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "embed",
+        __doc__,
+        'family embed SOURCE "a sentence"',
+        "family embed SOURCE texts.txt --out vectors.jsonl",
+        "family embed CLIP pictures/ --out vectors.csv",
+    )
     parser.add_argument("source", help="a model that encodes sentences, or CLIP")
     parser.add_argument(
         "inputs",

@@ -18,6 +18,7 @@ from typing import Any
 
 from family.inference.batches import TEXTS
 from family.inference.likelihood import longest_read
+from tasks.commands.examples import command_parser
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.errors import UserError, at_least, user_errors
@@ -73,7 +74,12 @@ def run(arguments: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser("family evaluate", description=__doc__, allow_abbrev=False)
+    made = command_parser(
+        "evaluate",
+        __doc__,
+        "family evaluate SOURCE --tasks questions.jsonl",
+        "family evaluate SOURCE --tasks hellaswag --shots 5",
+    )
     made.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
     made.add_argument(
         "--tasks", nargs="+", required=True, help="files, folders, or names of the harness's tasks"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 
 
 class Shown(argparse.RawDescriptionHelpFormatter):
@@ -16,18 +17,21 @@ class Shown(argparse.RawDescriptionHelpFormatter):
         return f"{said} (default: %(default)s)".strip()
 
 
-def command_parser(name: str, says: str | None, *examples: str) -> argparse.ArgumentParser:
+def command_parser(
+    name: str, says: str | None, *examples: str, more: str = ""
+) -> argparse.ArgumentParser:
     """The parser of ``family NAME``.
 
     Args:
         says: what it does, in reStructuredText's marks of a docstring.
         examples: calls, as they are typed.
+        more: said below them.
     """
-    told = "\n".join(["examples:", *(f"  {example}" for example in examples)]) if examples else None
+    told = "\n".join(["examples:", *(f"  {example}" for example in examples)])
     return argparse.ArgumentParser(
         f"family {name}",
         description=" ".join((says or "").replace("``", "").split()),
-        epilog=told,
+        epilog=f"{told}\n\n{textwrap.fill(more, 78)}" if more else told,
         formatter_class=Shown,
         allow_abbrev=False,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from family.inference.loaded import assets_of
 from family.models.member import facts_of
 from family.pretrained import from_pretrained, save_pretrained
 from family.pretrained.text import save_tokenizer, two_of_ours
+from tasks.commands.examples import command_parser
 from tasks.commands.results import write_json
 from tasks.errors import UserError
 from tasks.runs.export import Run, answers, difference, inputs_of, quietly, to_onnx, to_program
@@ -27,9 +27,16 @@ BESIDE = "model.json"
 
 def run(arguments: list[str]) -> None:
     """Write the model, load it again, and compare the two on a random batch."""
-    parser = argparse.ArgumentParser("family export", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "export",
+        __doc__,
+        "family export RUN --format onnx --out exported",
+        "family export RUN --format safetensors --layout gpt2 --out published",
+    )
     parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
-    parser.add_argument("--format", choices=list(TOLERANCE), required=True)
+    parser.add_argument(
+        "--format", choices=list(TOLERANCE), required=True, help="what other program is to read it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument(
         "--layout",

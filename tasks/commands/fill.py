@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from family.inference.batches import TEXTS, chunks
 from family.inference.masked import fill_masks
+from tasks.commands.examples import command_parser
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, names_files, texts_of
@@ -17,7 +17,7 @@ from tasks.errors import at_least, user_errors
 def run(arguments: list[str]) -> None:
     """Write an answer for each gap: as a line, the text, then token and probability, likeliest first; as a
     record, the number of the gap and its tokens."""
-    parser = argparse.ArgumentParser("family fill", description=__doc__, allow_abbrev=False)
+    parser = command_parser("fill", __doc__, 'family fill SOURCE "a red [MASK]"')
     parser.add_argument(
         "checkpoint", help="a .ckpt file, the folder of a run, or a published model"
     )

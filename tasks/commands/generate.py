@@ -11,6 +11,7 @@ from family.generation.defaults import defaults_of
 from family.generation.speculative import PROMPT
 from family.inference.text_to_text import answers
 from family.inference.texts import continuations, planned, random_numbers, sampling_of
+from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show, tell_window
@@ -61,7 +62,12 @@ def run(arguments: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser("family generate", description=__doc__, allow_abbrev=False)
+    made = command_parser(
+        "generate",
+        __doc__,
+        'family generate RUN --prompt "there is"',
+        'family generate SOURCE --prompt "there is" --temperature 0.7 --max_new_tokens 50',
+    )
     made.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     made.add_argument("--prompt", help="none: lines from standard input")
     made.add_argument("--max_new_tokens", type=int, help="without, as the model says, or 200")
@@ -80,10 +86,18 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="0 is greedy; without, as the model says, or 0.8 (of an encoder-decoder 0)",
     )
-    made.add_argument("--top_k", type=int)
-    made.add_argument("--top_p", type=float)
-    made.add_argument("--min_p", type=float)
-    made.add_argument("--repetition_penalty", type=float)
+    made.add_argument("--top_k", type=int, help="only the likeliest so many tokens are drawn from")
+    made.add_argument(
+        "--top_p",
+        type=float,
+        help="only the likeliest tokens that come to this probability together",
+    )
+    made.add_argument(
+        "--min_p", type=float, help="only tokens at least this share as likely as the likeliest"
+    )
+    made.add_argument(
+        "--repetition_penalty", type=float, help="above 1 makes what was said less likely again"
+    )
     made.add_argument("--no_repeat_ngram", type=int, help="no so many tokens in a row come twice")
     made.add_argument(
         "--draft",
@@ -91,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "before: the same text in fewer steps",
     )
     made.add_argument("--draft_tokens", type=int, default=4, help="guesses a step, at most")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--seed", type=int, default=0, help="of the random numbers")
     made.add_argument(
         "--parse_special",
         action="store_true",

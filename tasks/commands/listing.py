@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import textwrap
 from functools import partial
@@ -10,12 +9,13 @@ from itertools import takewhile
 from pathlib import Path
 
 from tasks.cli.configs import config_files
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError, closest
 
 
 def run(arguments: list[str]) -> None:
     """Print each config with the sentences that its header begins with."""
-    parser = argparse.ArgumentParser("family list", description=__doc__, allow_abbrev=False)
+    parser = command_parser("list", __doc__, "family list", "family list detection")
     parser.add_argument("task", nargs="?", help="of this folder of configs alone")
     task = parser.parse_args(arguments).task
     files = config_files()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from family.inference.batches import PICTURES, chunks
 from family.inputs.pictures import WHITE
+from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options
 from tasks.data.images import list_images, read_image
 from tasks.data.labelled_clips import list_clips
@@ -24,12 +25,13 @@ Read = TypeVar("Read")
 def parser(
     name: str,
     description: str | None,
+    *examples: str,
     sentence: str | None = None,
     places: str = "picture files, or folders of them",
 ) -> argparse.ArgumentParser:
     """Checkpoint first, then maybe a sentence, explained by ``sentence``, then pictures, or what else
     ``places`` says."""
-    made = argparse.ArgumentParser(f"family {name}", description=description, allow_abbrev=False)
+    made = command_parser(name, description, *examples)
     made.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     if sentence is not None:
         made.add_argument("sentence", help=sentence)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError, at_least
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family profile",
-        allow_abbrev=False,
-        description=__doc__,
-        epilog="Options of a config, such as --data.root FOLDER, hold for all configs.",
+    made = command_parser(
+        "profile",
+        __doc__,
+        "family profile --config gpt/shapes --out profile",
+        more="Options of a config, such as --data.root FOLDER, hold for all configs.",
     )
     made.add_argument(
         "--config", action="append", required=True, help="TASK/NAME or a file; several are compared"

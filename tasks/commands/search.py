@@ -33,7 +33,14 @@ PLACES = (
 
 def run(arguments: list[str]) -> None:
     """Print the nearest with their cosine similarity; of pictures, write a contact sheet."""
-    options_parser = parser("search", __doc__, sentence="what to look for", places=PLACES)
+    options_parser = parser(
+        "search",
+        __doc__,
+        'family search RUN "a red circle" pictures/',
+        'family search SOURCE "somebody eats" texts.txt',
+        sentence="what to look for",
+        places=PLACES,
+    )
     options_parser.add_argument("--top", "-k", type=int, default=12, help="how many (default: 12)")
     options_parser.add_argument(
         "--column", help="of tables, that of the texts (default: text, sentence ...)"

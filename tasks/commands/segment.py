@@ -24,8 +24,10 @@ def run(arguments: list[str]) -> None:
     """Write ``NAME-mask.png`` (class ids as in the data that the model was trained on) and ``NAME.png``
     (overlay); print the share of each class. Of instances the mask has their numbers in ``NAME.json``, from 1
     on, and ``coco-results.json`` all, as COCO writes results."""
-    options_parser = parser("segment", __doc__)
-    options_parser.add_argument("--out", type=Path, default=Path("segmented"))
+    options_parser = parser("segment", __doc__, "family segment RUN picture.png --out masks")
+    options_parser.add_argument(
+        "--out", type=Path, default=Path("segmented"), help="a folder, made if need be"
+    )
     options_parser.add_argument("--instances", action="store_true", help="objects, not classes")
     options_parser.add_argument(
         "--threshold", type=float, help="the least score of an instance (default: 0.5)"

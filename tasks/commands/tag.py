@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from family.inference.batches import TEXTS, chunks
+from tasks.commands.examples import command_parser
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, names_files, texts_of
@@ -16,7 +16,12 @@ from tasks.errors import UserError, user_errors
 def run(arguments: list[str]) -> None:
     """Write the spans of each text: as a line, itself, then each with its label and score; as a record,
     with where they stand in it; of CSV, a row each."""
-    parser = argparse.ArgumentParser("family tag", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "tag",
+        __doc__,
+        'family tag SOURCE "Ann lives in Paris"',
+        "family tag SOURCE texts.txt --out tags.jsonl",
+    )
     parser.add_argument("source", help="a .ckpt file, the folder of a run, or a published model")
     parser.add_argument(
         "inputs",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 from family.inference.batches import TEXTS, chunks
+from tasks.commands.examples import command_parser
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, names_files, texts_of
@@ -13,7 +12,13 @@ from tasks.errors import at_least, user_errors
 
 def run(arguments: list[str]) -> None:
     """Translate and print, one line for each sentence."""
-    parser = argparse.ArgumentParser("family translate", description=__doc__, allow_abbrev=False)
+    parser = command_parser(
+        "translate",
+        __doc__,
+        'family translate RUN "un cercle rouge"',
+        "family translate RUN texts.txt --out translated.jsonl",
+        'family translate SOURCE "a red circle" --from en --to de',
+    )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
         "sentences",

@@ -7,16 +7,17 @@ import json
 from pathlib import Path
 
 from family.files import write_text
+from tasks.commands.examples import command_parser
 from tasks.commands.profile import check_new
 from tasks.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family transplant",
-        allow_abbrev=False,
-        description=__doc__,
-        epilog="family fit does the same before it trains, by the config's model.transplant. Options "
+    made = command_parser(
+        "transplant",
+        __doc__,
+        "family transplant --config image_text/shapes --source RUN --out report",
+        more="family fit does the same before it trains, by the config's model.transplant. Options "
         "of the config, such as --data.root FOLDER, may follow.",
     )
     made.add_argument("--config", required=True, help="TASK/NAME or a file: the model to begin")
