@@ -22,6 +22,7 @@ COMMANDS = {
     "list": Command("listing", "the configs that come with the project"),
     "summary": Command("summary", "parts, shapes, parameters and a diagram of models"),
     "check": Command("check", "data and model of a config, before hours are spent"),
+    "new": Command("new", "a config fitted to a folder of data, to begin with"),
     "runs": Command("runs", "what was trained: state, steps, best metric; show RUN: its curves"),
     "translate": Command("translate", "sentences into another language"),
     "generate": Command("generate", "continue a text"),

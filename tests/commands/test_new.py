@@ -1,0 +1,164 @@
+"""``family new``: a config fitted to a folder of data, which fit takes as it is."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tasks.cli import main
+from tasks.commands.fitted import has, put, rounded
+from tasks.commands.new import base_of
+
+WORDS = [
+    "a",
+    "red",
+    "circle",
+    "and",
+    "two",
+    "small",
+    "blue",
+    "squares",
+    "stand",
+    "under",
+    "the",
+    "green",
+    "star",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random.seed(0)
+    return tmp_path
+
+
+def words(count):
+    return " ".join(random.choice(WORDS) for _ in range(count))
+
+
+def reviews():
+    rows = [f"{words(random.randint(70, 90))} {i}\t{'abc'[i % 3]}\n" for i in range(60)]
+    with open("reviews.tsv", "w") as file:
+        file.write("said\tstars\n" + "".join(rows))
+
+
+def fitted(file):
+    with open(file) as opened:
+        return yaml.safe_load(opened)
+
+
+def test_texts(folder, capsys):
+    reviews()
+    call = ["new", "text_classification", "--data=reviews.tsv", "--minutes=0.1", "--out=mine.yaml"]
+    columns = ["--data.text_column=said", "--data.label_column=stars"]
+    main([*call, *columns, "--model.lr=0.002"])
+    said = capsys.readouterr().out
+    assert "3 classes (a, b, c)" in said and "family fit --config mine.yaml" in said
+    config = fitted("mine.yaml")
+    data, model = config["data"]["init_args"], config["model"]["init_args"]
+    assert data["root"] == str(folder / "reviews.tsv") and data["label_column"] == "stars"
+    assert 80 <= data["max_tokens"] <= 256 and "examples" not in data
+    assert model["model"]["init_args"]["config"]["max_tokens"] == data["max_tokens"]
+    assert data["batch_size"] <= 15 and model["lr"] == 0.002
+    assert config["trainer"]["max_steps"] >= 200
+    small = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--run_folder=run"]
+    main(["fit", "--config=mine.yaml", *small, "--trainer.limit_val_batches=1"])
+    assert (folder / "run/checkpoints/last.ckpt").exists()
+    with pytest.raises(SystemExit):
+        main(call)
+    assert "mine.yaml exists" in capsys.readouterr().err
+
+
+def pictures():
+    for split, count in (("train", 12), ("val", 4)):
+        for label in "ab":
+            place = folder_of(f"pictures/{split}/{label}")
+            for i in range(count):
+                Image.new("RGB", (60, 41), (i * 9, 3, 200 * (label == "a"))).save(
+                    place / f"{i}.png"
+                )
+
+
+def folder_of(name):
+    place = Path(name)
+    place.mkdir(parents=True)
+    return place
+
+
+def documents():
+    place = folder_of("texts")
+    (place / "one.txt").write_text("\n".join(words(30) for _ in range(120)))
+
+
+def pairs():
+    place = folder_of("pairs")
+    for split, count in (("train", 60), ("val", 9)):
+        rows = "".join(f"{words(6)} {i}\t{words(7)} {i}\n" for i in range(count))
+        (place / f"{split}.tsv").write_text("de\ten\n" + rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "make", "place", "options", "wanted"),
+    [
+        (
+            "image_classification",
+            pictures,
+            "pictures",
+            [],
+            {"image_size": [48, 64], "batch_size": 6},
+        ),
+        ("language_modeling", documents, "texts", [], {"tokenizer": "char"}),
+        (
+            "translation",
+            pairs,
+            "pairs",
+            ["--data.source=de", "--data.target=en"],
+            {"vocab_size": 300},
+        ),
+    ],
+)
+def test_other_data(task, make, place, options, wanted, capsys):
+    make()
+    main(["new", task, f"--data={place}", "--minutes=0.1", *options])
+    data = fitted(f"{task}.yaml")["data"]["init_args"]
+    assert {name: data[name] for name in wanted} == wanted
+    main(["fit", f"--config={task}.yaml", "--trainer.fast_dev_run=true"])
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (["image_clasification", "--data=."], "Did you mean 'image_classification'?"),
+        (["compare", "--data=."], "there is no task 'compare'"),
+        (["tagging", "--data=none"], "--data none does not exist"),
+    ],
+)
+def test_one_sentence(call, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["new", *call])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_every_task_has_a_config_to_begin_with():
+    names = ("detection", "segmentation", "tagging", "question_answering", "captioning")
+    for task in (*names, "language_modeling", "text_to_image"):
+        assert base_of(task).is_file()
+
+
+def test_paths_of_options():
+    config = {"data": {"class_path": "x", "init_args": {"a": 1}}, "trainer": {}}
+    put(config, "data.b", 2)
+    put(config, "trainer.max_steps", 3)
+    assert config["data"]["init_args"] == {"a": 1, "b": 2} and config["trainer"] == {"max_steps": 3}
+    assert (
+        has(config, "data.b")
+        and not has(config, "data.c")
+        and not has(config, "trainer.max_steps.x")
+    )
+    assert [rounded(side, 32, (64, 256)) for side in (10, 150, 900)] == [64, 160, 256]
