@@ -42,6 +42,8 @@ COMMANDS = {
     "evaluate": Command("evaluate", "a language model on questions, or on the harness's tasks"),
     "export": Command("export", "a model in files that other programs read"),
     "plan": Command("plan", "memory, sending and time of a config on many devices"),
+    "hand_on": Command("hand_on", "a run as a folder for others, with a model card"),
+    "push": Command("push", "that folder to the Hugging Face hub"),
     "compare": Command("compare", "variants of a task on equal budgets, with a report"),
     "profile": Command("profile", "time and memory of training and decoding by length"),
     "transplant": Command("transplant", "what a model would take from another"),
