@@ -1,6 +1,6 @@
 """``family classify CKPT IMAGE...``, ``family classify CKPT CLIP...`` (folders of frames, or video files) or
 ``family classify CKPT "a text"...``: the likeliest classes or labels, or the number of a regression; of pairs
-of texts, ``--pair "another"``."""
+of texts, ``--pair "another"``; of pictures by a CLIP those of ``--labels "cat,dog"``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from family.inference.classes import (
     text_probabilities,
 )
 from family.inference.clips import clip_probabilities
+from family.inference.zero_shot import TEMPLATES, label_vectors, zero_shot
 from family.inputs.pictures import WHITE
 from tasks.commands.examples import command_parser
 from tasks.commands.pictures import (
@@ -39,6 +40,8 @@ from tasks.runs.checkpoints import Loaded
 
 READ = ("TextClassification", "TextRegression")
 """Tasks whose inputs are texts."""
+NAMED = "ImageText"
+"""The task whose models take any labels."""
 Answer = tuple[str, dict[str, Any], Tensor | None]
 """What to call an input, where it was found, and how likely its classes are, or its number, as the head's
 ``problem_type`` has it; None for an empty text."""
@@ -54,6 +57,7 @@ def run(arguments: list[str]) -> None:
         "family classify RUN picture.png",
         'family classify RUN "a moving film"',
         "family classify RUN texts.csv --out classes.jsonl",
+        'family classify CLIP pictures/ --labels "cat,dog" --template "a photo of a {}" --out classes.csv',
     )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
@@ -70,6 +74,16 @@ def run(arguments: list[str]) -> None:
         "--pair_column",
         help="of tables, that of the second texts (default: sentence2, hypothesis ...)",
     )
+    parser.add_argument(
+        "--labels",
+        help="of a CLIP, which needs no training for them: names with commas between them",
+    )
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        help=f"a sentence with {{}} for the label; several are averaged (default: {TEMPLATES[0]!r})",
+    )
     parser.add_argument("--top", type=int, default=3, help="classes shown in a line")
     parser.add_argument(
         "--column", help="of tables, that of the texts (default: text, sentence ...)"
@@ -80,8 +94,11 @@ def run(arguments: list[str]) -> None:
     model_options(parser, min(PICTURES, TEXTS))
     options = parser.parse_args(arguments)
     at_least(1, of="--", top=options.top)
-    loaded = open_model(options.checkpoint, options, *SEEN, *READ)
-    classify = SEEN.get(loaded.task, of_texts)
+    if options.template and options.labels is None:
+        raise UserError("--template is for --labels, which a CLIP needs.")
+    tasks = (*SEEN, *READ, NAMED) if options.labels is None else (NAMED,)
+    loaded = open_model(options.checkpoint, options, *tasks)
+    classify = SEEN.get(loaded.task, of_named if loaded.task == NAMED else of_texts)
     number = loaded.task.endswith("Regression")
     places = PLACE if names_files(options.inputs) else ()
     with Results(options.format, options.out, options.inputs, first=places) as results:
@@ -91,7 +108,10 @@ def run(arguments: list[str]) -> None:
                 answer = {"value": None if chances is None else float(chances)}
                 shown = "" if chances is None else f"{name}\t{float(chances):.3f}"
             elif chances is not None:
-                answer = described(loaded.model, chances[None])[0]
+                labels = labels_of(options)
+                answer = (
+                    named(labels, chances) if labels else described(loaded.model, chances[None])[0]
+                )
                 best = chances.topk(min(options.top, len(chances)))
                 labels = list(answer["probabilities"])
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -124,6 +144,34 @@ def of_pictures(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]
         with user_errors():
             pictures = [picture for _, picture in batch]
             rows = picture_probabilities(loaded.model, pictures, options.batch_size)
+        for (path, _), chances in zip(batch, rows, strict=True):
+            yield str(path), {"file": str(path)}, chances
+
+
+def labels_of(options: argparse.Namespace) -> list[str]:
+    """Those that were given; none where the model has its own."""
+    return [label.strip() for label in (options.labels or "").split(",") if options.labels]
+
+
+def named(labels: Sequence[str], chances: Tensor) -> dict[str, Any]:
+    """The record of one answer."""
+    best = int(chances.argmax())
+    known = dict(zip(labels, chances.tolist(), strict=True))
+    return {"label": labels[best], "score": known[labels[best]], "probabilities": known}
+
+
+def of_named(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:
+    """Of each picture the path, and how likely the labels are that were given, ``(labels)``."""
+    refuse_others(options, "pictures", "files, or folders of them")
+    if options.labels is None:
+        raise UserError('this model has no classes of its own: give --labels, such as "cat,dog".')
+    with user_errors():
+        vectors = label_vectors(loaded.model, labels_of(options), options.template or TEMPLATES)
+    paths = find_pictures([Path(place) for place in options.inputs])
+    for batch in read_pictures(paths, loaded, options):
+        with user_errors():
+            pictures = [picture for _, picture in batch]
+            rows = zero_shot(loaded.model, pictures, vectors, options.batch_size)
         for (path, _), chances in zip(batch, rows, strict=True):
             yield str(path), {"file": str(path)}, chances
 

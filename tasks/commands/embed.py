@@ -12,6 +12,7 @@ from tasks.commands.pictures import find_pictures, on_bad_option, read_pictures
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, checked, names_files, texts_of
+from tasks.commands.vectors import ENDING, Vectors
 from tasks.data.images import IMAGE_ENDINGS
 from tasks.errors import UserError, user_errors
 from tasks.runs.checkpoints import Loaded
@@ -24,7 +25,7 @@ def run(arguments: list[str]) -> None:
         __doc__,
         'family embed SOURCE "a sentence"',
         "family embed SOURCE texts.txt --out vectors.jsonl",
-        "family embed CLIP pictures/ --out vectors.csv",
+        "family embed CLIP pictures/ --out vectors.npy",
     )
     parser.add_argument("source", help="a model that encodes sentences, or CLIP")
     parser.add_argument(
@@ -36,14 +37,27 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--column", help="of tables, that of the texts (default: text, sentence ...)"
     )
-    parser.add_argument("--out", type=Path, help="a .jsonl or .csv file (default: standard output)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="a .jsonl or .csv file; or .npy, an array of them, with what each row is of in a .txt beside "
+        "it (default: standard output)",
+    )
     format_option(parser, "jsonl")
     on_bad_option(parser)
     model_options(parser, TEXTS)
     options = parser.parse_args(arguments)
     loaded = open_model(options.source, options, "SentenceEmbedding", "ImageText")
     places = PLACE if names_files(options.inputs) else ()
-    with Results(options.format, options.out, options.inputs, "jsonl", places) as results:
+    array = options.out is not None and options.out.suffix == ENDING
+    if array and options.format:
+        raise UserError(f"--out {options.out} is an array: leave --format {options.format} out.")
+    results: Vectors | Results
+    if array:
+        results = Vectors(options.out, options.inputs)
+    else:
+        results = Results(options.format, options.out, options.inputs, "jsonl", places)
+    with results:
         if seen(loaded, options.inputs):
             paths = find_pictures([Path(place) for place in options.inputs])
             for batch in read_pictures(paths, loaded, options):
