@@ -16,6 +16,7 @@ from .data.image_text import ImageTextData as ImageTextData
 from .data.image_tokenizing import ImageTokenizingData as ImageTokenizingData
 from .data.language_modeling import LanguageModelingData as LanguageModelingData
 from .data.masked_language_modeling import MaskedLanguageModelingData as MaskedLanguageModelingData
+from .data.own import OwnData as OwnData
 from .data.preferences import PreferenceData as PreferenceData
 from .data.prompts import PromptData as PromptData
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData

@@ -92,7 +92,8 @@ class ImageClassificationData(ClassData, LabelledImageData):
         if self.asked_layout != "auto":
             return self.asked_layout
         table = find_table(self.root, "train")
-        if table is not None and (self.problem_type or self.image_column or self.columns.one):
+        told = self.kept or self.problem_type or self.image_column or self.columns.one
+        if table is not None and told:
             return "table"
         if not self.root.is_dir():
             what = "is no folder" if self.root.exists() else "does not exist"

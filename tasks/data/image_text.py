@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +16,7 @@ from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.captions import TABLES, Caption, Columns, find_common, find_sources, read_captions
 from tasks.data.images import OnBad, check_images, kept, picture_size
+from tasks.data.kept import as_files
 from tasks.data.pairs import PairBatches, Pairs, ShapePairs, augmentation, encode_texts
 from tasks.data.sampling import ExampleBatches, batch_loader
 from tasks.data.splits import SPLITS, called, encoded, pattern
@@ -64,6 +64,8 @@ class ImageTextData(FamilyData):
         on_bad: "stop" at a picture that cannot be read or an empty sentence, or "skip" it with a
             warning.
         examples: pairs of the built-in world.
+        columns: what the columns are called, by our names: {image: photo, caption: said}. ``root`` may
+            then be any table; a data set of ``datasets`` on disk and parquet files are read as they are.
     """
 
     task = "ImageText"
@@ -97,6 +99,7 @@ class ImageTextData(FamilyData):
         examples: int = 10_000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < val_fraction < 1:
@@ -109,7 +112,7 @@ class ImageTextData(FamilyData):
         if max_tokens < 3:
             raise UserError(f"data.max_tokens={max_tokens} leaves no room for a sentence: 3 do.")
         self.ignore = pattern("split_ignore", split_ignore)
-        self.root = None if root is None else Path(root)
+        self.root = as_files(root, columns)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.columns = Columns(image_column, caption_column, split_column, quotes)
         self.val_fraction = val_fraction

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from family.heads.problem import MULTI
 from family.inputs.preprocess import Preprocess
 from tasks.data.base import FamilyData
+from tasks.data.kept import as_files
 from tasks.data.label_lists import check_same_problem
 from tasks.data.labelled_images import Labelled, refuse_other_set
 from tasks.data.splits import SPLITS, called, divide_pictures, hashes, pattern, shares_of
@@ -27,7 +28,7 @@ class LabelledData(FamilyData):
     """A subclass says by ``_read`` what a split is as it is stored, and sets ``preprocess`` and ``examples``.
 
     Args:
-        root, val_fraction, test_fraction, split_seed, group, train_fraction: see
+        root, val_fraction, test_fraction, split_seed, group, train_fraction, columns: see
             :class:`~tasks.data.labelled_image_data.LabelledImageData`.
     """
 
@@ -44,13 +45,16 @@ class LabelledData(FamilyData):
         split_seed: int | None,
         group: str | None,
         train_fraction: float = 1.0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < train_fraction <= 1:
             raise UserError(
                 f"data.train_fraction must be above 0 and at most 1, not {train_fraction}."
             )
-        self.root = None if root is None else Path(root)
+        self.root = as_files(root, columns)
+        self.kept = root is not None and self.root != Path(root)
+        """Whether the data were kept otherwise, and stand in tables now."""
         self.shares = shares_of(val_fraction, test_fraction)
         self.split_seed, self.group = split_seed, pattern("group", group)
         self.train_fraction = train_fraction

@@ -36,6 +36,7 @@ class LabelledImageData(LabelledData):
             added. A number draws the same share of every class.
         group: a regular expression; pictures in whose names it finds the same, as "patient-[0-9]+", are
             held out together.
+        columns: see :class:`~tasks.data.text_data.TextData`; {image: photo, label: class}.
         train_fraction: the share of the training split that is trained on, chosen by the hash too;
             a smaller share is a part of any larger one.
         augment: "flip", "crop" (shifted by up to an eighth, flipped), "resized_crop" (a random
@@ -71,8 +72,11 @@ class LabelledImageData(LabelledData):
         examples: int = 8000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(root, val_fraction, test_fraction, split_seed, group, train_fraction)
+        super().__init__(
+            root, val_fraction, test_fraction, split_seed, group, train_fraction, columns
+        )
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, random_erasing=random_erasing)

@@ -17,6 +17,7 @@ from family.files import whole
 from tasks.data import shapes
 from tasks.data.base import FamilyData
 from tasks.data.documents import END, held_out, read_pieces, split_at, split_offset
+from tasks.data.kept import as_files
 from tasks.data.sampling import ExampleBatches, as_it_is, batch_loader
 from tasks.data.splits import SPLITS, called
 from tasks.data.stored import Stored
@@ -55,6 +56,7 @@ class LanguageModelingData(FamilyData):
         tokenizer: "char", "bpe", "unigram" or "word", trained on the training split alone; or one that exists, by
             the path of a ``tokenizer.json``, a folder, a run or a published source.
         vocab_size: for all but char.
+        columns: see :class:`~tasks.data.text_data.TextData`; {text: article}.
         context: tokens of a window.
         batch_size: windows of a batch.
         val_fraction: the last part of each text, or so many of the documents, are for validation.
@@ -81,6 +83,7 @@ class LanguageModelingData(FamilyData):
         seed: int = 0,
         separator: str | None = None,
         isolate: bool = False,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < val_fraction < 1:
@@ -91,7 +94,7 @@ class LanguageModelingData(FamilyData):
             raise UserError(f"data.cache {cache} is a file: give a folder for the tokens.")
         if separator == "":
             raise UserError("data.separator is empty: give what stands between documents, or none.")
-        self.root = None if root is None else Path(root)
+        self.root = as_files(root, columns, "txt")
         self.separator, self.isolate = separator, isolate
         self.kind, self.vocab_size, self.context = tokenizer, vocab_size, context
         self.batch_size, self.val_fraction = batch_size, val_fraction

@@ -42,6 +42,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
         context: tokens of a window, special ones included.
         batch_size: windows of a batch.
         whole_words: hide all tokens of a word or none; 15 % of the tokens as near as words allow.
+        columns: see :class:`~tasks.data.text_data.TextData`; {text: article}.
         masked, random: shares of the hidden tokens that become the mask token, and any other; the rest
             stays as it is. ELECTRA's generator has 0.85 and 0 (its authors' code; the paper says all).
     """
@@ -63,6 +64,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
         whole_words: bool = False,
         masked: float = MASKED,
         random: float = RANDOM,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -74,6 +76,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
             cache,
             seed,
             separator,
+            columns=columns,
         )
         between(0, 1, masked=masked, random=random)
         if masked + random > 1:

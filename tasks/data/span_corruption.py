@@ -48,6 +48,7 @@ class SpanCorruptionData(LanguageModelingData):
         vocab_size: for bpe and unigram.
         context: tokens of a source.
         batch_size: chunks of a batch.
+        columns: see :class:`~tasks.data.text_data.TextData`; {text: article}.
         noise_density: the share of the tokens that is left out.
         mean_noise_span_length: of the spans, in tokens.
     """
@@ -68,6 +69,7 @@ class SpanCorruptionData(LanguageModelingData):
         separator: str | None = None,
         noise_density: float = 0.15,
         mean_noise_span_length: float = 3.0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -79,6 +81,7 @@ class SpanCorruptionData(LanguageModelingData):
             cache,
             seed,
             separator,
+            columns=columns,
         )
         at_least(1, mean_noise_span_length=mean_noise_span_length)
         if not 0 < noise_density < 1:

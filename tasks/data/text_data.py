@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from family.inputs.encode import with_ends
 from tasks.data.base import FamilyData
 from tasks.data.batching import TokenBatches, token_loader
+from tasks.data.kept import as_files
 from tasks.data.split_files import find_file, shared_file
 from tasks.data.splits import divide, nothing_held_out
 from tasks.data.stored import Stored
@@ -46,6 +47,8 @@ class TextData(FamilyData, Generic[Row]):
         examples: training examples of the built-in world.
         seed: of what is generated, and of the order of batches.
         num_workers: processes that make batches.
+        columns: what the columns are called, by our names: {text: sentence, label: class}. ``root`` may
+            then be any table; a data set of ``datasets`` on disk and parquet files are read as they are.
     """
 
     decided: tuple[str, ...] = ("tokenizer", "vocab_size", "lowercase", "max_tokens")
@@ -73,13 +76,14 @@ class TextData(FamilyData, Generic[Row]):
         examples: int = 8000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         at_least(3, max_tokens=max_tokens)
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
-        self.root = None if root is None else Path(root)
+        self.root = as_files(root, columns)
         self.splits = {"train": train, "val": val, "test": test}
         self.shares = {"val": val_fraction, "test": test_fraction}
         self.split_seed = split_seed

@@ -13,6 +13,7 @@ from family.inputs.encode import encode_sources
 from tasks.data.base import FamilyData
 from tasks.data.batching import token_loader
 from tasks.data.captions import TABLES
+from tasks.data.kept import as_files
 from tasks.data.mixing import MixedBatches
 from tasks.data.paired_texts import BUILT_IN, Columns, PairedText, paired_shapes, read_paired
 from tasks.data.split_files import find_file, shared_file
@@ -73,6 +74,7 @@ class TextToTextData(FamilyData):
         train, val, test: the splits' names; "val" is also found as valid, validation or dev.
         val_fraction, test_fraction: the shares of one table; "val" comes from "train" where only that has
             no file. Rows of the same text are held out together.
+        columns: see :class:`~tasks.data.text_data.TextData`; {source: question, target: answer}.
         split_seed: other numbers divide otherwise.
         quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them.
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists, by
@@ -110,6 +112,7 @@ class TextToTextData(FamilyData):
         examples: int = 5000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, tokens_per_batch=tokens_per_batch, max_tokens=max_tokens, examples=examples)
@@ -125,7 +128,7 @@ class TextToTextData(FamilyData):
             )
         self.columns = Columns(source_column, target_column, task_column, prefix_column)
         if root is not None:
-            tasks = {"": TextTask(root, prefix)}
+            tasks = {"": TextTask(str(as_files(root, columns)), prefix)}
         self.parts = {name: of_task(name, given) for name, given in (tasks or builtin()).items()}
         for name, part in self.parts.items():
             if not part.weight > 0:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -24,6 +23,7 @@ from tasks.data.directions import (
     read_directions,
     rows_of,
 )
+from tasks.data.kept import as_files
 from tasks.data.mixing import MixedBatches
 from tasks.data.pair_texts import PairTexts
 from tasks.data.parallel_texts import Parallel, ParallelTexts
@@ -75,6 +75,8 @@ class TranslationData(FamilyData):
         train, val, test: the splits' names; "val" is also found as valid, validation or dev.
         val_fraction, test_fraction: the shares of one file; "val" comes from "train" where only that has
             no files. Pairs of the same source sentence are held out together.
+        columns: see :class:`~tasks.data.text_data.TextData`; by the names of the languages, {de: german, en:
+            english}.
         split_seed: other numbers divide otherwise.
         tokenizer: "bpe", "unigram" or "char", trained on the training split alone; or one that exists, by
             the path of a ``tokenizer.json``, a folder, a run or a published source, for all languages.
@@ -117,13 +119,14 @@ class TranslationData(FamilyData):
         temperature: float = 1.0,
         split_column: str | None = None,
         split_ignore: str | None = None,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, tokens_per_batch=tokens_per_batch, max_tokens=max_tokens, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         at_least(1, temperature=temperature)
-        self.root = None if root is None else Path(root)
+        self.root = as_files(root, columns, "tsv")
         self.source, self.target = one_way = source, target
         self.temperature = temperature
         self.splits = {"train": train, "val": val, "test": test}

@@ -1,0 +1,216 @@
+"""Data sets of ``datasets`` on disk and parquet files: the same rows as of our own files, for every task."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tasks
+from tasks.data.kept import as_files
+from tasks.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+TEXTS = ["a red circle", "a blue star", "two green squares", 'a "quoted"\ttext\nof two lines']
+NAMES = ["bad", "good"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def reviews(count=12):
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "class": datasets.ClassLabel(names=NAMES)}
+    )
+    rows = {
+        "sentence": [f"{TEXTS[i % 4]} {i}" for i in range(count)],
+        "class": [i % 2 for i in range(count)],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def kept(kind, data, place):
+    """A data set in one of the ways that people keep it."""
+    if kind == "disk":
+        datasets.DatasetDict(data).save_to_disk(place)
+        return place
+    (place / "data").mkdir(parents=True)
+    for split, one in data.items():
+        half = len(one) // 2
+        for i, part in enumerate((one.select(range(half)), one.select(range(half, len(one))))):
+            part.to_parquet(place / "data" / f"{split}-{i:05}-of-00002.parquet")
+    return place
+
+
+COLUMNS = {"text": "sentence", "label": "class"}
+EASY = {"tokenizer": "char", "columns": COLUMNS}
+
+
+@pytest.mark.parametrize("kind", ["disk", "parquet"])
+def test_texts_and_their_classes_by_name(folder, kind):
+    place = kept(
+        kind, {"train": reviews(), "validation": reviews(6), "test": reviews(4)}, folder / "d"
+    )
+    data = tasks.TextClassificationData(str(place), **EASY)
+    rows = data.rows("train")
+    assert [row.text for row in rows] == reviews()["sentence"][:]
+    assert [row.label for row in rows] == [NAMES[i % 2] for i in range(12)]
+    assert data.classes == NAMES and len(data.rows("val")) == 6 and len(data.rows("test")) == 4
+    batch = next(iter(data.train_dataloader()))
+    assert {"input_ids", "labels", "mask"} <= batch.keys()
+
+
+def test_one_split_is_divided(folder):
+    reviews(40).save_to_disk(folder / "d")
+    data = tasks.TextClassificationData(str(folder / "d"), **EASY)
+    assert sum(len(data.rows(split)) for split in ("train", "val", "test")) == 40
+    assert len(data.rows("val")) >= 2
+
+
+def test_other_tables_take_columns_too(folder):
+    (folder / "d.csv").write_text(
+        "sentence,class\n" + "".join(f"text {i},{'xy'[i % 2]}\n" for i in range(20))
+    )
+    data = tasks.TextClassificationData("d.csv", val_fraction=0.5, **EASY)
+    assert data.classes == ["x", "y"]
+
+
+def test_a_file_that_changes_is_read_anew(folder):
+    (folder / "d.jsonl").write_text('{"a": "one"}\n')
+    first = as_files("d.jsonl", {"text": "a"})
+    assert as_files("d.jsonl", {"text": "a"}) == first != as_files("d.jsonl", {"other": "a"})
+    (folder / "d.jsonl").write_text('{"a": "one"}\n{"a": "two"}\n')
+    assert len((as_files("d.jsonl", {"text": "a"}) / "d.jsonl").read_text().splitlines()) == 2
+
+
+def picture(i):
+    pixels = np.full((16, 20, 3), (i * 20, 3, 200 * (i % 2)), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pictures(count=8):
+    rows = {"photo": [picture(i) for i in range(count)], "class": [i % 2 for i in range(count)]}
+    rows["said"] = [f"a picture {i}" for i in range(count)]
+    kinds = {"photo": datasets.Image(), "class": datasets.ClassLabel(names=NAMES)}
+    return datasets.Dataset.from_dict(
+        rows, features=datasets.Features(kinds | {"said": datasets.Value("string")})
+    )
+
+
+@pytest.mark.parametrize("kind", ["disk", "parquet"])
+def test_pictures(folder, kind):
+    place = kept(kind, {"train": pictures(), "test": pictures(4)}, folder / "d")
+    columns = {"image": "photo", "label": "class"}
+    data = tasks.ImageClassificationData(
+        str(place), image_size=16, columns=columns, val_fraction=0.25
+    )
+    data.setup("fit")
+    assert data.classes == NAMES
+    split = data.split("test")
+    assert split.labels.tolist() == [0, 1, 0, 1]
+    for i in range(4):
+        np.testing.assert_array_equal(
+            np.asarray(split.read(i, (255, 255, 255))), np.asarray(picture(i))
+        )
+    captions = tasks.ImageTextData(
+        str(place),
+        columns={"image": "photo", "caption": "said"},
+        tokenizer="bpe",
+        vocab_size=300,
+        val_fraction=0.5,
+    )
+    captions.setup("fit")
+    assert next(iter(captions.val_dataloader()))["pixel_values"].shape[1] == 3
+
+
+def test_tags_by_name(folder):
+    kinds = {
+        "words": datasets.Sequence(datasets.Value("string")),
+        "marks": datasets.Sequence(datasets.ClassLabel(names=["O", "B-X", "I-X"])),
+    }
+    rows = {"words": [["Ann", "went", str(i)] for i in range(12)], "marks": [[1, 0, 0]] * 12}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    data.save_to_disk(folder / "d")
+    made = tasks.TaggingData(
+        str(folder / "d"), columns={"tokens": "words", "tags": "marks"}, tokenizer="char"
+    )
+    assert list(made.texts("train")[0].tags) == ["B-X", "O", "O"]
+
+
+def test_translations(folder):
+    rows = {"translation": [{"de": f"ein\tKreis {i}", "en": f"a circle {i}"} for i in range(10)]}
+    both = {
+        "train": datasets.Dataset.from_dict(rows),
+        "validation": datasets.Dataset.from_dict(rows),
+    }
+    place = kept("parquet", both, folder / "d")
+    data = tasks.TranslationData(str(place), source="de", target="en", tokenizer="char")
+    assert tuple(data.pairs("train")[3]) == ("ein Kreis 3", "a circle 3")
+
+
+def test_long_texts(folder):
+    rows = {"article": [f"{TEXTS[0]} number {i} is long enough" for i in range(40)]}
+    datasets.Dataset.from_dict(rows).save_to_disk(folder / "d")
+    data = tasks.LanguageModelingData(str(folder / "d"), context=8, columns={"text": "article"})
+    assert "".join(data.texts("train")).startswith("a red circle number 0")
+    with pytest.raises(UserError, match="no column 'text' for a language model, but x, y"):
+        as_files(str(folder / "d"), {"x": "article", "y": "article"}, "txt")
+
+
+def test_questions(folder):
+    rows = {
+        "id": [str(i) for i in range(6)],
+        "question": ["Who?"] * 6,
+        "context": [f"Ann went home {i}." for i in range(6)],
+        "answers": [{"text": ["Ann"], "answer_start": [0]}] * 6,
+    }
+    both = {name: datasets.Dataset.from_dict(rows) for name in ("train", "validation")}
+    place = kept("disk", both, folder / "d")
+    data = tasks.QuestionAnsweringData(str(place), tokenizer="char")
+    assert data.rows("train")[0].answers[0].text == "Ann"
+
+
+def test_mistakes_are_one_sentence(folder):
+    reviews().save_to_disk(folder / "d")
+    with pytest.raises(UserError) as error:
+        tasks.TextClassificationData(
+            str(folder / "d"), columns={"text": "sentense", "label": "class"}
+        )
+    said = str(error.value)
+    assert "no column 'sentense' for data.columns text; there are: sentence, class." in said
+    assert "Did you mean 'sentence'?" in said and not list(folder.glob(".cache/data/*"))
+    (folder / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"bad\.parquet cannot be read"):
+        as_files("bad.parquet")
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="has no table"):
+        as_files("empty", COLUMNS)
+    with pytest.raises(UserError, match="give data.root"):
+        as_files(None, COLUMNS)
+
+
+def test_a_package_that_is_missing(folder, monkeypatch):
+    reviews().save_to_disk(folder / "d")
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(
+        UserError, match=r"needs datasets: pip install 'transformer-family\[datasets\]'"
+    ):
+        as_files(str(folder / "d"))
+
+
+def test_a_picture_keeps_its_bytes(folder):
+    file = io.BytesIO()
+    picture(1).save(file, "JPEG")
+    row = {"image": {"bytes": file.getvalue(), "path": None}, "label": "x"}
+    datasets.Dataset.from_list([row] * 2).to_parquet(folder / "d.parquet")
+    made = as_files("d.parquet")
+    first = json.loads((made / "d.jsonl").read_text().splitlines()[0])
+    assert (
+        first["image"].endswith(".jpg") and (made / first["image"]).read_bytes() == file.getvalue()
+    )
