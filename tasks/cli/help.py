@@ -131,7 +131,7 @@ def section(path: str, kind: Any, given: Mapping[str, Any], width: int) -> Itera
     """
     group = [part for part in parts(kind) if is_dataclass(part)]
     called = given.get(f"{path}.class_path", given.get(path))
-    owner = group[0] if group else imported(called)
+    owner: Any = group[0] if group else imported(called)
     if owner is None:
         return
     name = owner.__name__ if group else called

@@ -139,7 +139,7 @@ def parquet(place: Path) -> dict[str, Rows]:
                 for batch in opened.iter_batches(ROWS):
                     yield from batch.to_pylist()
 
-    made = {}
+    made: dict[str, Rows] = {}
     for name, some in parts.items():
         try:
             schema = reader.read_schema(some[0])
