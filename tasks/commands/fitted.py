@@ -71,7 +71,7 @@ class Found:
         if isinstance(content, Image.Image):
             self.sides.append(content.size)
         elif isinstance(content, Path):
-            self.sides.append(size_of(content))
+            self.sides.append(size_of(content)[::-1])
         elif isinstance(content, str):
             self.words.update(content.split())
             self.letters.update(content)
@@ -209,7 +209,7 @@ def lengths(config: dict[str, Any], data: Any) -> dict[str, Any]:
     if stored is None or stored.texts is None or stored.limit is None:
         return {}
     with user_errors():
-        longest = look(stored, SAMPLE).lengths["p99"] + 3
+        longest = look(stored, SAMPLE).lengths.get("p99", 0) + 3
     low, high = TOKENS
     most = min(high, max(low, PATCH * math.ceil(longest / PATCH)))
     made = {"data.max_tokens": most}

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
+import tasks
 from tasks.cli import main
-from tasks.commands.fitted import has, put, rounded
+from tasks.commands.fitted import Found, choices, has, put, rounded
 from tasks.commands.new import base_of
 
 WORDS = [
@@ -129,6 +130,20 @@ def test_other_data(task, make, place, options, wanted, capsys):
     data = fitted(f"{task}.yaml")["data"]["init_args"]
     assert {name: data[name] for name in wanted} == wanted
     main(["fit", f"--config={task}.yaml", "--trainer.fast_dev_run=true"])
+
+
+def test_pictures_that_are_read_by_their_paths_lie_as_they_are():
+    for split, count in (("train", 3), ("val", 1)):
+        for kind, mode in (("images", "RGB"), ("masks", "L")):
+            place = folder_of(f"seg/{split}/{kind}")
+            for i in range(count):
+                Image.new(mode, (90, 60), 1).save(place / f"{i}.png")
+    data = tasks.SegmentationData("seg")
+    data.setup("fit")
+    found = Found(data)
+    assert found.sides == [(90, 60)] * 3 and found.examples == {"train": 3, "val": 1}
+    config = {"data": {"init_args": {"image_size": 64, "batch_size": 48}}}
+    assert choices(config, data, found) == {"data.image_size": [64, 96], "data.batch_size": 1}
 
 
 @pytest.mark.parametrize(
