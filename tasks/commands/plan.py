@@ -8,18 +8,18 @@ import json
 import time
 from typing import Any
 
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family plan",
-        allow_abbrev=False,
-        description=__doc__,
-        epilog="Other options are those of family fit, such as --trainer.precision bf16-mixed. Nothing is "
-        "trained: a step is followed without the memory that it would take. Example: family plan --config "
-        "gpt/shapes --gpus 64 --memory 80 --tflops 400 --bandwidth 50",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    made = command_parser(
+        "plan",
+        __doc__,
+        "family plan --config gpt/shapes --gpus 64 --memory 80 --tflops 400 --bandwidth 50",
+        "family plan --config gpt/shapes --trainer.precision bf16-mixed",
+        more="Other options are those of family fit. Nothing is trained: a step is followed without the memory "
+        "that it would take.",
     )
     made.add_argument("--config", action="append", required=True, help="TASK/NAME or a file")
     made.add_argument("--gpus", type=int, default=1, help="processes, one a device")
