@@ -39,7 +39,10 @@ MAY_IMPORT = {
         "": {"errors", "data", "runs", "training"},  # the tasks themselves
         "cli": {"errors", "data", "runs", "training", "", "commands.__init__"},
         "compare": {"errors", "data", "runs", "training", "", "cli"},
-        "commands": {"errors", "data", "evaluation", "runs", "training", "", "cli", "compare"},
+        "serve": {"errors", "data", "runs", "training"},
+        "commands": {
+            *("errors", "data", "evaluation", "runs", "training", "", "cli", "compare", "serve"),
+        },
     },
 }
 """What each room may import beside itself: whole rooms, or one module of a room."""

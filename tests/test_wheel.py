@@ -33,6 +33,6 @@ def test_wheel_carries_code_configs_and_templates(tmp_path):
             assert str(file.relative_to(ROOT)) in held
     for file in (ROOT / "configs").rglob("*.yaml"):
         assert f"tasks/{file.relative_to(ROOT)}" in held
-    for folder in ("tasks/compare/templates", "family/look/page"):
+    for folder in ("tasks/compare/templates", "family/look/page", "tasks/serve/static"):
         for file in (path for path in (ROOT / folder).iterdir() if path.is_file()):
             assert str(file.relative_to(ROOT)) in held

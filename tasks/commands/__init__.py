@@ -39,6 +39,7 @@ COMMANDS = {
     "search": Command("search", "rank pictures by a sentence"),
     "embed": Command("embed", "texts as vectors"),
     "look": Command("look", "where a model attends, as a page"),
+    "serve": Command("serve", "a local page and an API to use models with, OpenAI's too"),
     "evaluate": Command("evaluate", "a language model on questions, or on the harness's tasks"),
     "export": Command("export", "a model in files that other programs read"),
     "plan": Command("plan", "memory, sending and time of a config on many devices"),

@@ -1,0 +1,338 @@
+"""What requests and answers hold; the OpenAPI description is made of these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tasks.serve.limits import FRAMES, INPUTS, TEXT
+
+
+def said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty: write something.")
+    return text
+
+
+def not_below(least: float, otherwise: float) -> AfterValidator:
+    """What is smaller than numbers of 32 bits can divide by is meant as the limit that it is near to."""
+    return AfterValidator(lambda value: value if value >= least else otherwise)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT), AfterValidator(said)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=INPUTS)]
+Picture = Annotated[str, Field(min_length=1, description="data:image/png;base64,... or base64")]
+Pictures = Annotated[list[Picture], Field(min_length=1, max_length=INPUTS)]
+Clips = Annotated[
+    list[Annotated[list[Picture], Field(min_length=1, max_length=FRAMES)]],
+    Field(min_length=1, max_length=INPUTS),
+]
+Score = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), not_below(1e-4, 0.0)]
+Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), not_below(1e-6, 1e-6)]
+Stop = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Request(BaseModel):
+    """What all have: which of the served models is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(
+        None,
+        max_length=300,
+        description="by its name; the first that can do this, where none is given",
+    )
+
+
+class TranslateRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["un cercle rouge"]}]})
+    texts: Texts
+    beams: Count | None = Field(None, description="of the search; as the model says, or 4")
+    source: str | None = Field(None, max_length=40, description="of a model of several languages")
+    target: str | None = Field(None, max_length=40, description="of a model of several languages")
+
+
+class Drawing(Request):
+    """How text is drawn, token by token."""
+
+    temperature: Temperature | None = Field(None, description="0 is greedy; else as the model says")
+    top_p: Part | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    seed: Seed = 0
+    stop: list[Stop] = Field([], max_length=4, description="strings before which a text ends")
+    stream: bool = Field(False, description="server-sent events, a piece of the text each")
+
+
+class GenerateRequest(Drawing):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "there is", "max_new_tokens": 20}]}
+    )
+    prompt: Text
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    role: Annotated[str, Field(min_length=1, max_length=20)]
+    content: Annotated[str, Field(max_length=TEXT)]
+
+
+class ChatRequest(Drawing):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "hello"}]}]}
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
+
+
+class FillRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a red [MASK]"]}]})
+    texts: Texts
+    top: Annotated[int, Field(ge=1, le=50)] = 5
+
+
+class ClassifyRequest(Request):
+    """Texts, maybe with a second one each; or pictures; or clips."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a moving film"]}]})
+    texts: Texts | None = None
+    pairs: Texts | None = Field(None, description="the second text of each")
+    pictures: Pictures | None = None
+    clips: Clips | None = Field(None, description="each a list of frames")
+
+
+class TextsRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["Ann lives in Paris"]}]})
+    texts: Texts
+
+
+class AnswerRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": ["Where?"], "contexts": ["In Paris."]}]}
+    )
+    questions: Texts
+    contexts: Texts = Field(description="the text that each question is asked of")
+
+
+class PicturesRequest(Request):
+    pictures: Pictures
+
+
+class DetectRequest(PicturesRequest):
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="the least score; as the model says, or 0.3"
+    )
+
+
+class SearchRequest(Request):
+    """What to look for, and where: texts or pictures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "somebody eats", "texts": ["she has lunch"]}]}
+    )
+    query: Text
+    texts: Texts | None = None
+    pictures: Pictures | None = None
+
+
+class EmbedRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a sentence"]}]})
+    texts: Texts | None = None
+    pictures: Pictures | None = None
+
+
+class DrawRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a red circle"]}]})
+    texts: Annotated[list[Text], Field(min_length=1, max_length=4)]
+    num: Count = Field(1, description="pictures of each text")
+    seed: Seed = 0
+
+
+class AskRequest(Request):
+    pictures: Pictures
+    questions: Texts = Field(description="one a picture")
+
+
+class RewardRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompts": ["hello"], "answers": ["good day"]}]}
+    )
+    prompts: Texts
+    answers: Texts
+
+
+class AttentionRequest(Request):
+    """A text, and what belongs to it: its translation, or the second of a pair."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "un cercle rouge"}]})
+    text: Text
+    other: Text | None = Field(None, description="the translation, answer, or second text")
+    source: str | None = Field(None, max_length=40, description="of a model of several languages")
+    target: str | None = Field(None, max_length=40, description="of a model of several languages")
+
+
+# --- Answers ---
+
+
+class Answer(BaseModel):
+    model: str
+
+
+class TextAnswers(Answer):
+    answers: list[str]
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class GeneratedAnswer(Answer):
+    text: str
+    finish_reason: str
+    usage: Usage
+
+
+class Chance(BaseModel):
+    label: str
+    score: float | None
+    probabilities: dict[str, float | None]
+
+
+class ChanceAnswers(Answer):
+    answers: list[Chance | float | None] = Field(description="of a regression the numbers")
+
+
+class NumberAnswers(Answer):
+    answers: list[float | None]
+
+
+class Span(BaseModel):
+    word: str
+    label: str
+    score: float | None
+    start: int
+    end: int
+
+
+class TagAnswers(Answer):
+    answers: list[list[Span]]
+
+
+class Token(BaseModel):
+    token: str
+    id: int
+    score: float | None
+
+
+class FillAnswers(Answer):
+    answers: list[list[list[Token]]] = Field(description="by text, gap and rank")
+
+
+class SpanAnswer(BaseModel):
+    answer: str
+    score: float | None
+    start: int | None
+    end: int | None
+    no_answer: float | None
+
+
+class SpanAnswers(Answer):
+    answers: list[SpanAnswer]
+
+
+class Found(BaseModel):
+    label: str
+    category_id: int | None = None
+    score: float | None
+    box: list[float | None] = Field(description="left, top, right, bottom in pixels")
+
+
+class DetectAnswers(Answer):
+    answers: list[list[Found]]
+
+
+class Seen(BaseModel):
+    label: str
+    category_id: int
+    color: str
+    share: float = Field(description="of the pixels")
+
+
+class Segments(BaseModel):
+    mask: str = Field(description="a PNG whose values are the ids of the classes in the data")
+    overlay: str = Field(description="a PNG of the classes' colours")
+    classes: list[Seen]
+
+
+class SegmentAnswers(Answer):
+    answers: list[Segments]
+
+
+class Ranked(BaseModel):
+    index: int
+    similarity: float | None
+
+
+class SearchAnswers(Answer):
+    answers: list[Ranked] = Field(description="the nearest first")
+
+
+class EmbedAnswers(Answer):
+    answers: list[list[float | None]]
+
+
+class PictureAnswers(Answer):
+    answers: list[list[str]] = Field(description="PNGs as data URLs, those of each input")
+
+
+class AskAnswer(BaseModel):
+    answer: str
+    score: float | None = None
+
+
+class AskAnswers(Answer):
+    answers: list[AskAnswer]
+
+
+class AttentionAnswer(Answer):
+    """Row i of ``weights`` is how much token i of ``rows`` attends to each of ``columns``: the mean over
+    the heads of the last layer."""
+
+    rows: list[str]
+    columns: list[str]
+    weights: list[list[float | None]]
+
+
+class Served(BaseModel):
+    name: str
+    task: str
+    member: str = Field(description="the class of the model")
+    actions: list[str]
+    reads: list[str] = Field(description="what classify, search and embed take: texts, pairs ...")
+    attention: bool
+    languages: list[str]
+    labels: list[str]
+
+
+class ServedAnswer(BaseModel):
+    models: list[Served]
+
+
+class Problem(BaseModel):
+    error: str = Field(description="one sentence")
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": says}
+    for status, says in {
+        400: "the body cannot be read",
+        403: "asked for by the page of another site",
+        404: "no such model, or none that can do this",
+        413: "too large",
+        422: "a field that is not right",
+        429: "too many requests wait",
+        503: "the server is being stopped, or is out of memory",
+    }.items()
+}

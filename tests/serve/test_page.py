@@ -1,0 +1,145 @@
+"""The page, in headless Chromium: type, drop a picture, read the answer."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+
+import pytest
+
+from tasks.serve.app import make_app
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+DONE = "#answer[aria-busy=false] > *"
+DROP = """([url, name]) => {
+  const bytes = Uint8Array.from(atob(url.split(",")[1]), (c) => c.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type: "image/png" }));
+  const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.querySelector(".drop").dispatchEvent(event);
+}"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--disable-gpu"]
+        found = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address(models, help):
+    with help.running(make_app(models)) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser, address):
+    found, errors = browser.new_page(), []
+    found.on("pageerror", lambda error: errors.append(str(error)))
+    found.on("console", lambda said: said.type == "error" and errors.append(said.text))
+
+    def go(place):
+        found.goto(f"{address}/#{place}")
+        found.wait_for_selector("form button")
+
+    found.go = go
+    yield found
+    found.close()
+    assert not errors
+
+
+def test_type_and_read(page, models, tmp_path):
+    page.go("Translation/translate")
+    page.fill("#text", "a star")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#attention .tokens span")
+    wanted = models["Translation"].predict(["a star"])[0]
+    assert page.text_content("#answer p.text") == (wanted or "(nothing)")
+    source = page.locator("#attention .tokens").nth(1).locator("span")
+    assert source.count() == len("a star") + 1
+    page.locator("#attention .tokens").nth(0).locator("span").nth(1).hover()
+    assert page.locator("#attention .chosen").count() == 1
+    assert "rgba" in source.nth(0).get_attribute("style")
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 5000
+
+
+def test_drop_a_picture_and_see_boxes(page, help, models):
+    page.go("Detection/detect")
+    page.evaluate(DROP, [help.url_of(help.noise(0, (64, 64))), "noise.png"])
+    page.wait_for_selector(".thumbs img")
+    page.click("summary")
+    page.fill("#threshold", "0.1")
+    page.click("button[type=submit]")
+    page.wait_for_selector(DONE)
+    found = models["Detection"].predict([help.noise(0, (64, 64))], threshold=0.1)[0]
+    assert found and page.locator(".legend span").count() == len(found)
+    drawn = page.evaluate("document.querySelector('#answer canvas').toDataURL()")
+    assert len(base64.b64decode(drawn.partition(",")[2])) > 1000
+    assert found[0]["label"] in page.get_attribute("#answer canvas", "aria-label")
+
+
+def test_a_conversation_grows(page):
+    page.go("LanguageModeling/chat")
+    page.click("summary")
+    page.fill("#max_new_tokens", "12")
+    for turn in range(2):
+        page.fill("#said", "hello")
+        page.press("#said", "Enter")
+        page.wait_for_selector(DONE)
+        assert page.locator(".turn.user").count() == turn + 1
+        assert page.locator(".turn.assistant").count() == turn + 1
+    page.click("text=New conversation")
+    assert page.locator(".turn").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "action", "texts"),
+    [
+        ("TextClassification", "classify", {"text": "a star", "pair": "a red star"}),
+        ("TextRegression", "classify", {"text": "a star", "pair": "a red star"}),
+        ("Tagging", "tag", {"text": "a star"}),
+        ("MaskedLanguageModeling", "fill", {"text": "a [MASK]"}),
+        ("QuestionAnswering", "answer", {"question": "what?", "context": "a star"}),
+        ("RewardModeling", "reward", {"prompt": "a", "answer": "b"}),
+        ("LanguageModeling", "generate", {"prompt": "a star"}),
+        ("SentenceEmbedding", "embed", {"text": "a\nb"}),
+        ("SentenceEmbedding", "search", {"query": "a", "text": "a\nb"}),
+        ("TextToImage", "draw", {"text": "a star"}),
+        ("ImageClassification", "classify", {}),
+        ("VideoClassification", "classify", {}),
+        ("Segmentation", "segment", {}),
+        ("Captioning", "caption", {}),
+        ("ImageTokenizing", "reconstruct", {}),
+        ("VisualQuestions", "ask", {"question": "what?"}),
+        ("ImageText", "search", {"query": "a star"}),
+    ],
+)
+def test_every_form_is_answered(page, help, task, action, texts):
+    page.go(f"{task}/{action}")
+    for name, value in texts.items():
+        page.fill(f"#{name}", value)
+    if page.locator(".drop").count():
+        for i in range(4 if task == "VideoClassification" else 1):
+            page.evaluate(DROP, [help.url_of(help.noise(i)), f"{i}.png"])
+            page.wait_for_selector(f".thumbs img:nth-child({i + 1})")
+    page.click("button[type=submit]")
+    page.wait_for_selector(DONE)
+    assert page.locator("#answer .error").count() == 0, page.text_content("#answer")
+
+
+def test_mistakes_are_said(page):
+    page.go("Tagging/tag")
+    page.click("button[type=submit]")
+    assert page.text_content("#answer .error") == "Write something first."
+    page.go("Detection/detect")
+    page.click("button[type=submit]")
+    assert page.text_content("#answer .error") == "Drop a picture first."
