@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from family.files import write_text
+from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked
 from tasks.errors import UserError, at_least, user_errors
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family look",
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    made = command_parser(
+        "look",
+        __doc__,
+        'family look RUN "un cercle rouge" --out look.html',
+        'family look RUN picture.png --question "how many stars?"',
+        'family look RUN "a moving film" --png look.png',
     )
     made.add_argument("checkpoint", help="a run, a .ckpt file, or a published model")
     made.add_argument("input", help="a text, or the file of a picture")

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tasks.commands.examples import command_parser
 from tasks.errors import UserError, user_errors
 
 MOST = 6
@@ -20,13 +21,12 @@ MOST = 6
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "family summary",
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Operations are of one forward pass of one example, a product and a sum being two; its shapes "
-        "are printed.",
+    made = command_parser(
+        "summary",
+        __doc__,
+        "family summary gpt2 bert_base --svg both.svg",
+        "family summary translation/shapes",
+        more="Operations are of one forward pass of one example, a product and a sum being two; its shapes are printed.",
     )
     made.add_argument("models", nargs="+", metavar="MODEL", help="up to six")
     made.add_argument("--svg", type=Path, metavar="FILE", help="draw them")
