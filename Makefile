@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install train test test-all lint
+.PHONY: install train test test-all lint docs
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -21,8 +21,11 @@ lint: install
 # One thread a worker: two workers on two cores are faster than one test with two threads.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-test: lint
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
+test: lint docs
 	$(PYTEST) -m "not slow"
 
-test-all: lint
+test-all: lint docs
 	$(PYTEST)

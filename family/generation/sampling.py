@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TINY = 1e-30
+"""What is below it would be zero in float32."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -52,14 +55,16 @@ def penalise(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
 
 def restrict(logits: Tensor, sampling: Sampling) -> Tensor:
     """Temperature and cut-offs: ``(batch, vocab)`` logits with -inf where a token is ruled out."""
-    logits = logits / sampling.temperature
+    logits = logits / max(sampling.temperature, TINY)
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -math.inf)
     if sampling.top_p < 1:
         ordered, order = logits.sort(descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        cut = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, before >= sampling.top_p)
+        cut = torch.zeros_like(order, dtype=torch.bool).scatter(
+            1, order, before >= max(sampling.top_p, TINY)
+        )
         logits = logits.masked_fill(cut, -math.inf)
     if sampling.min_p:
         probabilities = logits.softmax(-1)

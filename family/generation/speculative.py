@@ -219,8 +219,8 @@ def speculative_stream(
             return
         with torch.inference_mode():
             count = min(draft_tokens, left - 1)
-            tokens, guessed = guess(chosen, count) if count else (chosen[:, :0], None)
             last = chosen[:, -1:]
+            tokens, guessed = guess(chosen, count) if count else (last[:, :0], last)
             if not tokens.shape[1]:
                 new = draw(judged(model.decode(last[:, 0], cache), chosen), generator)[:, None]
                 continue

@@ -2,10 +2,6 @@
 
 INPUT is a text or a picture, whichever the model reads; a page shows attention by layer and head, the alignment of
 a translation, the logit lens of a language model, what speaks for a class, and what each box read.
-
-    family look RUN "un grand cercle rouge"
-    family look RUN picture.png --out look.html --png look.png
-    family look RUN picture.png --question "how many stars?"
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 
+from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.errors import UserError, at_least, between
 from tasks.serve.limits import Limits
@@ -64,11 +65,11 @@ def run(arguments: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(
-        "family serve",
-        description=__doc__,
-        epilog="example: family serve runs/translation runs/detection",
-        allow_abbrev=False,
+    made = command_parser(
+        "serve",
+        __doc__,
+        "family serve runs/translation runs/detection",
+        "family serve RUN --port 8080 --device cuda",
     )
     made.add_argument(
         "sources",

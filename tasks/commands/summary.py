@@ -2,9 +2,6 @@
 the models drawn side by side, so that what differs stands out.
 
 A MODEL is a config (TASK/NAME or a file), a run, a published model, or a size of the package such as gpt2.
-
-    family summary translation/shapes
-    family summary gpt2 bert_base detr_resnet50 --svg family.svg
 """
 
 from __future__ import annotations

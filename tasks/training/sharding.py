@@ -63,8 +63,8 @@ class Gathered(pl.Callback):
         trainer.strategy.barrier()
         share_again(module)
 
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
+    on_test_start = on_predict_start = on_validation_start  # type: ignore[assignment]
+    on_test_end = on_predict_end = on_validation_end  # type: ignore[assignment]
 
 
 def same_buffers(module: nn.Module) -> None:

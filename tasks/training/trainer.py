@@ -47,7 +47,7 @@ class Trainer(pl.Trainer):
         super().__init__(
             accelerator=accelerator,
             strategy=FSDP2() if strategy == "fsdp2" else strategy,
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]
             **arguments,
         )
 
