@@ -6,8 +6,6 @@ account of what lives when (``MemTracker``).
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from family.checks import first_line
 from family.core.transformer import Transformer
+from family.models.arguments import memory
 from tasks.cli.building import build_task
 from tasks.compare.cases import rows_of
 from tasks.errors import UserError
@@ -111,14 +110,6 @@ def footprint(
 def task_and_batch(path: str, options: Sequence[str], change: Any) -> tuple[Any, dict[str, Any]]:
     task, data = build_task(path, options, change)
     return task, next(iter(data.loader("train")))
-
-
-def memory() -> int:
-    """Bytes of this machine; without end where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # not POSIX
-        return sys.maxsize
 
 
 def measured(task: Any, batch: dict[str, Any]) -> Footprint:

@@ -17,15 +17,12 @@ from tasks.errors import UserError
 
 class FSDP2(ModelParallelStrategy):
     """Lightning's strategy for PyTorch's FSDP2: every process holds a part of weights, gradients and the
-    optimizer's state. ``trainer.strategy=fsdp2`` is this one.
-
-    Args:
-        sharded: write each checkpoint as a folder of PyTorch's distributed checkpoints, each process its
-            own part; otherwise the first process gathers it into one file, as of any other run.
+    optimizer's state. ``trainer.strategy=fsdp2`` is this one. The first process gathers each checkpoint into one
+    file, as of any other run.
     """
 
-    def __init__(self, sharded: bool = False, **options: Any) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=sharded, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
 
     def setup_environment(self) -> None:
         assert self.cluster_environment is not None
@@ -38,7 +35,13 @@ class FSDP2(ModelParallelStrategy):
         Raises:
             UserError: what cannot be shared out.
         """
-        models = learner.values() if isinstance(learner, nn.ModuleDict) else [learner]
+        models = list(learner.values()) if isinstance(learner, nn.ModuleDict) else [learner]
+        held = [{id(parameter) for parameter in model.parameters()} for model in models]
+        if len(set().union(*held)) < sum(map(len, held)):
+            names = " and a ".join(type(model).__name__ for model in models)
+            raise UserError(
+                f"trainer.strategy=fsdp2: a {names} share weights, which would come apart: choose ddp."
+            )
         try:
             for model in models:
                 shard(model, self.device_mesh["data_parallel"])

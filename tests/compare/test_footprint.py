@@ -10,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from tasks.cli import main
 from tasks.cli.configs import find_config
+from tasks.commands.plan import advice
 from tasks.compare.capacity import shares
 from tasks.compare.footprint import Footprint, footprint, task_and_batch
 from tasks.training.optim import build_optimizer
@@ -67,14 +68,13 @@ def test_checkpointing_holds_less_and_computes_more():
     assert (again.weights, again.optimizer) == (kept.weights, kept.optimizer)
 
 
-def test_a_model_that_no_memory_here_would_hold():
-    big = ["dim=8192", "depth=80", "heads=64"]
+@pytest.mark.slow
+def test_a_model_that_few_memories_would_hold():
+    big = ["dim=8192", "depth=20", "heads=64"]
     path = str(find_config("gpt/shapes"))
     found = footprint(path, [*CASES["gpt/shapes"], *(CONFIG + one for one in big)])
     assert found is not None
-    assert found.parameters > 60e9 and found.weights == pytest.approx(
-        4 * found.parameters, rel=0.01
-    )
+    assert found.parameters > 5e9 and found.weights == pytest.approx(4 * found.parameters, rel=0.01)
 
 
 STEP = Footprint(100, 100, 400, 400, 400, 800, 1000, 2200, 40, 80, 1e12, 8, 64)
@@ -93,11 +93,18 @@ def test_shares_of_processes():
 
 def test_the_command(capsys):
     given = ["plan", "--config=gpt/shapes", *CASES["gpt/shapes"], "--gpus=8", "--tflops=100"]
-    main([*given, "--memory=80"])
+    main([*given, "--memory=0.02"])
     shown = capsys.readouterr().out
-    assert "fsdp2" in shown and "Take --trainer.strategy ddp." in shown
-    main([*given, "--memory=0.001"])
-    assert "Nothing fits 0.001 GiB" in capsys.readouterr().out
+    assert "too large" in shown and "Take --trainer.strategy fsdp2." in shown
+
+
+def test_what_to_do_where_nothing_fits():
+    row = {"peak": 2.0 * 2**30, "strategy": "ddp", "checkpointing": True}
+    assert advice({"choice": None, "ways": [row]}, 1).startswith(
+        "Nothing fits 1 GiB, the least is 2 GiB"
+    )
+    chosen = advice({"choice": 0, "gpus": 2, "ways": [row]}, 4)
+    assert "strategy ddp and activation_checkpointing: true" in chosen
 
 
 def test_it_refuses_no_devices(capsys):

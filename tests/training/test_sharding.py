@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import family
 from family.sharding import is_shared_out, shard, whole
 from tasks.cli import main
+from tasks.errors import UserError
 from tasks.training.sharding import FSDP2
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,14 @@ def test_a_single_number_cannot_be_shared_out():
     with pytest.raises(ValueError, match=r"single numbers \(logit_scale\), which cannot be shared"):
         shard(model, None)
     assert not is_shared_out(model)
+
+
+def test_models_that_share_weights_cannot_be_shared_out():
+    first, second = (family.gpt_nano(31, dim=16, depth=1, heads=2) for _ in range(2))
+    second.embedding = first.embedding
+    both = torch.nn.ModuleDict({"model": first, "generator": second})
+    with pytest.raises(UserError, match="a GPT and a GPT share weights, which would come apart"):
+        FSDP2().share_out(both)
 
 
 def test_an_average_of_weights_is_refused(tmp_path, capsys):
@@ -133,17 +142,11 @@ def test_losses_are_those_of_one_process(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["one file", "a folder"])
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, kind):
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     options, six = [*TEXT, "--data.batch_size=4"], "--trainer.max_steps=6"
     alone = run(tmp_path / "one", *options, six, parts=4)
-    two = shared(2)
-    if kind == "a folder":
-        two = ["--trainer.devices=2", "--trainer.strategy=tasks.FSDP2"]
-        two += ["--trainer.strategy.sharded=true"]
-    some = run(tmp_path / "two", *options, *two, "--trainer.max_steps=4", parts=2)
+    some = run(tmp_path / "two", *options, *shared(2), "--trainer.max_steps=4", parts=2)
     last = tmp_path / "two/checkpoints/last.ckpt"
-    assert last.is_dir() == (kind == "a folder")
     more = [*options, six, f"--ckpt_path={last}"]
     rest = run(tmp_path / "four", *more, *shared(4))
     assert [*some, *rest] == pytest.approx(alone, rel=2e-5)
