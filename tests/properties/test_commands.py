@@ -23,7 +23,8 @@ from tasks.cli import main
 from tasks.commands import COMMANDS, TRAINING
 
 for module in ("tasks.cli.building", "tasks.compare.trial", "tasks.evaluation.harness"):
-    importlib.import_module(module)  # what takes long is no part of an answer
+    with contextlib.suppress(ModuleNotFoundError):  # an extra is not there: that is an answer too
+        importlib.import_module(module)  # what takes long is no part of an answer
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SOURCES = [
     str(place) for place in sorted(FIXTURES.glob("*/*")) if (place / "expected.pt").is_file()
