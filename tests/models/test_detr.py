@@ -232,7 +232,7 @@ def test_one_batch_is_learned_by_heart():
     model, loss, targets = small().train(), SetLoss("focal"), objects(2, 1)
     pixels = torch.randn(2, 3, 32, 32)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for _ in range(150):
+    for _ in range(400):
         optimizer.zero_grad()
         loss.total(loss(model(pixels, None, targets), targets)).backward()
         optimizer.step()
