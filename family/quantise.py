@@ -17,7 +17,12 @@ def quantise(model: nn.Module) -> nn.Module:
 
     Raises:
         ImportError: torchao is not there.
+        ValueError: a model whose decoding was compiled, see :meth:`family.GPT.compile_decoding`.
     """
+    if getattr(model, "compiled", False):
+        raise ValueError(
+            "a model whose decoding is compiled cannot have its weights in eight bits."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
