@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,7 +52,7 @@ from tasks.runs.checkpoints import (
 )
 from tasks.runs.ending import LastValidation, ending_together
 from tasks.runs.folder import OWN, RunRecord, checkpoints, new_run_folder, run_loggers
-from tasks.runs.screen import quiet
+from tasks.runs.screen import quiet, quiet_warnings
 from tasks.runs.sources import is_published, used_alike
 from tasks.runs.state import stated
 from tasks.training.building import Given
@@ -159,12 +157,11 @@ class FamilyCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.folder = self._choose_folder()
         # A list of its own: the trainer adds its callbacks to the one in the config.
-        given = self._get(self.config_init, "trainer.callbacks") or []
-        given = list(given) if isinstance(given, list | tuple) else [given]
+        given = self._listed("trainer.callbacks")
         if isinstance(self.datamodule, FamilyData):
             # Its samplers share the batches out themselves.
             kwargs["use_distributed_sampler"] = False
-        loggers = [*run_loggers(self.folder), *self._other_loggers()]
+        loggers = [*run_loggers(self.folder), *self._listed("trainer.logger")]
         trainer: Any = super().instantiate_trainer(logger=loggers, **kwargs)
         folder = self.folder / "checkpoints"
         found = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
@@ -188,9 +185,9 @@ class FamilyCLI(LightningCLI):
             callback.dirpath = callback.dirpath or str(folder / OWN)
         return trainer
 
-    def _other_loggers(self) -> list[Any]:
-        """Those of the config, such as Weights & Biases, which stand beside the run's own."""
-        given = self._get(self.config_init, "trainer.logger")
+    def _listed(self, name: str) -> list[Any]:
+        """What a config gives of a kind, be it one or several; whether there are any is not for it to say."""
+        given = self._get(self.config_init, name)
         if given is None or isinstance(given, bool):
             return []
         return list(given) if isinstance(given, Iterable) else [given]
@@ -382,29 +379,13 @@ def rank() -> int:
     return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
-def worth_a_line(record: logging.LogRecord) -> bool:
-    """Keep a log record, unless it recommends a product, or says what is not there."""
-    said = record.getMessage()
-    return "Tip:" not in said and "available: False" not in said
-
-
 def run(arguments: list[str]) -> None:
     """Run ``family fit | validate | test | predict ...``, or ``family test RUN``, ``family resume RUN``.
 
     Raises:
         UserError: what the parser, Lightning or we refuse.
     """
-    warnings.filterwarnings("ignore", message=".*treespec")
-    # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    warnings.filterwarnings("ignore", message=".*custom batch sampler")
-    warnings.filterwarnings("ignore", message="The dirpath has changed")
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(worth_a_line)
-    # Of each checkpoint it says that it is written whole.
-    connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
-    logging.getLogger(connector).setLevel(logging.WARNING)
+    quiet_warnings()
     typed = ["family", *arguments]
     command, *rest = arguments
     if command == "resume" or (command != "fit" and rest and not rest[0].startswith("-")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback, RichModelSummary, RichProgressBar
@@ -64,3 +66,24 @@ def quiet(callbacks: list[Callback], given: list[Callback]) -> list[Callback]:
             one = Summary()
         made.append(one)
     return made
+
+
+def quiet_warnings() -> None:
+    """Leave out what Lightning says that does not hold here."""
+    warnings.filterwarnings("ignore", message=".*treespec")
+    # Our samplers resume, cover every example, and a resumed run keeps its own checkpoints.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    warnings.filterwarnings("ignore", message=".*custom batch sampler")
+    warnings.filterwarnings("ignore", message="The dirpath has changed")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(worth_a_line)
+    # Of each checkpoint it says that it is written whole.
+    connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
+    logging.getLogger(connector).setLevel(logging.WARNING)
+
+
+def worth_a_line(record: logging.LogRecord) -> bool:
+    """Keep a log record, unless it recommends a product, or says what is not there."""
+    said = record.getMessage()
+    return "Tip:" not in said and "available: False" not in said
