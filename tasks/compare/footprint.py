@@ -14,13 +14,14 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
-from torch.utils.flop_counter import FlopCounterMode
 
 from family.checks import first_line
 from family.core.transformer import Transformer
 from family.models.arguments import memory
 from tasks.cli.building import build_task
 from tasks.compare.cases import rows_of
+from tasks.compare.flops import counted_flops
+from tasks.compare.profile import held
 from tasks.errors import UserError
 from tasks.training.optim import build_optimizer
 
@@ -95,7 +96,7 @@ def footprint(
         raise
     except Exception as error:
         # It asks for the numbers of its batch (how many tokens are masked, which box is whose).
-        need = 4 * sum(size(p) for p in task.learner.parameters()) if task.model is not None else 0
+        need = 4 * sum(p.nbytes for p in task.learner.parameters()) if task.model is not None else 0
         if need > memory():
             raise UserError(
                 f"a step of {type(task).__name__} depends on the numbers in its batch "
@@ -125,8 +126,7 @@ def measured(task: Any, batch: dict[str, Any]) -> Footprint:
             loss = task.loss(batch)["loss"]
         loss.backward()
 
-    with FlopCounterMode(display=False) as counter:
-        backward()
+    flops = counted_flops(backward)
     optimizer.step()  # from now on it holds its state
     optimizer.zero_grad()
     account = MemTracker()
@@ -138,26 +138,26 @@ def measured(task: Any, batch: dict[str, Any]) -> Footprint:
         optimizer.step()
         optimizer.zero_grad()
     (found,) = account.get_tracker_snapshot("peak").values()
-    held = {getattr(kind, "value", kind): count for kind, count in found.items()}
-    weights = held["Parameter"] + held["Buffer"]
-    state = sum(
-        size(v) for one in optimizer.state.values() for v in one.values() if isinstance(v, Tensor)
-    )
+    at_peak = {getattr(kind, "value", kind): count for kind, count in found.items()}
+    weights = at_peak["Parameter"] + at_peak["Buffer"]
+    stays = held(learner, optimizer)
     stacks = [module for module in learner.modules() if isinstance(module, Transformer)]
-    blocks = [sum(map(size, block.parameters())) for stack in stacks for block in stack.blocks]
+    blocks = [
+        sum(p.nbytes for p in block.parameters()) for stack in stacks for block in stack.blocks
+    ]
     trained = [p for p in learner.parameters() if p.requires_grad]
     return Footprint(
         parameters=sum(p.numel() for p in learner.parameters()),
         trained=sum(p.numel() for p in trained),
         weights=weights,
-        gradients=sum(size(p) for p in trained),
-        held_gradients=held["Gradient"],
-        optimizer=state,
-        activations=held["Total"] - weights - state - held["Gradient"],
-        peak=held["Total"],
+        gradients=sum(p.nbytes for p in trained),
+        held_gradients=at_peak["Gradient"],
+        optimizer=stays - weights,
+        activations=at_peak["Total"] - stays - at_peak["Gradient"],
+        peak=at_peak["Total"],
         block=max(blocks, default=0),
-        rest=sum(map(size, learner.parameters())) - sum(blocks),
-        flops=float(counter.get_total_flops()),
+        rest=sum(p.nbytes for p in learner.parameters()) - sum(blocks),
+        flops=float(flops),
         rows=rows_of(batch),
         tokens=count_of_text(batch),
     )
@@ -166,7 +166,3 @@ def measured(task: Any, batch: dict[str, Any]) -> Footprint:
 def count_of_text(batch: dict[str, Any]) -> int:
     """Places for tokens of a batch, padding among them."""
     return sum(batch[n].numel() for n in ("input_ids", "source", "target") if n in batch)
-
-
-def size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
