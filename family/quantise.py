@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from torch import nn
 
@@ -39,16 +38,3 @@ def quantise(model: nn.Module) -> nn.Module:
 def is_plain(module: nn.Module, name: str) -> bool:
     """Whether it is a linear layer and nothing else asks for its weight."""
     return type(module) is nn.Linear
-
-
-def held_bytes(model: nn.Module) -> int:
-    """Bytes of all weights and buffers, a shared one counted once."""
-    tensors: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    return sum(bytes_of(tensor) for tensor in tensors.values())
-
-
-def bytes_of(tensor: Any) -> int:
-    if hasattr(tensor, "__tensor_flatten__"):  # of parts: numbers and their scales
-        names, _ = tensor.__tensor_flatten__()
-        return sum(bytes_of(getattr(tensor, name)) for name in names)
-    return tensor.numel() * tensor.element_size()

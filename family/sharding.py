@@ -33,7 +33,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     for stack in [m for m in model.modules() if isinstance(m, Transformer)]:
         for block in stack.blocks:
             fully_shard(block, mesh=mesh)
-    names = list(entrances(model))
+    names = entrances(model)
     fully_shard(model, mesh=mesh)
     model.entered = Entered(model, names)  # type: ignore[assignment]
     return model
@@ -75,16 +75,16 @@ class Entered:
         return method
 
 
-def entrances(model: nn.Module) -> Iterator[str]:
+def entrances(model: nn.Module) -> list[str]:
     """The methods beside ``forward`` by which a model may be entered, at whose begin its weights must be
     there: all public ones of its own, but generators, which enter it by others."""
-    for kind in type(model).__mro__:
-        if kind.__module__.startswith("torch.") or kind is object:
-            continue
-        for name, value in vars(kind).items():
-            plain = inspect.isfunction(value) and not inspect.isgeneratorfunction(value)
-            if plain and not name.startswith("_") and name != "forward":
-                yield name
+    own = inspect.getmembers(type(model), inspect.isfunction)
+    return [
+        name
+        for name, value in own
+        if not (name.startswith("_") or name == "forward" or hasattr(nn.Module, name))
+        and not inspect.isgeneratorfunction(value)
+    ]
 
 
 def gather(model: nn.Module) -> None:

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 import family
-from family.quantise import held_bytes, quantise
+from family.quantise import quantise
+
+
+def bytes_of(tensor):
+    if hasattr(tensor, "__tensor_flatten__"):  # of parts: numbers and their scales
+        return sum(bytes_of(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return tensor.nbytes
+
+
+def held_bytes(model):
+    return sum(map(bytes_of, [*model.parameters(), *model.buffers()]))
 
 
 def test_outputs_are_near_and_weights_small():
