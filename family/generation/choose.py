@@ -169,10 +169,8 @@ def search_or_sample(
         ``(batch * num, at most max_new_tokens)``, padded.
     """
     choice = chosen(model, begun, room, **options)
-    given, model = model, windowed(model, begun, choice.shared["max_new_tokens"], room)
+    model = reader(model, choice, begun, room, draft, draft_tokens)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
-    if draft is not None:
-        check_guessed(choice, draft_tokens, windowed=model is not given)
     if choice.beams > 1:
         options["repetition_penalty"] = choice.sampling.repetition_penalty
         options |= {"length_penalty": choice.length_penalty, "num": choice.num}
@@ -187,17 +185,24 @@ def search_or_sample(
     return together(speculative_stream(model, inputs, **options), inputs)
 
 
-def check_guessed(choice: Choice, draft_tokens: int, windowed: bool) -> None:
-    """Refuse, in one sentence, what a draft cannot guess for."""
+def reader(
+    model: Decodes, choice: Choice, begun: int, room: float, draft: Any, draft_tokens: int
+) -> Decodes:
+    """The model, or one that reads the end of a text alone, see :func:`windowed`; what a draft cannot guess for
+    is refused in one sentence."""
+    reads = windowed(model, begun, choice.shared["max_new_tokens"], room)
+    if draft is None:
+        return reads
     if choice.beams > 1:
         raise ValueError(f"a draft guesses for one beam, not beams={choice.beams}: give beams=1.")
     if draft_tokens < 1:
         raise ValueError(f"draft_tokens={draft_tokens} must be at least 1.")
-    if windowed:
+    if reads is not model:
         raise ValueError(
             "a text that outgrows what the model was trained on is read anew at each token: give no draft, or "
             "a smaller max_new_tokens."
         )
+    return reads
 
 
 def repeated(value: Any, times: int) -> Any:
@@ -222,10 +227,8 @@ def sampled_stream(
     choice = chosen(model, begun, room, **{"beams": 1, **options})
     if choice.beams > 1 or choice.num > 1:
         raise ValueError("a stream is of one text a row: beams and num are for generate.")
-    given, model = model, windowed(model, begun, choice.shared["max_new_tokens"], room)
+    model = reader(model, choice, begun, room, draft, draft_tokens)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
-    if draft is not None:
-        check_guessed(choice, draft_tokens, windowed=model is not given)
     options |= {"sampling": choice.sampling, "generator": generator}
     if draft is None:
         return stream(model, inputs, **options)

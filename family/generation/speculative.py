@@ -180,9 +180,15 @@ def speculative_stream(
     """
     if max_new_tokens < 1:
         return
-    penalty = sampling.repetition_penalty
-    least = min_new_tokens
-    rules = Rules(penalty, no_repeat_ngram, least, stop_ids, prompt, prompt_mask, hook)
+    rules = Rules(
+        sampling.repetition_penalty,
+        no_repeat_ngram,
+        min_new_tokens,
+        stop_ids,
+        prompt,
+        prompt_mask,
+        hook,
+    )
 
     def judged(logits: Tensor, chosen: Tensor) -> Tensor:
         return probabilities(rules(logits, chosen) if rules else logits, sampling)
