@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,13 +33,21 @@ SAMPLERS: dict[str, Callable[[Field, Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def follow(field: Field, noise: Tensor, steps: int = 50, sampler: str = "euler") -> Tensor:
-    """Where noise ends that follows a field from time 0 to 1, in equal steps.
+def follow(
+    field: Field,
+    noise: Tensor,
+    steps: int = 50,
+    sampler: str = "euler",
+    moved: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Where noise ends that follows a field from time 0 to 1.
 
     Args:
         field: is told each row's time; all rows of a call have the same.
         noise: ``(batch, ...)``, of a dtype whose rounding steps may add up: float32 at least.
         sampler: "euler", or "heun" at two velocities a step.
+        moved: where the times of equal steps are moved to, such as
+            :func:`~family.losses.flow.shifted`; None leaves the steps equal.
 
     Raises:
         ValueError: an unknown sampler, or no step at all.
@@ -48,9 +57,10 @@ def follow(field: Field, noise: Tensor, steps: int = 50, sampler: str = "euler")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}.")
     x = noise
-    for i in range(steps):
-        time = torch.full((len(x),), i / steps, device=x.device)
-        x = SAMPLERS[sampler](field, x, time, 1 / steps)
+    times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    for here, there in pairwise((times if moved is None else moved(times)).tolist()):
+        time = torch.full((len(x),), here, device=x.device)
+        x = SAMPLERS[sampler](field, x, time, there - here)
     return x
 
 

@@ -13,6 +13,7 @@ TIMES = ("uniform", "logit_normal")
 def draw_times(
     count: int,
     kind: str = "uniform",
+    shift: float = 1.0,
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
@@ -22,15 +23,34 @@ def draw_times(
     Args:
         kind: "uniform", or "logit_normal", the sigmoid of a standard normal number, which comes to the
             middle most often (Esser et al. 2024, section 3.1).
+        shift: see :func:`shifted`.
 
     Raises:
-        ValueError: an unknown ``kind``.
+        ValueError: an unknown ``kind``; ``shift`` not above 0.
     """
     if kind not in TIMES:
         raise ValueError(f"times={kind!r} is unknown; choose one of: {', '.join(TIMES)}.")
     if kind == "uniform":
-        return torch.rand(count, generator=generator, device=device)
-    return torch.randn(count, generator=generator, device=device).sigmoid()
+        time = torch.rand(count, generator=generator, device=device)
+    else:
+        time = torch.randn(count, generator=generator, device=device).sigmoid()
+    return shifted(time, shift)
+
+
+def shifted(time: Tensor, shift: float) -> Tensor:
+    """Times moved towards noise (Esser et al. 2024, section 5.3.2): in data of many dimensions that hang together
+    much noise hides little, and what a picture shows is decided early.
+
+    Args:
+        time: any shape, in 0..1: 0 is noise.
+        shift: the odds ``time / (1 - time)`` are divided by it; 1 leaves them.
+
+    Raises:
+        ValueError: ``shift`` not above 0.
+    """
+    if not shift > 0:
+        raise ValueError(f"shift must be above 0, not {shift!r}.")
+    return time / (time + shift * (1 - time))
 
 
 def straight_path(noise: Tensor, data: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

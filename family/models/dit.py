@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from family.heads.pooling import pool_mean
 from family.inputs.patches import PatchConfig, PatchEmbedding, over_patches, pair
 from family.inputs.text import TextEmbedding
 from family.inputs.time import TimeEmbedding
-from family.losses.flow import TIMES, draw_times, flow_matching_loss, straight_path
+from family.losses.flow import TIMES, draw_times, flow_matching_loss, shifted, straight_path
 from family.losses.processes import over_processes
 from family.models.examples import NOISE_AND_TEXTS
 from family.models.member import member
@@ -71,6 +72,7 @@ class DiT(nn.Module):
         text: how patches see words: "cross" or "joint".
         caption_dropout: the share of captions left out in training, without which guidance cannot be.
         times: what training draws, see :func:`~family.losses.flow.draw_times`.
+        shift: how much of training and drawing is spent near noise, see :func:`~family.losses.flow.shifted`.
         image_tokenizer: arguments of the image tokenizer whose latents are drawn; it is built here,
             frozen, and saved with the model. None draws pixels.
         quantised: whether latents that are drawn become pixels at their nearest codes (Rombach et al. 2022,
@@ -78,7 +80,7 @@ class DiT(nn.Module):
 
     Raises:
         ValueError: a causal config, positions that words have no place in, an unknown ``text`` or
-            ``times``, an image tokenizer for another size, or what the parts refuse.
+            ``times``, a ``shift`` that is not above 0, an image tokenizer for another size, or what the parts refuse.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class DiT(nn.Module):
         text: str = "cross",
         caption_dropout: float = 0.1,
         times: str = "uniform",
+        shift: float = 1.0,
         image_tokenizer: Mapping[str, Any] | None = None,
         quantised: bool = False,
     ) -> None:
         super().__init__()
-        check(config, words, text, caption_dropout, times)
-        self.vocab_size, self.joint, self.times = vocab_size, text == "joint", times
+        check(config, words, text, caption_dropout, times, shift)
+        self.vocab_size, self.joint = vocab_size, text == "joint"
+        self.times, self.shift = times, shift
         self.caption_dropout, self.text_tokens = caption_dropout, words.max_tokens
         self.quantised = quantised
         self.image_size = pair(image_size)
@@ -222,7 +226,7 @@ class DiT(nn.Module):
             generator = torch.Generator(data.device).manual_seed(0)
         drawn: dict[str, Any] = {"generator": generator, "device": data.device}
         noise = torch.randn(data.shape, dtype=data.dtype, **drawn)
-        time = draw_times(len(data), self.times, **drawn)
+        time = draw_times(len(data), self.times, self.shift, **drawn)
         if self.training and self.caption_dropout:
             told = torch.rand(len(data), 1, device=data.device) >= self.caption_dropout
             mask = told.expand_as(input_ids) if mask is None else mask & told
@@ -305,7 +309,7 @@ class DiT(nn.Module):
             count, *self.shape, dtype=dtype, device=like.device, generator=generator
         )
         told = guided(field, float(guidance or 0)) if overstates else field
-        return self.pixels(follow(told, noise, steps, sampler))
+        return self.pixels(follow(told, noise, steps, sampler, partial(shifted, shift=self.shift)))
 
 
 def each(of_channels: Tensor) -> Tensor:
@@ -319,11 +323,14 @@ def check(
     text: str,
     caption_dropout: float,
     times: str,
+    shift: float,
 ) -> None:
     """What :class:`DiT` refuses of its arguments."""
     for name, value, known in (("text", text, WAYS), ("times", times, TIMES)):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}.")
+    if not shift > 0:
+        raise ValueError(f"shift must be above 0, not {shift!r}.")
     if not 0 <= caption_dropout < 1:
         raise ValueError(f"caption_dropout must be in [0, 1), not {caption_dropout}.")
     if config.causal:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from family.generation.flow import follow, guided
+from family.losses.flow import shifted
 
 MEAN, STD = 0.7, 0.4
 
@@ -39,9 +41,11 @@ def test_the_order_of_convergence(sampler, order):
     assert found == pytest.approx([order, order], abs=0.15)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("euler", 200), ("heun", 20)])
-def test_noise_ends_in_the_distribution_of_the_data(sampler, steps):
-    ends = follow(gaussian, noise(20_000, 1), steps, sampler)
+@pytest.mark.parametrize(
+    ("sampler", "steps", "shift"), [("euler", 200, 1.0), ("heun", 20, 1.0), ("heun", 20, 4.0)]
+)
+def test_noise_ends_in_the_distribution_of_the_data(sampler, steps, shift):
+    ends = follow(gaussian, noise(20_000, 1), steps, sampler, partial(shifted, shift=shift))
     assert ends.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert ends.std().item() == pytest.approx(STD, abs=0.01)
 
@@ -60,6 +64,18 @@ def test_times_go_from_noise_to_data_in_equal_steps():
 
         end = follow(field, torch.zeros(5, 2), 4, sampler)
         assert seen == wanted and torch.equal(end, torch.ones(5, 2))
+
+
+def test_steps_are_shorter_near_noise():
+    seen = []
+
+    def field(x, time):
+        seen.append(time[0].item())
+        return torch.ones_like(x)
+
+    end = follow(field, torch.zeros(5, 2), 4, moved=partial(shifted, shift=3.0))
+    assert seen == pytest.approx([0, 1 / 10, 1 / 4, 1 / 2])
+    torch.testing.assert_close(end, torch.ones(5, 2))
 
 
 def test_guidance_is_its_formula_in_one_call():

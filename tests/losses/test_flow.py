@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from family.losses.flow import draw_times, flow_matching_loss, straight_path
+from family.losses.flow import draw_times, flow_matching_loss, shifted, straight_path
 
 
 def generator():
@@ -44,3 +44,17 @@ def test_times_have_the_distribution_that_was_asked_for():
     torch.testing.assert_close(middle.quantile(quarters), wanted, rtol=0, atol=0.015)
     with pytest.raises(ValueError, match="times='cosine' is unknown; choose one of: uniform, log"):
         draw_times(3, "cosine")
+
+
+def test_times_move_towards_noise():
+    time = torch.linspace(0, 1, 9, dtype=torch.float64)
+    noise = 1 - time  # eq. 23 of Esser et al. is of the share of noise
+    wanted = 1 - 3 * noise / (1 + (3 - 1) * noise)
+    torch.testing.assert_close(shifted(time, 3.0), wanted)
+    torch.testing.assert_close(shifted(time, 1.0), time)
+    drawn = draw_times(20_000, shift=3.0, generator=generator())
+    even = draw_times(20_000, generator=generator())
+    torch.testing.assert_close(drawn, shifted(even, 3.0))
+    assert drawn.median().item() == pytest.approx(0.25, abs=0.01)
+    with pytest.raises(ValueError, match="shift must be above 0, not 0"):
+        draw_times(3, shift=0)

@@ -395,6 +395,7 @@ def draw(options=None, **more):
         (lambda: small({"patch_size": 5}), "8 x 12 pixels does not divide into patches of 5 x 5"),
         (lambda: small({"text": "both"}), "text='both' is unknown; choose one of: cross, joint"),
         (lambda: small({"times": "cosine"}), "times='cosine' is unknown"),
+        (lambda: small({"shift": 0.0}), "shift must be above 0, not 0.0"),
         (lambda: small({"caption_dropout": 1}), r"caption_dropout must be in \[0, 1\), not 1"),
         (lambda: small(stack={"causal": True}), "needs causal=False"),
         (lambda: small(words={"cross_attention": True}), "needs cross_attention=False"),
