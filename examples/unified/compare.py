@@ -1,0 +1,245 @@
+"""One model for everything against specialists of the same kind: the built-in world's six tasks, by several seeds.
+
+    family fit --config image_tokenizing/shapes --run_folder RUNS/tokens
+    python examples/unified/compare.py RUNS [--seeds 0 1 2] [--steps 1500] [--jobs 1]
+
+Each of the following is trained and tested in RUNS, where it is not there yet; figures and a table of what is there
+are written beside this file.
+
+- ``omni``: all six tasks, so many steps.
+- ``small-TASK``: one task each with a sixth of the parameters, as many steps: together as many parameters and as many
+  FLOPs as omni.
+- ``same-TASK``: one task each, of omni's size, a sixth of the steps: together as many FLOPs, and as many rows of each
+  task.
+- ``without-TASK``: five tasks, five sixths of the steps: as many rows of each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from tasks.compare.statistics import interval, welch
+from tasks.data.unified import TASKS
+
+HERE = Path(__file__).parent
+METRICS = {
+    "translate": ("BLEU", 1.0),
+    "caption": ("every claim right, %", 100.0),
+    "answer": ("right answers, %", 100.0),
+    "draw": ("every claim drawn, %", 100.0),
+    "classify": ("right classes, %", 100.0),
+    "detect": ("mAP at 0.5, %", 100.0),
+}
+"""Of each task what it is measured by, and what it is multiplied with."""
+LOGGED = {
+    "translate": "bleu",
+    "caption": "true",
+    "answer": "accuracy",
+    "draw": "true",
+    "classify": "accuracy",
+    "detect": "map_50",
+}
+TESTED = 150_000
+"""``data.examples`` of the test: 500 rows of each task."""
+FULL = {"dim": 128, "depth": 4, "heads": 4, "ffn_dim": 344}
+SMALL = {"dim": 40, "depth": 4, "heads": 4, "ffn_dim": 112}
+"""906 and 153 thousand parameters, the vocabulary's among them."""
+
+
+class Run(NamedTuple):
+    """One training: its name, its tasks, its stack, its steps and its seed."""
+
+    name: str
+    tasks: tuple[str, ...]
+    stack: dict[str, int]
+    steps: int
+    seed: int
+
+    def folder(self, root: Path) -> Path:
+        return root / self.name / f"seed-{self.seed}"
+
+
+def plan(seeds: list[int], steps: int) -> list[Run]:
+    """All runs, the first seed's first."""
+    found = []
+    for seed in seeds:
+        found.append(Run("omni", TASKS, FULL, steps, seed))
+        for task in TASKS:
+            found.append(Run(f"small-{task}", (task,), SMALL, steps, seed))
+            found.append(Run(f"same-{task}", (task,), FULL, steps // len(TASKS), seed))
+    for seed in seeds:
+        for task in TASKS:
+            rest = tuple(one for one in TASKS if one != task)
+            some = steps * len(rest) // len(TASKS)
+            found.append(Run(f"without-{task}", rest, FULL, some, seed))
+    return found
+
+
+def train(run: Run, root: Path) -> None:
+    """Train and test, where that is not done yet.
+
+    Raises:
+        SystemExit: either failed.
+    """
+    folder = run.folder(root)
+    tasks = ["--data.tasks", json.dumps(list(run.tasks))]
+    if not (folder / "metrics-fit.json").exists():
+        stack = [
+            part
+            for name, value in run.stack.items()
+            for part in (f"--model.model.config.{name}", str(value))
+        ]
+        often = str(max(1, run.steps // 2))
+        family(
+            folder,
+            *("fit", "--config", "unified/shapes", "--run_folder", str(folder), *stack, *tasks),
+            *("--model.image_tokenizer", str(root / "tokens")),
+            *("--seed_everything", str(run.seed), "--trainer.max_steps", str(run.steps)),
+            *("--trainer.val_check_interval", often, "--data.examples", "60000"),
+        )
+    if not (folder / "test" / "metrics-test.json").exists():
+        options = ["--data.examples", str(TESTED), "--run_folder", str(folder / "test")]
+        family(folder, "test", str(folder), *options)
+
+
+def family(folder: Path, *arguments: str) -> None:
+    """A command of ``family``, its output in a file beside the run."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+    with log.open("a", encoding="utf-8") as file:
+        call = [sys.executable, "-m", "tasks.cli", *arguments]
+        if subprocess.run(call, stdout=file, stderr=subprocess.STDOUT).returncode:
+            sys.exit(f"family {' '.join(arguments)} failed: see {log}.")
+
+
+# --- What was found ------------------------------------------------------------------------------
+
+
+def scores(runs: list[Run], root: Path) -> dict[str, dict[str, list[float]]]:
+    """By kind of run ("omni", "small", "same", "without draw"), and then by task, the values of all seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        file = run.folder(root) / "test" / "metrics-test.json"
+        if not file.exists():
+            continue
+        metrics = json.loads(file.read_text("utf-8"))["metrics"]
+        kind, _, left_out = run.name.partition("-")
+        name = f"without {left_out}" if kind == "without" else kind
+        for task in run.tasks:
+            _, scale = METRICS[task]
+            value = metrics.get(f"test/{task}/{LOGGED[task]}")
+            if value is not None:
+                found.setdefault(name, {}).setdefault(task, []).append(scale * value)
+    return found
+
+
+def cell(values: list[float]) -> str:
+    """Mean and half of the 95 % interval over seeds."""
+    found = interval(values)
+    spread = "" if found.low is None else f" ± {found.mean - found.low:.1f}"
+    return f"{found.mean:.1f}{spread}"
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> str:
+    """In Markdown: a row a task, a column a kind of run."""
+    kinds = [kind for kind in ("omni", "small", "same") if kind in found]
+    titles = {
+        "omni": "one model",
+        "small": "six of a sixth of its size",
+        "same": "six of its size, a sixth of the steps each",
+    }
+    lines = [
+        f"| task | {' | '.join(titles[kind] for kind in kinds)} | p against small | p against same |",
+        "| --- " * (len(kinds) + 3) + "|",
+    ]
+    for task in TASKS:
+        row = [cell(found[kind][task]) if task in found[kind] else "" for kind in kinds]
+        chances = [chance(found, kind, task) for kind in ("small", "same")]
+        lines.append(f"| {task}: {METRICS[task][0]} | {' | '.join([*row, *chances])} |")
+    return "\n".join(lines)
+
+
+def chance(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> str:
+    """p of Welch's test over seeds, of one model against another kind."""
+    ours, theirs = found.get("omni", {}).get(task, []), found.get(kind, {}).get(task, [])
+    p = welch(ours, theirs) if min(len(ours), len(theirs)) > 1 else None
+    return "" if p is None else f"{p:.3f}"
+
+
+def transfer(found: dict[str, dict[str, list[float]]]) -> str:
+    """In Markdown: what each task loses where another was left out of training, against all six."""
+    kinds = [f"without {task}" for task in TASKS if f"without {task}" in found]
+    lines = [f"| | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 1) + "|"]
+    for task in TASKS:
+        whole = found["omni"][task]
+        row = []
+        for kind in kinds:
+            values = found[kind].get(task)
+            change = None if values is None else mean(values) - mean(whole)
+            row.append("" if change is None else f"{change:+.1f}")
+        lines.append(f"| {task} | {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def figure(found: dict[str, dict[str, list[float]]], file: Path) -> None:
+    """Bars of the means and a dot for each seed, a panel a task."""
+    kinds = [kind for kind in ("omni", "small", "same") if kind in found]
+    names = {"omni": "one model", "small": "small\nspecialist", "same": "specialist\nof its size"}
+    colours = {"omni": "#2c6fbb", "small": "#d1495b", "same": "#3d8b40"}
+    picture, panels = plt.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
+    for axes, task in zip(panels.flat, TASKS, strict=True):
+        for place, kind in enumerate(kinds):
+            values = found[kind].get(task, [])
+            if values:
+                axes.bar(place, mean(values), 0.6, color=colours[kind], alpha=0.6)
+                axes.plot([place] * len(values), values, ".", color=colours[kind])
+        axes.set_xticks(range(len(kinds)), [names[kind] for kind in kinds], fontsize=8)
+        axes.set_title(f"{task}: {METRICS[task][0]}", fontsize=10)
+        axes.set_ylim(0, 105)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    picture.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="where they train; holds the image tokenizer")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1500, help="of the one model")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--only", nargs="*", default=[], help="names of runs, such as omni")
+    options = parser.parse_args()
+    runs = plan(options.seeds, options.steps)
+    wanted = [run for run in runs if not options.only or run.name in options.only]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda run: train(run, options.runs), wanted))
+    found = scores(runs, options.runs)
+    result: dict[str, Any] = {
+        "steps": options.steps,
+        "seeds": options.seeds,
+        "stacks": {"full": FULL, "small": SMALL},
+        "rows_tested": TESTED // 300,
+        "scores": found,
+    }
+    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    figure(found, HERE / "unified.png")
+    print(table(found), transfer(found), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
