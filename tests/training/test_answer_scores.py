@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import pytest
 from torchmetrics.functional.text import squad
@@ -16,6 +17,19 @@ from tasks.training.answer_scores import (
 )
 
 WORDS = ["the", "a", "An", "Red", "red", "star,", "star", "3.5", "é", "the-end", "…", "(x)"]
+ONE = {"exact_match": 40.0, "f1": 43.722857142857116}
+TWO = {
+    "exact": 42.6,
+    "f1": 48.12666666666665,
+    "HasAns_exact": 21.035598705501616,
+    "HasAns_f1": 29.978425026968736,
+    "NoAns_exact": 77.4869109947644,
+    "best_exact": 46.5,
+    "best_exact_thresh": 0.255,
+    "best_f1": 50.64095238095235,
+    "best_f1_thresh": 0.283,
+}
+"""What the scripts of SQuAD 1.1 and 2.0 print of the questions of :func:`asked`, above 0.5 taken for no answer."""
 
 
 def phrase(draw):
@@ -33,6 +47,52 @@ def test_random_answers_as_squads_script_scores_them():
         exact, f1 = answer_scores(made, true)
         assert 100 * exact == pytest.approx(float(expected["exact_match"]))
         assert 100 * f1 == pytest.approx(float(expected["f1"]), rel=1e-5)
+
+
+class Question(NamedTuple):
+    """Its true answers, what was answered, and how sure it is that there is none."""
+
+    true: list[str]
+    made: str
+    none: float
+
+
+def asked(impossible: bool) -> list[Question]:
+    """A thousand questions, articles and punctuation alone among the answers."""
+    draw, found = random.Random(7), []
+    nothing = "moon" if impossible else ""  # a span is never empty
+    for _ in range(1000):
+        true = [
+            " ".join(draw.choices(WORDS, k=draw.randint(1, 4))) for _ in range(draw.randint(1, 3))
+        ]
+        none = impossible and draw.random() < 0.4
+        made = draw.choice((draw.choice(true), " ".join(draw.choices(WORDS, k=3)), nothing))
+        sure = round(draw.random() ** (0.5 if none else 2.0), 3)
+        found.append(Question([] if none else true, made, sure))
+    return found
+
+
+def test_a_thousand_questions_as_the_official_scripts_score_them():
+    rows = [answer_scores(one.made, one.true) for one in asked(False)]
+    assert 100 * sum(exact for exact, _ in rows) / 1000 == pytest.approx(ONE["exact_match"])
+    assert 100 * sum(f1 for _, f1 in rows) / 1000 == pytest.approx(ONE["f1"])
+    judged = [
+        Judged(one.none, *answer_scores(one.made, one.true, True), bool(one.true))
+        for one in asked(True)
+    ]
+    found = mean_scores(judged, 0.5)
+    for ours, theirs in (
+        ("exact_match", "exact"),
+        ("f1", "f1"),
+        ("exact_match_answerable", "HasAns_exact"),
+        ("f1_answerable", "HasAns_f1"),
+        ("accuracy_unanswerable", "NoAns_exact"),
+    ):
+        assert 100 * found[ours] == pytest.approx(TWO[theirs]), ours
+    for which in ("f1", "exact"):
+        best, threshold = best_threshold(judged, which)
+        assert 100 * best == pytest.approx(TWO[f"best_{which}"])
+        assert threshold == TWO[f"best_{which}_thresh"]
 
 
 def test_what_is_normalised():
