@@ -1,8 +1,8 @@
 """Faster products for particular processors, put into a model from outside.
 
-On the CPU: attention with few scores as products over the whole batch; and on AMD's processors with
-AVX-512 linear layers by oneDNN, as in float32 PyTorch's products go to MKL, which uses half the width of
-a register there.
+On the CPU: attention with few scores as products over the whole batch, and in bfloat16 with gradients by the
+kernels of float32; and on AMD's processors with AVX-512 linear layers by oneDNN, as in float32 PyTorch's products
+go to MKL, which uses half the width of a register there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         if isinstance(module, Attention) and module.attend is attend:
-            module.attend = attend_few  # type: ignore[assignment]
+            module.attend = attend_fast  # type: ignore[assignment]
     if mkl_is_slow():
         for module in model.modules():
             if type(module) is nn.Linear:
@@ -51,20 +51,35 @@ def restore(model: nn.Module) -> nn.Module:
         if type(module) is Linear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
         elif isinstance(module, Attention):
-            for name, ours in (("linear", linear), ("attend", attend_few)):
+            for name, ours in (("linear", linear), ("attend", attend_fast)):
                 if module.__dict__.get(name) is ours:
                     delattr(module, name)
     return model
 
 
-def attend_few(
+def attend_fast(
     queries: Tensor, keys: Tensor, values: Tensor, allowed: Allowed, *options: Any
 ) -> Tensor:
-    """:func:`~family.core.attention.attend`, with its further arguments, written out where scores are
-    few."""
+    """:func:`~family.core.attention.attend`, with its further arguments: written out where scores are
+    few, and in float32 where that is faster."""
     if not allowed.causal and few_scores(queries, keys):
         return attend_eagerly(queries, keys, values, allowed, *options)[0]
-    return attend(queries, keys, values, allowed, *options)
+    if not faster_in_float32(queries):
+        return attend(queries, keys, values, allowed, *options)
+    with torch.autocast("cpu", enabled=False):
+        wide = (x.float() for x in (queries, keys, values))
+        return attend(*wide, allowed, *options).to(queries.dtype)
+
+
+def faster_in_float32(queries: Tensor) -> bool:
+    """Whether the fused kernel takes longer in bfloat16: on the CPU its way back does, by a third to twice."""
+    # A program that is compiled or exported for another device would keep the detour.
+    return (
+        torch.is_grad_enabled()
+        and queries.device.type == "cpu"
+        and queries.dtype == torch.bfloat16
+        and not torch.compiler.is_compiling()
+    )
 
 
 def few_scores(queries: Tensor, keys: Tensor) -> bool:

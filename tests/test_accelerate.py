@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import family
 from family import Transformer, TransformerConfig
 from family import accelerate as module
-from family.accelerate import Linear, accelerate, attend_few, linear, restore
+from family.accelerate import Linear, accelerate, attend_fast, linear, restore
 from family.core.attention import attend
 from family.core.mask import allow
 
@@ -246,7 +246,7 @@ def test_few_scores_give_what_the_fused_kernel_gives() -> None:
     for allowed in (allow(None, None, keys.dtype), allow(mask, bias, keys.dtype)):
         with torch.no_grad():
             assert module.few_scores(queries, keys)
-            ours = attend_few(queries, keys, values, allowed)
+            ours = attend_fast(queries, keys, values, allowed)
             torch.testing.assert_close(ours, attend(queries, keys, values, allowed))
 
 
@@ -254,3 +254,24 @@ def test_half_precision_stays_with_the_fused_kernel() -> None:
     queries, keys = (torch.randn(8, 4, n, 16, dtype=torch.bfloat16) for n in (3, 9))
     with torch.no_grad():
         assert not module.few_scores(queries, keys)
+
+
+def test_bfloat16_learns_through_the_kernels_of_float32() -> None:
+    """Its own go back more slowly, and round more: outputs and gradients are those of float32, rounded once."""
+    wide = [torch.randn(2, 4, n, 16) for n in (7, 7, 7)]
+    half = [x.bfloat16().requires_grad_() for x in wide]
+    exact = [x.detach().float().requires_grad_() for x in half]
+    allowed = allow(torch.rand(2, 1, 7, 7) > 0.3, None, torch.float32)
+    upstream = torch.randn(2, 4, 7, 16).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attend_fast(*half, allowed)
+    assert ours.dtype == torch.bfloat16
+    theirs = attend(*exact, allowed)
+    torch.testing.assert_close(ours, theirs.bfloat16(), rtol=0, atol=0)
+    ours.backward(upstream)
+    theirs.backward(upstream.float())
+    for x, y in zip(half, exact, strict=True):
+        assert x.grad is not None and y.grad is not None
+        torch.testing.assert_close(x.grad, y.grad.bfloat16(), rtol=0, atol=0)
+    with torch.no_grad():
+        assert not module.faster_in_float32(half[0])  # decoding reads keys as they are kept
