@@ -2,7 +2,8 @@
 
     python benchmarks/vision.py --out results.json --only detr
 
-Two threads, float32, random weights. Peers that are not installed are left out.
+Two threads, float32, and bfloat16 where a row says so; random weights, the same in ours and in the first peer, which
+must compute the same. Peers that are not installed are left out; on a GPU all runs there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timing import medians, report, save, train_step
+from timing import medians, report, same, save, train_step
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -30,6 +32,7 @@ from family.losses.set_matching import SetLoss
 Models = dict[str, tuple[nn.Module, Callable[[], Tensor]]]
 """Name -> a model and its loss on the one batch that all of them get."""
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLASSES, BATCH = 1000, 16
 VOCAB, TOKENS, PAIRS = 8192, 77, 32
 KINDS, QUERIES, OBJECTS, PICTURES = 91, 100, 7, 2
@@ -46,9 +49,18 @@ def peer(name: str) -> Any:
         return None
 
 
-def compare(title: str, models: Models, rounds: int) -> dict[str, Any]:
-    """Time a training step of each, and count what it trains: equal terms are equal counts."""
+def compare(
+    title: str, models: Models, rounds: int, halved: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Time a training step of each, and count what it trains: equal terms are equal counts.
+
+    Args:
+        halved: those that are timed in bfloat16, too.
+    """
     steps = {name: train_step(model.train(), loss_of) for name, (model, loss_of) in models.items()}
+    for name in halved:
+        if name in models:
+            steps[f"{name}, bf16"] = train_step(*models[name], half=True)
     rows = report(title, medians(steps, rounds))
     for name, (model, _) in models.items():
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -59,15 +71,19 @@ def compare(title: str, models: Models, rounds: int) -> dict[str, Any]:
 
 def vit(rounds: int) -> dict[str, Any]:
     """ViT-tiny/16 at 224 pixels, 1,000 classes, batch 16."""
-    pixels = torch.randn(BATCH, 3, 224, 224)
-    labels = torch.randint(0, CLASSES, (BATCH,))
+    pixels = torch.randn(BATCH, 3, 224, 224, device=DEVICE)
+    labels = torch.randint(0, CLASSES, (BATCH,), device=DEVICE)
 
     def classify(model: nn.Module) -> tuple[nn.Module, Callable[[], Tensor]]:
+        model.to(DEVICE)
         return model, lambda: F.cross_entropy(model(pixels), labels)
 
+    of_timm = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    ours = accelerate(family.from_pretrained(of_timm).to(DEVICE))
+    same("ViT of timm", ours(pixels), of_timm.to(DEVICE)(pixels))
     models = {
-        "ours": classify(accelerate(family.vit_tiny(CLASSES))),
-        "timm": classify(timm.create_model("vit_tiny_patch16_224", pretrained=False)),
+        "ours": classify(ours),
+        "timm": classify(of_timm),
         "torchvision": classify(VisionTransformer(224, 16, 12, 3, 192, 768)),
     }
     if transformers := peer("transformers"):
@@ -75,28 +91,34 @@ def vit(rounds: int) -> dict[str, Any]:
             hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768,
             num_labels=CLASSES,
         )  # fmt: skip
-        theirs = transformers.ViTForImageClassification(config)
+        theirs = transformers.ViTForImageClassification(config).to(DEVICE)
         models["transformers"] = (
             theirs,
             lambda: F.cross_entropy(theirs(pixel_values=pixels).logits, labels),
         )
-    return compare("Training step, ViT-tiny/16 at 224, batch 16", models, rounds)
+    return compare("Training step, ViT-tiny/16 at 224, batch 16", models, rounds, ("ours", "timm"))
 
 
 def clip(rounds: int) -> dict[str, Any]:
     """Towers of 6 layers, 256 wide: pictures of 64 pixels in patches of 8, texts of 77 tokens."""
-    pixels = torch.randn(PAIRS, 3, 64, 64)
-    ids = torch.randint(3, VOCAB - 1, (PAIRS, TOKENS))
+    pixels = torch.randn(PAIRS, 3, 64, 64, device=DEVICE)
+    ids = torch.randint(3, VOCAB - 1, (PAIRS, TOKENS), device=DEVICE)
     ids[:, -1] = eos = VOCAB - 1
-    ours = family.clip_small(VOCAB, max_tokens=TOKENS, eos_id=eos)
-    accelerate(ours)
+    of_open_clip = open_clip_model(pixels, ids) if peer("open_clip") else None
+    if of_open_clip is None:
+        ours = family.clip_small(VOCAB, max_tokens=TOKENS, eos_id=eos)
+    else:
+        ours = family.from_pretrained(of_open_clip[0])
+        found = F.normalize(ours.to(DEVICE).encode_text(ids), dim=-1)
+        same("CLIP of open_clip", found, of_open_clip[0].encode_text(ids, normalize=True))
+    accelerate(ours.to(DEVICE))
 
     def our_loss() -> Tensor:
         return clip_loss(ours.encode_image(pixels), ours.encode_text(ids), ours.logit_scale)
 
     models: Models = {"ours": (ours, our_loss)}
-    if peer("open_clip"):
-        models["open_clip"] = open_clip_model(pixels, ids)
+    if of_open_clip is not None:
+        models["open_clip"] = of_open_clip
     if transformers := peer("transformers"):
         stack = {
             "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6,
@@ -111,12 +133,12 @@ def clip(rounds: int) -> dict[str, Any]:
             text_config={**stack, **words},
             projection_dim=256,
         )
-        theirs = transformers.CLIPModel(config)
+        theirs = transformers.CLIPModel(config).to(DEVICE)
         models["transformers"] = (
             theirs,
             lambda: theirs(input_ids=ids, pixel_values=pixels, return_loss=True).loss,
         )
-    return compare("Training step, CLIP 6 x 256, batch 32", models, rounds)
+    return compare("Training step, CLIP 6 x 256, batch 32", models, rounds, ("ours", "open_clip"))
 
 
 def open_clip_model(pixels: Tensor, ids: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -128,7 +150,7 @@ def open_clip_model(pixels: Tensor, ids: Tensor) -> tuple[nn.Module, Callable[[]
         256,
         CLIPVisionCfg(layers=6, width=256, head_width=64, patch_size=8, image_size=64),
         CLIPTextCfg(context_length=TOKENS, vocab_size=VOCAB, width=256, heads=4, layers=6),
-    )
+    ).to(DEVICE)
     criterion = ClipLoss()
     return model, lambda: criterion(*model(pixels, ids))
 
@@ -150,13 +172,13 @@ def detr_step(
     Args:
         trained: the parts of the ResNet that learn.
     """
-    pixels = torch.randn(PICTURES, 3, 256, 256)
+    pixels = torch.randn(PICTURES, 3, 256, 256, device=DEVICE)
     targets = [
         {
-            "labels": torch.randint(0, KINDS, (OBJECTS,)),
+            "labels": torch.randint(0, KINDS, (OBJECTS,), device=DEVICE),
             "boxes": torch.cat(
                 [torch.rand(OBJECTS, 2) * 0.4 + 0.3, torch.rand(OBJECTS, 2) * 0.5], 1
-            ),
+            ).to(DEVICE),
         }
         for _ in range(PICTURES)
     ]
@@ -165,13 +187,18 @@ def detr_step(
     ours = family.detr_resnet50(
         KINDS, queries=QUERIES, attention_dropout=0.0, ffn_dropout=0.0, **freeze
     )
-    accelerate(ours)
+    accelerate(ours.to(DEVICE))
     criterion, matching = timed_loss()
     models: Models = {
         "ours": (ours, lambda: criterion.total(criterion(ours(pixels), targets))),
     }
     if transformers:
         models["transformers"] = transformers_detr(transformers, pixels, targets, trained)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            models["transformers"][0].save_pretrained(folder)
+            as_theirs = family.from_pretrained(folder).to(DEVICE).eval()
+            found = models["transformers"][0].eval()(pixel_values=pixels).pred_boxes
+            same("DETR of transformers", as_theirs(pixels)["boxes"], found)
     rows = compare(f"Training step, DETR-R50 at 256, batch 2, {terms}", models, rounds)
     seconds = statistics.median(matching[-rounds:])
     share = seconds / rows["ours"]["seconds"]
@@ -202,7 +229,7 @@ def transformers_detr(
         num_labels=KINDS, num_queries=QUERIES, auxiliary_loss=True, backbone="resnet50",
         use_timm_backbone=True, use_pretrained_backbone=False,
     )  # fmt: skip
-    model = transformers.DetrForObjectDetection(config)
+    model = transformers.DetrForObjectDetection(config).to(DEVICE)
     for name, parameter in model.model.backbone.named_parameters():
         parameter.requires_grad_(any(part in name for part in trained))
     labels = [{"class_labels": one["labels"], "boxes": one["boxes"]} for one in targets]
@@ -216,9 +243,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="one of the comparisons")
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", help="a JSON file for the results")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore")
     results = {}
