@@ -39,13 +39,21 @@ def clip_probabilities(
     Raises:
         ValueError: a clip that cannot be read or is too short.
     """
+    batches = (clip_pixels(model, some, frames) for some in chunks(clips, batch_size))
+    rows = [model(pixels).float() for pixels in batches]
+    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+
+
+def clip_pixels(model: Any, clips: Sequence[Clip], frames: int | None = None) -> Tensor:
+    """Clips as a model takes them, ``(clips, frames, 3, height, width)``.
+
+    Raises:
+        ValueError: see :func:`clip_probabilities`.
+    """
     count = model.frames if frames is None else frames
     floats = (p for p in model.parameters() if p.is_floating_point())
     kind = next((p.dtype for p in floats), torch.float32)
     background = getattr(model.preprocess, "background", WHITE)
-    rows = []
-    for some in chunks(clips, batch_size):
-        read = [as_clip(clip, count, background) for clip in some]
-        pixels = torch.stack([torch.stack(list(map(model.preprocess, clip))) for clip in read])
-        rows.append(model(pixels.to(device_of(model), kind)).float())
-    return torch.cat(rows).softmax(-1).cpu() if rows else torch.empty(0, 0)
+    read = [as_clip(clip, count, background) for clip in clips]
+    pixels = torch.stack([torch.stack(list(map(model.preprocess, clip))) for clip in read])
+    return pixels.to(device_of(model), kind)

@@ -54,12 +54,7 @@ def make(
         ValueError: a task that the tokenizer has no word for, or a row that is too long.
     """
     tokenizer, device = model.tokenizer, device_of(model)
-    named = tokenizer.inner.token_to_id
-    begin, sep = named(f"<{task}>"), named("<sep>")
-    if begin is None or sep is None:
-        raise ValueError(f"the model knows no task {task!r}: its tokenizer has no <{task}>.")
-    picture = [] if pixel_values is None else [model.picture_id] * model.slots
-    rows = [[tokenizer.bos_id, begin, *picture, *tokenizer.encode(t), sep] for t in texts]
+    rows = [given_row(model, task, text, pixel_values is not None) for text in texts]
     ids = pad_rows(rows, -1).to(device)
     mask, ids = ids >= 0, ids.clamp(min=0)
     if pixel_values is not None:
@@ -86,6 +81,24 @@ def make(
     )
     ends = {tokenizer.eos_id, tokenizer.pad_id}
     return [row if draws else [i for i in row if i not in ends] for row in new.tolist()]
+
+
+def given_row(model: Any, task: str, text: str, picture: bool) -> list[int]:
+    """What a row of a task begins with, as ids, up to what is to be made.
+
+    Args:
+        picture: leave the places of one.
+
+    Raises:
+        ValueError: a task that the tokenizer has no word for.
+    """
+    tokenizer = model.tokenizer
+    named = tokenizer.inner.token_to_id
+    begin, sep = named(f"<{task}>"), named("<sep>")
+    if begin is None or sep is None:
+        raise ValueError(f"the model knows no task {task!r}: its tokenizer has no <{task}>.")
+    places = [model.picture_id] * model.slots if picture else []
+    return [tokenizer.bos_id, begin, *places, *tokenizer.encode(text), sep]
 
 
 def boxes_of(model: Any, ids: Sequence[int], bins: int) -> list[dict[str, Any]]:

@@ -71,12 +71,24 @@ def matrix(figure: Any, weights: Tensor, queries: Side, keys: Side) -> None:
 def of_picture(view: View, weights: Tensor, queries: Side, keys: Side) -> list[tuple[str, Tensor]]:
     """What is shown over a picture: a name, and ``(keys)`` numbers, each."""
     if view.relevance:
-        found = [(one["class"], torch.tensor(one["values"])) for one in view.relevance]
+        told = [one for one in view.relevance if view.sides[one.get("side", 0)] is keys]
+        found = [(one["class"], torch.tensor(one["values"])) for one in told]
         panel = view.panels[0]
         rolled = rollout([m if m is None else m[None] for m in panel.maps])[0].mean(0).cpu()
         return [*found, ("rollout", rolled)]
     named = [i for i, token in enumerate(queries.tokens) if isinstance(token, str)]
-    return [(str(queries.tokens[i]), weights[i].float().cpu()) for i in named[:TILES]]
+    if not named:  # squares of a picture: some of them, evenly
+        count = len(queries.tokens)
+        named = [i * count // min(TILES, count) for i in range(min(TILES, count))]
+    return [(name_of(queries, i), weights[i].float().cpu()) for i in named[:TILES]]
+
+
+def name_of(side: Side, place: int) -> str:
+    """A word, or where a cell of the picture is."""
+    token = side.tokens[place]
+    if isinstance(token, str) or side.grid is None:
+        return str(token)
+    return f"row {token // side.grid[1] + 1}, column {token % side.grid[1] + 1}"
 
 
 def tiles(figure: Any, view: View, side: Side, shown: list[tuple[str, Tensor]]) -> None:

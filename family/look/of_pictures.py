@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from family.heads.detection import postprocess, ranked
-from family.inference.batches import Picture
+from family.inference.batches import Picture, most_tokens
 from family.inference.detection import SURE, described
+from family.inference.unified import given_row, make
 from family.inputs.conversation import prompt_ids
 from family.inputs.encode import UNLIMITED, encode_captions
 from family.inputs.image_slots import IMAGE, image_id_of, place_pictures, spread
 from family.look.lens import logit_lens
 from family.look.maps import recorded_maps
-from family.look.shared import classes, first, kept, own, wrote
+from family.look.shared import classes, first, kept, own, shares, spoken, wrote
 from family.look.sides import patch_side, pixels_of, prefix_names, said, seen_by, words
-from family.look.view import MOST, Panel, Side, View, lens_of
+from family.look.view import MOST, Panel, Side, View
 from family.look.written import written_ids
 from family.models.member import longest_text
 
@@ -136,8 +138,58 @@ def talked(loaded: Any, text: str, picture: Picture) -> View:
         cell = next(cells, -1) if i == image_id else None
         tokens.append(said(tokenizer, i) if cell is None else "[class]" if cell < 0 else cell)
     side = Side("words and picture", tokens, seen_by(model, pixels), (rows, columns))
-    panel = Panel(side.name, 0, 0, first(maps["language.transformer"].own), rolls=True)
-    view = View(loaded.task, [tokenizer.decode(made[0].tolist()).strip()], [side], kept([panel]))
-    lens = lens_of(logit_lens(model, pixels, whole)[:, 0], tokenizer, said)
-    view.lens = {**lens, "side": 0, "wrote": False}
-    return view
+    lens = logit_lens(model, pixels, whole)[:, 0]
+    return spoken(loaded, maps["language.transformer"].own, side, made[0].tolist(), lens)
+
+
+def answered(loaded: Any, text: str, picture: Picture) -> View:
+    """A question about a picture and the words of the answer, by one model for everything, which reads the picture
+    in codes."""
+    model, tokenizer, pixels = loaded.model, loaded.tokenizer, pixels_of(loaded.model, picture)
+    (made,) = make(model, "answer", [text], pixels)
+    answer = [*made, tokenizer.eos_id]
+    ids = [*given_row(model, "answer", text, True), *made]
+    rows = torch.tensor([ids], device=pixels.device)
+    whole = model.with_codes(rows, model.codes(pixels))
+    maps, _ = recorded_maps(model, lambda: model(whole))
+    cells = iter(range(model.slots))
+    tokens = [next(cells) if i == model.picture_id else said(tokenizer, i) for i in ids]
+    side = Side("words and picture", tokens, seen_by(model, pixels), model.image_tokenizer.grid)
+    lens = logit_lens(model, whole)[:, 0, :, : model.words]
+    return spoken(loaded, own(maps).own, side, answer, lens)
+
+
+def matched(loaded: Any, text: str, picture: Picture) -> View:
+    """A picture and a text, how near they are, and what of either speaks for that."""
+    model, tokenizer, pixels = loaded.model, loaded.tokenizer, pixels_of(loaded.model, picture)
+    ids, mask = encode_captions(tokenizer, [text], UNLIMITED)
+    longest = most_tokens(model) or UNLIMITED
+    if ids.shape[1] > longest:
+        raise ValueError(f"a text of {ids.shape[1]} tokens does not fit the model's {longest}.")
+    ids, mask = ids.to(pixels.device), mask.to(pixels.device)
+
+    def near() -> Tensor:
+        return F.cosine_similarity(model.encode_image(pixels), model.encode_text(ids, mask))[None]
+
+    maps, cosine = recorded_maps(model, near)
+    read = words(tokenizer, ids[0].tolist())
+    layers = first(maps["text.transformer"].own)
+    filled = next(m.shape[-1] for m in layers if m is not None) - len(read)
+    sides = [Side("text", [*read, *["[fill]"] * filled])]
+    panels = [Panel("text", 0, 0, layers, rolls=True)]
+    told = [{"class": "in the text", "score": None, "values": shares(model.text, near, 0)}]
+    if "image.transformer" in maps:  # a convolutional tower attends to nothing
+        names = prefix_names(model.image, model.image.embedding)
+        sides.insert(0, patch_side("picture", model, model.image.embedding, pixels, names))
+        whole = first(maps["image.transformer"].own)
+        panels = [
+            Panel("picture", 0, 0, whole, rolls=True),
+            Panel("text", 1, 1, layers, rolls=True),
+        ]
+        values = shares(model.image, near, 0)
+        told = [
+            {"class": "in the picture", "score": None, "values": values},
+            {**told[0], "side": 1},
+        ]
+    answer = [f"cosine {float(cosine):.3f}"]
+    return View(loaded.task, answer, sides, kept(panels), relevance=told)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from family.inference.batches import device_of, text_batches
 from family.inference.masked import gapped
+from family.inputs.conversation import answered_ids
 from family.inputs.encode import UNLIMITED, encode_captions, encode_prompt
 from family.look.lens import logit_lens, writes
 from family.look.maps import recorded_maps
-from family.look.shared import classes, first, kept, own, wrote
+from family.look.shared import classes, first, kept, own, shares, wrote
 from family.look.sides import said, words
 from family.look.view import Panel, Side, View, lens_of
 from family.look.written import source_ids, written_ids
@@ -92,6 +93,34 @@ def tagged(loaded: Any, text: str) -> View:
     """A text whose tokens have classes."""
     view = of_tokens(loaded, *next(text_batches(loaded.model, [text])))
     view.answer = [f"{one['word']} {one['label']}" for one in loaded.predict([text])[0]]
+    return view
+
+
+def rewarded(loaded: Any, text: str, pair: str | None = None) -> View:
+    """A prompt and its answer, how good that is, and the words that speak for it or against it; the prompt is the
+    user's turn where there is a chat template."""
+    if pair is None:
+        raise ValueError("an answer to the text is rewarded: give that as the pair.")
+    model, tokenizer = loaded.model, loaded.tokenizer
+    prompt = [{"role": "user", "content": text}] if tokenizer.chat_template else text
+    _, (ids,) = answered_ids(tokenizer, prompt, [pair], None)
+    if len(ids) > longest_text(model):
+        raise ValueError(
+            f"a text of {len(ids)} tokens does not fit the model's {longest_text(model)}."
+        )
+    inputs = torch.tensor([ids], device=device_of(model))
+    view = of_tokens(loaded, inputs)
+    with torch.no_grad():
+        view.answer = [f"reward {float(model(inputs)):.3f}"]
+    signs = {"for the answer": 1, "against it": -1}
+    view.relevance = [
+        {
+            "class": name,
+            "score": None,
+            "values": shares(model, lambda s=sign: s * model(inputs)[:, None], 0),
+        }
+        for name, sign in signs.items()
+    ]
     return view
 
 

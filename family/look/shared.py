@@ -48,6 +48,30 @@ def wrote(loaded: Any, source: Tensor, start: Tensor, made: Tensor, read: Side) 
     return View(loaded.task, answer, sides, kept(panels), lens={**lens, "side": 1, "wrote": True})
 
 
+def spoken(
+    loaded: Any, layers: tuple[Tensor | None, ...], read: Side, answer: list[int], lens: Tensor
+) -> View:
+    """A stack that read something, and behind it wrote an answer.
+
+    Args:
+        layers: its maps, over all tokens but the answer's last.
+        read: those tokens.
+        answer: what was written, as ids.
+        lens: of :func:`~family.look.lens.logit_lens`, ``(layers, tokens, vocab)``.
+    """
+    maps, tokenizer = first(layers), loaded.tokenizer
+    written = Side("answer", [*words(tokenizer, answer)])
+    # The token at a place is what decides on the next one.
+    rows = [None if m is None else m[:, -len(answer) :] for m in maps]
+    panels = [
+        Panel(f"answer \N{LEFTWARDS ARROW} {read.name}", 1, 0, rows),
+        Panel(read.name, 0, 0, maps, rolls=True),
+    ]
+    said_it = [tokenizer.decode(answer).strip()]
+    seen = {**lens_of(lens, tokenizer, said), "side": 0, "wrote": False}
+    return View(loaded.task, said_it, [read, written], kept(panels), lens=seen)
+
+
 def classes(loaded: Any, view: View, call: Callable[[], Tensor]) -> None:
     """Add the likeliest classes to a view, and what speaks for each."""
     model = loaded.model

@@ -50,15 +50,23 @@ def seen_by(model: Any, pixels: Tensor) -> Image.Image:
     return shown
 
 
-def patch_side(name: str, model: Any, embedding: Any, pixels: Tensor, before: list[str]) -> Side:
+def patch_side(
+    name: str,
+    model: Any,
+    embedding: Any,
+    pixels: Tensor,
+    before: list[str],
+    covered: tuple[int, int] | None = None,
+) -> Side:
     """A picture's patches, with what stands before them.
 
     Args:
         embedding: what made them.
         before: the names of the tokens before.
+        covered: the height and width that the patches lie over; None is the picture's.
     """
     height, width = pixels.shape[-2:]
-    rows, columns = embedding.grid(height, width)
+    rows, columns = embedding.grid(*(covered or (height, width)))
     down, across = embedding.patch_size
     tokens: list[str | int] = [*before, *range(rows * columns)]
     covers = rows * down / height, columns * across / width

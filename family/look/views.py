@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from family.inference.batches import Picture
-from family.look import of_pictures, of_texts
+from family.inference.clips import Clip
+from family.look import of_clips, of_drawings, of_pictures, of_segments, of_texts
 from family.look.maps import check_attends
 from family.look.view import View
 
@@ -17,15 +19,19 @@ def view_of(
     picture: Picture | None = None,
     *,
     pair: str | None = None,
+    clip: Clip | None = None,
+    sound: str | Path | None = None,
     **options: Any,
 ) -> View:
     """What a model makes of one input, and where it looks meanwhile.
 
     Args:
         loaded: what :func:`family.load` gives.
-        text: what it reads, or what is asked of the picture.
+        text: what it reads, or what is asked of the picture or may tell of it.
         picture: of PIL's, or a path.
-        pair: the second text, of a model of pairs; the text that a question is about.
+        pair: the second text, of a model of pairs; the text that a question is about; the answer to be rewarded.
+        clip: a folder of frames, a video file, or a list of frames.
+        sound: a wav file.
         options: of a translation ``source`` and ``target``, the languages, and ``beams``.
 
     Raises:
@@ -33,14 +39,14 @@ def view_of(
             too long for the model or a page.
     """
     needs, reader = reads(loaded), READERS[loaded.task]
-    given = {"text": text, "picture": picture, "pair": pair}
+    given = {"text": text, "picture": picture, "clip": clip, "sound": sound, "pair": pair}
     for name in (*options, *(["pair"] if pair is not None else [])):
         if name not in reader.takes:
             raise ValueError(f"{loaded.origin} is for {loaded.task}, which takes no {name}.")
     for name, value in given.items():
         if value is None and name in needs:
             raise ValueError(f"{loaded.origin} is for {loaded.task}: give it a {name}.")
-        if isinstance(value, str) and name != "picture" and not value.strip():
+        if isinstance(value, str) and name in ("text", "pair") and not value.strip():
             raise ValueError(f"the {name} is empty: give some words.")
         if value is not None and name not in needs and name != "pair":
             raise ValueError(f"{loaded.origin} is for {loaded.task}, which reads no {name}.")
@@ -55,7 +61,7 @@ def view_of(
 
 
 def reads(loaded: Any) -> tuple[str, ...]:
-    """What a model is to be given, "text" or "picture" or both.
+    """What a model is to be given: "text", "picture", both, "clip" or "sound".
 
     Raises:
         ValueError: a model that :func:`view_of` has no view of.
@@ -68,7 +74,7 @@ def reads(loaded: Any) -> tuple[str, ...]:
     check_attends(loaded.model)
     needs = READERS[loaded.task].needs
     for name in needs:
-        loaded.check(("preprocess" if name == "picture" else "tokenizer",))
+        loaded.check(("tokenizer" if name == "text" else "preprocess",))
     return needs
 
 
@@ -96,11 +102,18 @@ READERS = {
     "Tagging": Reader(("text",), of_texts.tagged),
     "QuestionAnswering": Reader(("text",), of_texts.answered, ("pair",)),
     "SentenceEmbedding": Reader(("text",), of_texts.embedded),
+    "RewardModeling": Reader(("text",), of_texts.rewarded, ("pair",)),
     "ImageClassification": Reader(("picture",), of_pictures.classified),
     "ImageRegression": Reader(("picture",), of_pictures.classified),
+    "VideoClassification": Reader(("clip",), of_clips.clip_classified),
     "Detection": Reader(("picture",), of_pictures.detected),
+    "Segmentation": Reader(("picture",), of_segments.segmented),
     "Captioning": Reader(("picture",), of_pictures.captioned),
     "VisualQuestions": Reader(("text", "picture"), of_pictures.asked),
     "VisionChat": Reader(("text", "picture"), of_pictures.talked),
+    "Unified": Reader(("text", "picture"), of_pictures.answered),
+    "ImageText": Reader(("text", "picture"), of_pictures.matched),
+    "TextToImage": Reader(("text",), of_drawings.drawn),
+    "SpeechRecognition": Reader(("sound",), of_clips.transcribed),
 }
 """By task."""

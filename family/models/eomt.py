@@ -152,8 +152,8 @@ class EoMT(nn.Module):
         threshold: float = 0.5,
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[dict[str, Tensor]]:
-        """Of each picture the segments found, best first: ``labels (n)``, ``scores (n)`` and ``masks (n,
-        height, width)``, bool. Each query gives one at most.
+        """Of each picture the segments found, best first: ``labels (n)``, ``scores (n)``, ``queries (n)``, which
+        found them, and ``masks (n, height, width)``, bool. Each query gives one at most.
 
         A score is the chance of the class times the mean of the mask's own chances (Mask2Former).
 
@@ -168,14 +168,15 @@ class EoMT(nn.Module):
             best, labels = chances[i].max(-1)
             likely = best >= threshold  # the score is no more
             best, labels, whole = best[likely], labels[likely], whole[likely]
+            queries = likely.nonzero()[:, 0]
             if sizes is not None and len(whole):
                 whole = F.interpolate(whole[None], tuple(sizes[i]), mode="bilinear")[0]
             inside = whole > 0
             sure = (whole.sigmoid() * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
             scores, order = (best * sure).sort(descending=True)
             order = order[(scores >= threshold) & (scores > 0)]  # no pixel is no segment
-            kept = {"labels": labels[order], "scores": (best * sure)[order], "masks": inside[order]}
-            found.append(kept)
+            kept = {"labels": labels[order], "scores": (best * sure)[order]}
+            found.append({**kept, "queries": queries[order], "masks": inside[order]})
         return found
 
     def losses(self, pixel_values: Tensor, targets: Tensor | Segments) -> dict[str, Tensor]:

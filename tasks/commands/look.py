@@ -1,7 +1,8 @@
-"""``family look SOURCE INPUT``: where a model attends as it reads, translates, classifies or detects, as a page.
+"""``family look SOURCE INPUT``: where a model attends as it reads, translates, classifies, detects or draws, as a page.
 
-INPUT is a text or a picture, whichever the model reads; a page shows attention by layer and head, the alignment of
-a translation, the logit lens of a language model, what speaks for a class, and what each box read.
+INPUT is a text, a picture, a clip or a sound, whichever the model reads; a page shows attention by layer and head, the
+alignment of a translation, the logit lens of a language model, what speaks for a class, and what each box or segment
+read.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ def parser() -> argparse.ArgumentParser:
         'family look RUN "a moving film" --png look.png',
     )
     made.add_argument("checkpoint", help="a run, a .ckpt file, or a published model")
-    made.add_argument("input", help="a text, or the file of a picture")
-    made.add_argument("--question", help="of a picture, for a model that answers")
-    made.add_argument("--pair", help="the second text; the text that a question is about")
+    made.add_argument(
+        "input", help="a text; the file of a picture, clip or sound; a folder of frames"
+    )
+    made.add_argument("--question", help="of a picture; or a text that may tell of it")
+    made.add_argument(
+        "--pair", help="the second text; the text that a question is about; an answer"
+    )
     made.add_argument("--from", dest="source", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--to", dest="target", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--layer", type=int, help="shown at first, and in the figure (default: last)")
@@ -84,8 +89,12 @@ def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any
             raise UserError(f"{options.input} is no file: this model sees pictures.")
         given["picture"] = read_image(Path(options.input))
         if "text" in needs and options.question is None:
-            raise UserError('this model is asked: give --question "how many?".')
+            raise UserError(
+                'this model reads a text with the picture: give --question "how many?".'
+            )
         given["text"] = options.question
+    elif "text" not in needs:
+        given[needs[0]], given["text"] = Path(options.input), options.question
     else:
         given["text"] = checked(options.input)
         if options.question is not None:

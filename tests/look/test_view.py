@@ -198,7 +198,7 @@ def test_refusals(picture, monkeypatch):
     with pytest.raises(ValueError, match="nothing in a LSTMSeq2Seq attends"):
         view_of(loaded("translation_lstm"), "un")
     with pytest.raises(ValueError, match="nothing to show yet"):
-        view_of(loaded("segmentation"), picture=picture)
+        view_of(family.load(one.model, task="Cooking"), "un")
     with pytest.raises(ValueError, match="layer 9"):
         page_of(view_of(one, "un"), "un", layer=9)
     with pytest.raises(ValueError, match="head 9"):

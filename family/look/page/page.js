@@ -254,10 +254,10 @@ function paint(canvas, weights, height, width) {
 
 function drawRelevance() {
   const found = view.relevance[state.cls];
-  $("classes").replaceChildren(el("span", "", "class"), ...view.relevance.map((one, i) =>
+  $("classes").replaceChildren(el("span", "", view.relevance[0].score === null ? "what speaks" : "class"), ...view.relevance.map((one, i) =>
     button(one.score === null ? one.class : `${one.class} ${one.score.toFixed(2)}`, i === state.cls, () => { state.cls = i; drawRelevance(); })));
   $("told").replaceChildren();
-  drawSide($("told"), view.sides[0], found.values, -1, null);
+  drawSide($("told"), view.sides[found.side ?? 0], found.values, -1, null);
 }
 function drawLens() {
   const lens = view.lens, one = view.sides[lens.side], table = el("table"), head = el("tr");
