@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import family
+from family.look import view_of
 from tasks.cli import main
 from tasks.data.shapes import draw, sample
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +58,79 @@ def test_one_sentence(given, said, capsys):
     assert said in error and "Traceback" not in error and error.count("\n") == 1
 
 
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here")
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--disable-gpu"]
+        found = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser, folder):
+    """A page that is to fail nowhere."""
+    found, errors = browser.new_page(), []
+    found.on("pageerror", lambda error: errors.append(str(error)))
+    found.on("console", lambda said: said.type == "error" and errors.append(said.text))
+    yield found
+    found.close()
+    assert not errors
+
+
+HEAT = (
+    "one => [...one.querySelectorAll('.word')].map(word => word.style.getPropertyValue('--heat'))"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
-def test_it_draws_in_a_browser(folder):
+def test_a_word_under_the_pointer_asks(page, folder):
+    """Other words are lit, those that its row of the map says."""
     main(["look", str(RUNS / "translation"), "un cercle rouge"])
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
-    page = (folder / "look.html").as_uri()
-    command = ["chromium", *flags, "--dump-dom", page]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert dom.count('class="word') > 5 and "attends to what is lit" in dom
+    view = view_of(family.load(RUNS / "translation"), "un cercle rouge")
+    page.goto((folder / "look.html").as_uri())
+    rows = view.panels[0].maps[-1].mean(0)
+    seen = set()
+    for i in (0, 2, 1):
+        page.locator("#sides .side").nth(0).locator(".word").nth(i).hover()
+        words = page.locator("#sides .side").nth(0).locator(".word")
+        assert "query" in words.nth(i).get_attribute("class").split()
+        assert page.locator("#sides .word.query").count() == 1
+        assert view.sides[1].tokens[i] in page.text_content("#hint")
+        heat = page.locator("#sides .side").nth(1).evaluate(HEAT)
+        shares = [float(one.rstrip("%")) / 100 for one in heat]
+        assert shares == pytest.approx((rows[i] / rows[i].max()).tolist(), abs=0.03)
+        seen.add(tuple(heat))
+    assert len(seen) == 3
+    page.click("text=logit lens")
+    assert page.locator("#lens td").count() > 5 and page.locator("#maps").is_hidden()
+
+
+@pytest.mark.slow
+def test_a_box_under_the_pointer_asks(page, folder):
+    main(["look", str(RUNS / "detection"), "picture.png"])
+    view = view_of(family.load(RUNS / "detection"), picture=Image.open("picture.png"))
+    page.goto((folder / "look.html").as_uri())
+    page.wait_for_function("pictures.size && [...pictures.values()].every(one => one.complete)")
+    canvas = page.locator("#sides canvas")
+    width, height = (canvas.bounding_box()[side] for side in ("width", "height"))
+    asked = set()
+    for found in view.boxes:
+        left, top, right, bottom = found["box"]
+        at = {"x": (left + right) / 2 * width, "y": (top + bottom) / 2 * height}
+        canvas.hover(position=at)
+        inside = [
+            one["row"]
+            for one in view.boxes
+            if one["box"][0] <= at["x"] / width <= one["box"][2]
+            and one["box"][1] <= at["y"] / height <= one["box"][3]
+        ]
+        query = page.evaluate("state.query")
+        assert query in inside
+        asked.add(query)
+        words = page.locator("#sides .word")
+        assert "query" in words.nth(query).get_attribute("class").split()
+    assert asked
