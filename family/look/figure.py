@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from family.look.maps import rollout
+from family.look.over import cells_of, over_picture
 from family.look.page import chosen_layer
 from family.look.view import Side, View
 
@@ -44,7 +44,7 @@ def save_figure(
     if keys.picture is None:
         matrix(figure, weights, queries, keys)
     else:
-        tiles(figure, view, keys, of_picture(view, weights, queries, keys))
+        tiles(figure, view, keys, of_picture(view, weights))
     try:
         figure.savefig(path, dpi=120)
     except ValueError as error:
@@ -68,27 +68,15 @@ def matrix(figure: Any, weights: Tensor, queries: Side, keys: Side) -> None:
     axes.spines[:].set_visible(False)
 
 
-def of_picture(view: View, weights: Tensor, queries: Side, keys: Side) -> list[tuple[str, Tensor]]:
-    """What is shown over a picture: a name, and ``(keys)`` numbers, each."""
+def of_picture(view: View, weights: Tensor) -> list[tuple[str, Tensor]]:
+    """What is shown over a picture: a name, and ``(keys)`` numbers, each; of many some, evenly."""
+    found = over_picture(view, weights)
     if view.relevance:
-        told = [one for one in view.relevance if view.sides[one.get("side", 0)] is keys]
-        found = [(one["class"], torch.tensor(one["values"])) for one in told]
-        panel = view.panels[0]
-        rolled = rollout([m if m is None else m[None] for m in panel.maps])[0].mean(0).cpu()
-        return [*found, ("rollout", rolled)]
-    named = [i for i, token in enumerate(queries.tokens) if isinstance(token, str)]
-    if not named:  # squares of a picture: some of them, evenly
-        count = len(queries.tokens)
-        named = [i * count // min(TILES, count) for i in range(min(TILES, count))]
-    return [(name_of(queries, i), weights[i].float().cpu()) for i in named[:TILES]]
-
-
-def name_of(side: Side, place: int) -> str:
-    """A word, or where a cell of the picture is."""
-    token = side.tokens[place]
-    if isinstance(token, str) or side.grid is None:
-        return str(token)
-    return f"row {token // side.grid[1] + 1}, column {token % side.grid[1] + 1}"
+        maps = [one if one is None else one[None] for one in view.panels[0].maps]
+        return [*found, ("rollout", rollout(maps)[0].mean(0).cpu())]
+    if isinstance(view.sides[view.panels[0].queries].tokens[0], int) and len(found) > TILES:
+        return [found[i * len(found) // TILES] for i in range(TILES)]
+    return found[:TILES]
 
 
 def tiles(figure: Any, view: View, side: Side, shown: list[tuple[str, Tensor]]) -> None:
@@ -114,10 +102,7 @@ def tiles(figure: Any, view: View, side: Side, shown: list[tuple[str, Tensor]]) 
 def lit(side: Side, values: Tensor, size: tuple[int, ...]) -> np.ndarray:
     """How light each pixel is, ``(height, width)``: what is not read is dark."""
     assert side.grid is not None
-    light = np.zeros(side.grid[0] * side.grid[1])
-    for token, value in zip(side.tokens, values.tolist(), strict=True):
-        if isinstance(token, int):
-            light[token] = value
+    light = np.asarray(cells_of(side, values))
     light = 0.22 + 0.78 * np.sqrt(np.maximum(light, 0) / max(light.max(), 1e-9))
     down, across = (np.arange(n) / n / part for n, part in zip(size, side.covers, strict=True))
     rows = np.minimum((down * side.grid[0]).astype(int), side.grid[0] - 1)

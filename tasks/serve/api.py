@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from tasks.serve import calls, schemas
-from tasks.serve.attention import attention_of
+from tasks.serve.attention import attention_of, seen_in
 from tasks.serve.events import Events, event
 from tasks.serve.limits import RefusedError
 from tasks.serve.served import Catalogue
@@ -45,6 +45,16 @@ def describe(api: APIRouter, catalogue: Catalogue) -> None:
         given = (body.text, body.other, body.source, body.target)
         found = await served.run(lambda: attention_of(served.loaded, *given))
         return schemas.AttentionAnswer(model=served.name, **found)
+
+    @api.post("/seen", summary="What the answer about a picture was read from")
+    async def seen(body: schemas.SeenRequest) -> schemas.SeenAnswer:
+        able = {action for one in catalogue.served.values() for action in one.seen}
+        served = catalogue.pick(body.model, *sorted(able))
+        if not served.seen:
+            raise RefusedError(422, "of this model nothing is shown over pictures.", "model")
+        [picture], _ = await catalogue.pictures(served, [body.picture], "picture")
+        found = await served.run(lambda: seen_in(served.loaded, picture, body.text))
+        return schemas.SeenAnswer(model=served.name, **found)
 
 
 def of_texts(api: APIRouter, catalogue: Catalogue) -> None:
@@ -185,10 +195,19 @@ def of_pictures(api: APIRouter, catalogue: Catalogue) -> None:
         served, rows = await seen(body, "detect", **calls.given(threshold=body.threshold))
         return schemas.DetectAnswers(model=served.name, answers=rows)
 
-    @api.post("/segment", summary="The class of each pixel")
-    async def segment(body: schemas.PicturesRequest) -> schemas.SegmentAnswers:
+    @api.post("/segment", summary="The class of each pixel, and each object by itself")
+    async def segment(body: schemas.SegmentRequest) -> schemas.SegmentAnswers:
+        if body.threshold is not None and not body.instances:
+            raise RefusedError(
+                422, "threshold is the least score of an object: ask for instances.", "threshold"
+            )
         served, rows = await seen(body, "segment")
         found = calls.segmented(served, rows)
+        if body.instances:
+            least = calls.given(threshold=body.threshold)
+            _, objects = await seen(body, "segment", instances=True, **least)
+            for one, some in zip(found, objects, strict=True):
+                one["objects"] = calls.instances(some)
         return schemas.SegmentAnswers.model_validate({"model": served.name, "answers": found})
 
     @api.post("/caption", summary="A sentence about each picture")

@@ -1,4 +1,5 @@
-"""Attention beside an answer: the mean over the heads of the last layer, with the tokens at its sides."""
+"""Attention beside an answer: the mean over the heads of the last layer, with the tokens at its sides, or what was
+read of a picture."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from family.core.attention import Attention
 from family.inference.batches import device_of, most_tokens, text_batches
 from family.inference.masked import gapped, written
 from family.inputs.encode import UNLIMITED, encode_captions, encode_prompt, encode_sources
+from family.look.over import cells_of, over_picture
+from family.look.page import chosen_layer
 from family.look.record import record_attention
+from family.look.view import as_png
+from family.look.views import view_of
 from family.models.member import longest_text
 from tasks.serve.limits import SHOWN, RefusedError
 
@@ -42,6 +47,32 @@ def attention_of(
         rows, columns, weights = own(loaded, text, other)
     values = [[round(value, 4) for value in row] for row in weights.tolist()]
     return {"rows": rows, "columns": columns, "weights": values}
+
+
+def seen_in(loaded: Any, picture: Any, text: str | None = None) -> dict[str, Any]:
+    """What the answer about a picture was read from, as :func:`family.look.view_of` tells: of each class what speaks
+    for it; of each box, segment or word of the answer what it attended to.
+
+    Returns:
+        ``rows``, their names; the ``picture`` as the model sees it, as a data URL, whose ``grid`` of cells lies over
+        ``covers``, parts of its height and width; ``weights (rows, cells)``, row by row.
+
+    Raises:
+        ValueError: what cannot be shown of this model, or this input.
+    """
+    view = view_of(loaded, text, picture)
+    panel = view.panels[0]
+    side, last = view.sides[panel.keys], panel.maps[chosen_layer(panel.maps, None)]
+    if side.picture is None or side.grid is None or last is None:
+        raise ValueError("this model reads the picture by no attention that could be shown.")
+    found = over_picture(view, last.mean(0))
+    return {
+        "rows": [name for name, _ in found],
+        "picture": as_png(side.picture),
+        "grid": list(side.grid),
+        "covers": list(side.covers),
+        "weights": [[round(x, 4) for x in cells_of(side, values)] for _, values in found],
+    }
 
 
 def alignment(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from tasks.serve.limits import RefusedError
 from tasks.serve.pictures import data_url, segments
@@ -79,6 +80,18 @@ def segmented(served: Served, rows: list[Any]) -> list[dict[str, Any]]:
         segments(torch.as_tensor(row), served.loaded.labels, assets.get("category_ids"))
         for row in rows
     ]
+
+
+def instances(rows: list[Any]) -> list[dict[str, Any]]:
+    """The objects of a picture, with their masks as pictures and the boxes around these."""
+    found = []
+    for row in rows:
+        mask = row["mask"]
+        across, down = mask.any(0).nonzero(), mask.any(1).nonzero()
+        box = [across[0], down[0], across[-1] + 1, down[-1] + 1]
+        shown = data_url(Image.fromarray(mask.numpy().astype("uint8") * 255))
+        found.append({**row, "box": [float(side) for side in box], "mask": shown})
+    return found
 
 
 def drawn(rows: list[Any]) -> list[list[str]]:

@@ -125,6 +125,15 @@ class DetectRequest(PicturesRequest):
     )
 
 
+class SegmentRequest(PicturesRequest):
+    instances: bool = Field(
+        False, description="every object by itself too, of a model that finds them"
+    )
+    threshold: Annotated[float, Field(ge=0.05, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="the least score of an object; 0.5"
+    )
+
+
 class SearchRequest(Request):
     """What to look for, and where: texts or pictures."""
 
@@ -170,6 +179,13 @@ class AttentionRequest(Request):
     other: Text | None = Field(None, description="the translation, answer, or second text")
     source: str | None = Field(None, max_length=40, description="of a model of several languages")
     target: str | None = Field(None, max_length=40, description="of a model of several languages")
+
+
+class SeenRequest(Request):
+    """A picture, and what is asked of it."""
+
+    picture: Picture
+    text: Text | None = None
 
 
 # --- Answers ---
@@ -260,10 +276,15 @@ class Seen(BaseModel):
     share: float = Field(description="of the pixels")
 
 
+class Instance(Found):
+    mask: str = Field(description="a PNG, 255 where the object is")
+
+
 class Segments(BaseModel):
     mask: str = Field(description="a PNG whose values are the ids of the classes in the data")
     overlay: str = Field(description="a PNG of the classes' colours")
     classes: list[Seen]
+    objects: list[Instance] | None = Field(None, description="if asked for, the best first")
 
 
 class SegmentAnswers(Answer):
@@ -305,6 +326,17 @@ class AttentionAnswer(Answer):
     weights: list[list[float | None]]
 
 
+class SeenAnswer(Answer):
+    """Row i of ``weights`` is what class, box, segment or word i was read from, cell by cell of the picture: of a
+    class what speaks for it, of others the mean over the heads of the last layer."""
+
+    rows: list[str]
+    picture: str = Field(description="as the model sees it, a PNG as a data URL")
+    grid: list[int] = Field(description="rows and columns of cells")
+    covers: list[float] = Field(description="parts of height and width that the cells lie over")
+    weights: list[list[float | None]]
+
+
 class Served(BaseModel):
     name: str
     task: str
@@ -312,6 +344,10 @@ class Served(BaseModel):
     actions: list[str]
     reads: list[str] = Field(description="what classify, search and embed take: texts, pairs ...")
     attention: bool
+    seen: list[str] = Field(
+        description="actions of which /api/seen tells what the answer was read from"
+    )
+    instances: bool = Field(description="whether segment can tell objects apart")
     languages: list[str]
     labels: list[str]
 

@@ -60,6 +60,17 @@ SHOWN = (
     "SentenceEmbedding",
 )
 """Tasks whose attention is shown beside the answer."""
+SEEN: dict[str, tuple[str, ...]] = {
+    "ImageClassification": ("classify",),
+    "ImageRegression": ("classify",),
+    "Detection": ("detect",),
+    "Segmentation": ("segment",),
+    "Captioning": ("caption",),
+    "VisualQuestions": ("ask",),
+    "VisionChat": ("ask",),
+    "Unified": ("ask",),
+}
+"""By task, the actions beside whose answers stands what they read of the picture."""
 WORDS = {"ask": "answer"}
 """What a model of all tasks calls an action, where that is not its name."""
 
@@ -78,6 +89,7 @@ class Served:
         self.reads = reads_of(loaded)
         attends = any(isinstance(module, Attention) for module in self.model.modules())
         self.attention = attends and loaded.task in SHOWN
+        self.seen = SEEN.get(loaded.task, ()) if attends else ()
         tokens = getattr(self.model, "language_tokens", None)
         self.languages = sorted(tokens.ids) if tokens is not None else []
         self.worker = Worker(loaded, limits)
@@ -95,6 +107,8 @@ class Served:
             "actions": self.actions,
             "reads": self.reads,
             "attention": self.attention,
+            "seen": list(self.seen),
+            "instances": hasattr(self.model, "instances"),
             "languages": self.languages,
             "labels": [str(label) for label in (self.loaded.labels or [])[:1000]],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from family import Sampling, record_attention
+from family import Sampling, load, record_attention
+from family.look import view_of
 from tasks.serve.app import make_app
 from tasks.serve.limits import Limits
-from tasks.serve.served import ACTIONS, named
+from tasks.serve.served import ACTIONS, SEEN, named
 
+RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
 TEXTS = ["a red", "star"]
 
 
@@ -235,6 +238,55 @@ def test_attention_of_a_text(client, task):
         assert sum(row) == pytest.approx(1, abs=0.01)
 
 
+# --- What an answer about a picture was read from ---
+
+
+@pytest.mark.parametrize("task", SEEN)
+def test_what_was_read_of_a_picture(client, models, help, task):
+    picture, text = help.noise(5), "what?" if "ask" in SEEN[task] else None
+    body = {"model": task, "picture": help.url_of(picture)}
+    answer = client.post("/api/seen", json={**body, **({"text": text} if text else {})})
+    assert answer.status_code == 200, answer.text
+    found, view = answer.json(), view_of(models[task], text, picture)
+    panel = view.panels[0]
+    keys, queries = view.sides[panel.keys], view.sides[panel.queries]
+    cells = [i for i, token in enumerate(keys.tokens) if isinstance(token, int)]
+    assert found["grid"] == list(keys.grid) and found["picture"].startswith("data:image/png")
+    if view.relevance:
+        assert found["rows"] == [one["class"] for one in view.relevance]
+        wanted = [[one["values"][i] for i in cells] for one in view.relevance]
+    else:
+        assert found["rows"] == queries.tokens
+        wanted = panel.maps[-1].mean(0)[:, cells].tolist()
+    assert found["rows"] and len(found["weights"][0]) == keys.grid[0] * keys.grid[1]
+    close([sorted(row) for row in found["weights"]], [sorted(row) for row in wanted])
+
+
+def test_objects_beside_the_classes_of_pixels(client, models, help):
+    """Of a model that finds them; a mask and the box around it, in the picture as it was sent."""
+    loaded, picture = models["Segmentation"], help.noise(0)
+    body = {"pictures": [help.url_of(picture)], "instances": True, "threshold": 0.1}
+    listed = client.get("/api/models").json()["models"]
+    assert {one["task"] for one in listed if one["instances"]} == {"Segmentation"}
+    sent = {"model": "Segmentation", **body}
+    [found] = client.post("/api/segment", json=sent).json()["answers"]
+    [plain] = client.post("/api/segment", json={"pictures": body["pictures"]}).json()["answers"]
+    wrong = client.post("/api/segment", json={**body, "instances": False})
+    assert plain["objects"] is None and plain["mask"] == found["mask"]
+    assert wrong.status_code == 422 and "ask for instances" in wrong.json()["error"]
+    without = make_app({"classes": load(RUNS / "segmentation")})
+    with TestClient(without, base_url="http://localhost:8000") as other:
+        wrong = other.post("/api/segment", json=body)
+    assert wrong.status_code == 422 and "it finds no instances" in wrong.json()["error"]
+    [wanted] = loaded.predict([picture], instances=True, threshold=0.1)
+    assert wanted and len(found["objects"]) == len(wanted)
+    for one, other in zip(found["objects"], wanted, strict=True):
+        close(one, {name: other[name] for name in ("label", "category_id", "score")})
+        mask = Image.open(io.BytesIO(base64.b64decode(one["mask"].partition(",")[2])))
+        assert mask.size == picture.size and mask.getbbox() == tuple(one["box"])
+        assert (np.asarray(mask) == 255 * other["mask"].numpy()).all()
+
+
 # --- What is wrong ---
 
 
@@ -292,6 +344,8 @@ def test_attention_of_a_text(client, task):
         ("chat", {"messages": []}, 422, "messages: "),
         ("attention", {"model": "Detection", "text": "a"}, 422, "no attention that is shown here"),
         ("attention", {"model": "Translation", "text": "a"}, 422, "give the translation"),
+        ("seen", {"model": "Translation", "picture": "a"}, 404, "cannot"),
+        ("seen", {"picture": "aGVsbG8="}, 422, "is not a picture that can be read."),
     ],
 )
 def test_refused_in_one_sentence(client, path, body, status, said):

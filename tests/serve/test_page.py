@@ -87,6 +87,34 @@ def test_drop_a_picture_and_see_boxes(page, help, models):
     assert found[0]["label"] in page.get_attribute("#answer canvas", "aria-label")
 
 
+@pytest.mark.parametrize(
+    ("task", "action", "question"),
+    [
+        ("ImageClassification", "classify", None),
+        ("Detection", "detect", None),
+        ("Captioning", "caption", None),
+        ("VisionChat", "ask", "what?"),
+    ],
+)
+def test_what_was_read_is_lit(page, help, task, action, question):
+    """Another name under the pointer lights other cells."""
+    page.go(f"{task}/{action}")
+    side = 64 if task == "Detection" else 16
+    page.evaluate(DROP, [help.url_of(help.noise(0, (side, side))), "noise.png"])
+    page.wait_for_selector(".thumbs img")
+    if question:
+        page.fill("#question", question)
+    page.click("button[type=submit]")
+    page.wait_for_selector("#attention canvas[aria-label]")
+    assert page.locator("#answer .error").count() == 0, page.text_content("#answer")
+    names, drawn = page.locator("#attention .tokens span"), set()
+    for i in {0, names.count() - 1}:
+        names.nth(i).hover()
+        assert page.locator("#attention .chosen").count() == 1
+        drawn.add(page.evaluate("document.querySelector('#attention canvas').toDataURL()"))
+    assert len(drawn) == min(2, names.count())
+
+
 def test_a_conversation_grows(page):
     page.go("LanguageModeling/chat")
     page.click("summary")

@@ -1,4 +1,5 @@
 // The page: one form a model and action. What an answer looks like is in show.js.
+import { showSeen } from "./seen.js";
 import { el, show, showAttention, Wrong } from "./show.js";
 
 const nav = document.querySelector("nav");
@@ -64,7 +65,11 @@ const ACTIONS = {
     fields: () => [pictures("Picture"), number("threshold", "Least score", 0, 1, 0.05)],
     body: (values) => values,
   },
-  segment: { button: "Segment", fields: () => [pictures("Picture")], body: (values) => values },
+  segment: {
+    button: "Segment",
+    fields: (model) => [pictures("Picture"), ...(model.instances ? [number("threshold", "Least score", 0.05, 1, 0.05)] : [])],
+    body: (values, model) => ({ ...values, instances: model.instances }),
+  },
   caption: { button: "Describe", fields: () => [pictures("Picture")], body: (values) => values },
   reconstruct: { button: "Make again", fields: () => [pictures("Picture")], body: (values) => values },
   ask: {
@@ -273,6 +278,12 @@ async function submit(event) {
         const map = await (await ask("/api/attention", { model: model.name, ...seen }, mine.signal)).json();
         attention.replaceChildren(...showAttention(map, action === "translate"));
       }
+    }
+    if (model.seen.includes(action)) {
+      const [picture] = values.pictures;
+      const text = values.question ? { text: values.question } : {};
+      const seen = await (await ask("/api/seen", { model: model.name, picture, ...text }, mine.signal)).json();
+      attention.replaceChildren(...showSeen(seen));
     }
   } catch (error) {
     if (error.name === "AbortError") return;

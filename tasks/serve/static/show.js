@@ -109,7 +109,17 @@ function masks([found], { pictures }) {
   return [
     el("div", { class: "stage" }, picture(pictures[0], "your picture"), over), slide,
     legend(found.classes.map(({ label, share, color }) => [`${label} ${percent(share)}`, color])),
+    ...objects(found, over),
   ];
+}
+
+// Objects by name; the one under the pointer or in focus alone is lit.
+function objects({ objects: some, overlay }, over) {
+  if (!some?.length) return [];
+  const lit = (url) => { over.src = url; over.classList.toggle("lit", url !== overlay); };
+  return [el("h3", {}, "Objects: point at one"), el("div", { class: "tokens" }, ...some.map(({ label, score, mask }) => el("span", {
+    tabindex: 0, onmouseenter: () => lit(mask), onfocus: () => lit(mask), onmouseleave: () => lit(overlay), onblur: () => lit(overlay),
+  }, `${label} ${score.toFixed(2)}`)))];
 }
 
 function ranked(found, { text, pictures }) {

@@ -1,0 +1,44 @@
+// What an answer about a picture was read from, as light over it.
+import { el } from "./show.js";
+
+export function showSeen({ rows, picture, grid, covers, weights }) {
+  if (!rows.length) return [];
+  const canvas = el("canvas", { role: "img" }), image = new Image();
+  const names = rows.map((name) => el("span", {}, name.trim() || "␣"));
+  let chosen = 0;
+  const draw = () => {
+    const width = canvas.width = 544, height = canvas.height = Math.round(544 * image.naturalHeight / image.naturalWidth);
+    const pen = canvas.getContext("2d");
+    pen.imageSmoothingEnabled = image.naturalWidth >= 200;
+    pen.drawImage(image, 0, 0, width, height);
+    const most = Math.max(...weights[chosen], 1e-9), x = width * covers[1] / grid[1], y = height * covers[0] / grid[0];
+    weights[chosen].forEach((value, cell) => {
+      const column = cell % grid[1], row = Math.floor(cell / grid[1]);
+      const left = Math.round(column * x), top = Math.round(row * y);
+      pen.fillStyle = `rgba(12, 14, 20, ${(0.78 * (1 - Math.sqrt(Math.max(0, value) / most))).toFixed(3)})`;
+      pen.fillRect(left, top, Math.round((column + 1) * x) - left, Math.round((row + 1) * y) - top);
+    });
+    canvas.setAttribute("aria-label", `what ${rows[chosen]} was read from`);
+  };
+  const choose = (i) => {
+    chosen = i;
+    names.forEach((name, j) => name.classList.toggle("chosen", j === i));
+    if (image.complete) draw();
+  };
+  names.forEach((name, i) => {
+    name.tabIndex = 0;
+    name.onmouseenter = name.onfocus = () => choose(i);
+    name.onkeydown = (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) { event.preventDefault(); names[i + step]?.focus(); }
+    };
+  });
+  image.onload = draw;
+  image.src = picture;
+  choose(0);
+  return [
+    el("h3", {}, "What it was read from is lit: point at one"),
+    el("div", { class: "tokens" }, ...names),
+    el("div", { class: "stage" }, canvas),
+  ];
+}
