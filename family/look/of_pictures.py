@@ -177,7 +177,9 @@ def matched(loaded: Any, text: str, picture: Picture) -> View:
     filled = next(m.shape[-1] for m in layers if m is not None) - len(read)
     sides = [Side("text", [*read, *["[fill]"] * filled])]
     panels = [Panel("text", 0, 0, layers, rolls=True)]
-    told = [{"class": "in the text", "score": None, "values": shares(model.text, near, 0)}]
+    told: list[dict[str, Any]] = [
+        {"class": "in the text", "score": None, "values": shares(model.text, near, 0)}
+    ]
     if "image.transformer" in maps:  # a convolutional tower attends to nothing
         names = prefix_names(model.image, model.image.embedding)
         sides.insert(0, patch_side("picture", model, model.image.embedding, pixels, names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -112,14 +113,13 @@ def rewarded(loaded: Any, text: str, pair: str | None = None) -> View:
     view = of_tokens(loaded, inputs)
     with torch.no_grad():
         view.answer = [f"reward {float(model(inputs)):.3f}"]
-    signs = {"for the answer": 1, "against it": -1}
+
+    def reward(sign: int) -> Callable[[], Tensor]:
+        return lambda: sign * model(inputs)[:, None]
+
     view.relevance = [
-        {
-            "class": name,
-            "score": None,
-            "values": shares(model, lambda s=sign: s * model(inputs)[:, None], 0),
-        }
-        for name, sign in signs.items()
+        {"class": name, "score": None, "values": shares(model, reward(sign), 0)}
+        for name, sign in (("for the answer", 1), ("against it", -1))
     ]
     return view
 

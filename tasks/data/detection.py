@@ -21,6 +21,7 @@ from tasks.data.annotation_files import AnnotationFiles
 from tasks.data.annotations import Annotations, Picture, ShapePictures, ground_truth
 from tasks.data.base import FamilyData
 from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
+from tasks.data.kept_pictures import as_coco
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.splits import divide_pictures, pattern, shares_of
 from tasks.data.stored import Stored
@@ -48,7 +49,9 @@ class DetectionData(FamilyData):
             the pictures in ``SPLIT/``, ``images/`` or beside it) or in Pascal VOC's
             (``Annotations/*.xml``, ``JPEGImages/``, ``ImageSets/Main/SPLIT.txt``). Where there are no
             splits (one annotation file in the folder, or named by ``root``; no ``ImageSets``), all
-            pictures are divided. None is the built-in world of shapes.
+            pictures are divided. A data set of Hugging Face's ``datasets`` on disk, or parquet, has the columns
+            ``image`` and ``objects`` (see :func:`~tasks.data.kept_pictures.as_coco`). None is the built-in world
+            of shapes.
         train, val, test: the splits' names, or annotation files relative to ``root``; "val" is also
             found as valid, validation or dev.
         images: the folder of COCO's pictures relative to ``root``, where it is none of the usual
@@ -64,6 +67,7 @@ class DetectionData(FamilyData):
         colour: how strongly brightness, contrast, saturation and hue change: 0 to 1.
         on_bad: "stop" at a picture that cannot be read, or "skip" it with a warning.
         examples: pictures of the built-in world.
+        columns: what ``image`` and ``objects`` of a data set are called: ``{objects: faces}``.
     """
 
     task = "Detection"
@@ -91,13 +95,14 @@ class DetectionData(FamilyData):
         examples: int = 4000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, crop=crop, colour=colour)
         check_scale(scale)
-        self.root = None if root is None else Path(root)
+        self.root = as_coco(root, columns)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
         self.shares = shares_of(val_fraction, test_fraction)
         self.split_seed, self.group = split_seed, pattern("group", group)

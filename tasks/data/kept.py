@@ -55,12 +55,21 @@ def as_files(root: str | None, columns: Columns = None, form: str = "jsonl") -> 
         return place
     if not foreign and not tables_of(place):
         raise UserError(f"data.columns names columns, but {root} has no table.")
+
+    def write_all(new: Path) -> None:
+        for split, rows in splits_of(place).items():
+            write(rows, new, split, columns, form, str(place))
+
+    return made_once(place, columns, form, write_all)
+
+
+def made_once(place: Path, columns: Columns, form: str, make: Callable[[Path], None]) -> Path:
+    """The folder of the cache for a place that is read so; ``make`` fills it where it is not there yet."""
     made = CACHE / f"{place.resolve().stem}-{digest(place, columns, form)}"
     if not made.is_dir():
         new = made.with_name(f".{made.name}.{uuid4().hex[:8]}")
         try:
-            for split, rows in splits_of(place).items():
-                write(rows, new, split, columns, form, str(place))
+            make(new)
             os.replace(new, made)
         except OSError:
             if not made.is_dir():  # else another process was quicker
@@ -266,14 +275,32 @@ def picture(value: Row, folder: Path, split: str, name: str) -> str:
     """Write a picture as it was kept; its path from the table."""
     if value["bytes"] is None:
         return str(Path(str(value["path"])).resolve())
+    return put_picture(value, folder, Path("pictures") / split / name)
+
+
+def put_picture(value: Row, folder: Path, stem: Path) -> str:
+    """Write a picture as it was kept, of bytes or by its path; its path from the folder.
+
+    Args:
+        stem: that path without the ending.
+
+    Raises:
+        UserError: a file that is not there.
+    """
     from PIL import Image
 
+    data = value["bytes"]
+    if data is None:
+        try:
+            data = Path(str(value["path"])).read_bytes()
+        except OSError as error:
+            raise UserError(f"{value['path']} cannot be read: {error.strerror}.") from None
     try:
-        with Image.open(io.BytesIO(value["bytes"])) as opened:
+        with Image.open(io.BytesIO(data)) as opened:
             ending = (opened.format or "png").lower()
     except (OSError, ValueError):
         ending = "png"  # whoever reads it says what is wrong
-    place = Path("pictures") / split / f"{name}.{'jpg' if ending == 'jpeg' else ending}"
+    place = stem.with_name(f"{stem.name}.{'jpg' if ending == 'jpeg' else ending}")
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    (folder / place).write_bytes(value["bytes"])
+    (folder / place).write_bytes(data)
     return place.as_posix()

@@ -20,6 +20,7 @@ from tasks.data.images import (
     check_scale,
     picture_size,
 )
+from tasks.data.kept_pictures import as_masks
 from tasks.data.labelled_images import refuse_other_classes
 from tasks.data.masks import (
     IGNORE_MASK,
@@ -58,7 +59,8 @@ class SegmentationData(FamilyData):
         root: with ``SPLIT/images`` and ``SPLIT/masks``, or ``images/SPLIT`` and ``masks/SPLIT``
             (or "annotations" or "labels" for "masks"); a picture and its mask have one name. SPLIT is
             train or training; val, valid, validation or dev; test or testing. ``images`` and ``masks``
-            without splits are divided. None is the built-in world of shapes.
+            without splits are divided. A data set of Hugging Face's ``datasets`` on disk, or parquet, has the
+            columns ``image`` and ``mask``. None is the built-in world of shapes.
         image_size: ``(height, width)`` of the model's input: training cuts it out, evaluation
             resizes the whole picture to it.
         classes: their names, by the values of the masks; by default the lines of
@@ -75,6 +77,7 @@ class SegmentationData(FamilyData):
         on_bad: a picture that cannot be read ends the run ("stop") or is left out ("skip").
         instances: tell objects of one class apart, in the built-in world.
         examples: training pictures of the built-in world.
+        columns: what ``image`` and ``mask`` of a data set are called: ``{mask: annotation}``.
     """
 
     task = "Segmentation"
@@ -102,6 +105,7 @@ class SegmentationData(FamilyData):
         examples: int = 2000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size, examples=examples)
@@ -109,7 +113,7 @@ class SegmentationData(FamilyData):
         between(0, 1, colour=colour)
         check_scale(scale)
         check_normalisation(mean, std)
-        self.root = None if root is None else Path(root)
+        self.root = as_masks(root, columns)
         if instances and root is not None:
             raise UserError(
                 f"data.instances=true is for the built-in shapes: the masks of {root} say of each pixel "

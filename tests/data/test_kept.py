@@ -214,3 +214,81 @@ def test_a_picture_keeps_its_bytes(folder):
     assert (
         first["image"].endswith(".jpg") and (made / first["image"]).read_bytes() == file.getvalue()
     )
+
+
+def objects(count=8, shape="lists"):
+    """Boxes of the class that is the picture's number, and in every third picture none."""
+    rows = []
+    for i in range(count):
+        boxes = [] if i % 3 == 2 else [[1.0, 2.0, 6.0, 5.0], [0.0, 0.0, 3.0, 4.0]]
+        kinds = [(i + j) % 2 for j in range(len(boxes))]
+        pairs = [{"bbox": b, "category": k} for b, k in zip(boxes, kinds, strict=True)]
+        rows.append(pairs if shape == "rows" else {"bbox": boxes, "category": kinds})
+    one = {
+        "bbox": datasets.Sequence(datasets.Value("float32"), length=4),
+        "category": datasets.ClassLabel(names=NAMES),
+    }
+    several = {name: datasets.Sequence(kind) for name, kind in one.items()}
+    kinds = {"photo": datasets.Image(), "objects": [one] if shape == "rows" else several}
+    data = {"photo": [picture(i) for i in range(count)], "objects": rows}
+    return datasets.Dataset.from_dict(data, features=datasets.Features(kinds))
+
+
+@pytest.mark.parametrize("shape", ["lists", "rows"])
+@pytest.mark.parametrize("kind", ["disk", "parquet"])
+def test_boxes(folder, kind, shape):
+    both = {"train": objects(shape=shape), "validation": objects(4, shape)}
+    place = kept(kind, both, folder / "d")
+    columns = {"image": "photo", "objects": "objects"}
+    data = tasks.DetectionData(str(place), image_size=(32, 32), augment=False, columns=columns)
+    data.setup("fit")
+    assert data.categories == dict(enumerate(NAMES))
+    found = data.annotations("val")
+    assert len(found) == 4 and len(data.annotations("train")) == 8
+    first = found.picture(1)
+    assert first.boxes.tolist() == [[1, 2, 7, 7], [0, 0, 3, 4]] and first.labels.tolist() == [1, 0]
+    assert len(found.picture(2).boxes) == 0 and found.picture(1).size == (16, 20)
+    np.testing.assert_array_equal(np.asarray(found.image(1)), np.asarray(picture(1)))
+
+
+def test_boxes_whose_classes_have_no_names(folder):
+    rows = [
+        {"image": picture(i), "objects": {"bbox": [[1, 1, 4, 4]], "category": [7 + i % 2]}}
+        for i in range(6)
+    ]
+    datasets.Dataset.from_list(rows).to_parquet(folder / "d.parquet")
+    data = tasks.DetectionData("d.parquet", val_fraction=0.5)
+    data.setup("fit")
+    assert data.categories == {7: "7", 8: "8"}
+    assert len(data.annotations("train")) + len(data.annotations("val")) == 6
+
+
+@pytest.mark.parametrize("kind", ["disk", "parquet"])
+def test_masks(folder, kind):
+    masks = [Image.fromarray(np.full((16, 20), i % 3, np.uint8)) for i in range(6)]
+    rows = {"image": [picture(i) for i in range(6)], "annotation": masks}
+    features = datasets.Features({name: datasets.Image() for name in rows})
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    place = kept(kind, {"train": whole, "test": whole}, folder / "d")
+    data = tasks.SegmentationData(str(place), image_size=16, val_fraction=0.34)
+    data.setup("fit")
+    assert data.classes == ["0", "1", "2"]
+    assert len(data.pairs("train")) + len(data.pairs("val")) == 6
+    last = data.pairs("test")[5]
+    assert (np.asarray(Image.open(last.mask)) == 2).all()
+    np.testing.assert_array_equal(np.asarray(Image.open(last.image)), np.asarray(picture(5)))
+
+
+def test_objects_and_masks_of_another_form(folder):
+    row = {"image": picture(0), "objects": {"bbox": [[1, 1, 4, 4]], "name": ["x"]}}
+    datasets.Dataset.from_list([row]).to_parquet(folder / "d.parquet")
+    with pytest.raises(UserError, match=r"row 0 of d has the object .* needs bbox and category"):
+        tasks.DetectionData("d.parquet")
+    with pytest.raises(UserError, match="has no column 'boxes' for data.columns objects"):
+        tasks.DetectionData("d.parquet", columns={"image": "image", "objects": "boxes"})
+    with pytest.raises(UserError, match=r"has no mask \(image, objects\)"):
+        tasks.SegmentationData("d.parquet")
+    with pytest.raises(UserError, match="is no data set of datasets"):
+        tasks.SegmentationData(columns={"mask": "m"})
+    with pytest.raises(UserError, match="has no picture in 'image'"):
+        tasks.DetectionData("d.parquet", columns={"objects": "objects"})
