@@ -63,7 +63,7 @@ def as_pictures(root: str | None, columns: Columns, form: str, write: Any) -> Pa
 
 def image_of(row: Row, folder: Path, stem: Path, where: str) -> str:
     """The picture of a row, written; its path from the folder."""
-    value = row.get("image")
+    value: Any = row.get("image")
     if not is_picture(value):
         raise UserError(
             f"{where} has no picture in 'image' ({some_of(row)}): data.columns says which, {{image: NAME}}."

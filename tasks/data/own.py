@@ -27,6 +27,8 @@ class OwnData(pl.LightningDataModule):
         train, val, test: the data sets, by class path; without ``val`` a run is not validated.
         decides: what data of ours say of a model themselves, as far as it asks for it: ``num_classes``,
             ``vocab_size``, ``image_size``.
+        labels: the names of the classes, in the order of their numbers, which a checkpoint carries; None are the
+            ``classes`` of ``train``, where it has as many as there are, as data sets of torchvision have.
         batch_size: examples of a batch.
         num_workers: processes that make batches.
     """
@@ -39,6 +41,7 @@ class OwnData(pl.LightningDataModule):
         decides: dict[str, Any] | None = None,
         batch_size: int = 32,
         num_workers: int = 0,
+        labels: list[str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size)
@@ -46,6 +49,30 @@ class OwnData(pl.LightningDataModule):
         self.sets: dict[str, Any] = {"train": train, "val": val, "test": test}
         self.batch_size, self.num_workers = batch_size, num_workers
         self.model_arguments = dict(decides or {})
+        self.class_names = self._class_names(train, labels)
+        """As far as they are known."""
+        if labels is not None:
+            self.model_arguments.setdefault("num_classes", len(labels))
+
+    def _class_names(self, train: Any, labels: list[str] | None) -> list[str] | None:
+        """See the class.
+
+        Raises:
+            UserError: other than as many labels as classes, or one twice.
+        """
+        count = self.model_arguments.get("num_classes")
+        if labels is None:
+            names = getattr(train, "classes", None)
+            fits = isinstance(names, list | tuple) and len(names) == count
+            return [str(name) for name in names] if fits else None
+        if count not in (None, len(labels)):
+            raise UserError(
+                f"data.labels has {len(labels)} names, but data.decides says num_classes: {count}."
+            )
+        if len(set(labels)) < len(labels):
+            twice = next(name for name in labels if labels.count(name) > 1)
+            raise UserError(f"data.labels has {twice!r} twice.")
+        return list(labels)
 
     def loader(self, split: str) -> DataLoader[Any]:
         """The batches of "train", "val" or "test".

@@ -171,10 +171,14 @@ class Task(pl.LightningModule):
 
     def assets(self) -> dict[str, Any]:
         """What inference needs beside the model, as plain values, see
-        :meth:`tasks.data.base.FamilyData.assets`; a data module that is not ours has none."""
+        :meth:`tasks.data.base.FamilyData.assets`; a data module of the user's own data has ``class_names`` at most."""
         if hasattr(self.data, "assets"):
             return self.data.assets()
-        return assets_of(self.model) if self.kept is None else self.kept
+        found = assets_of(self.model) if self.kept is None else self.kept
+        names = getattr(self.data, "class_names", None)
+        if not names:
+            return found
+        return {**found, "labels": list(names), "category_ids": list(range(len(names)))}
 
     @property
     def num_classes(self) -> int | None:

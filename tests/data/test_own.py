@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
+import family
 import tasks
 from tasks.cli import main
 from tasks.errors import UserError
@@ -41,7 +42,8 @@ def test_from_the_command_line(tmp_path, monkeypatch):
             *("fit", "--config=image_classification/shapes", "--run_folder=run"),
             *("--data=tasks.OwnData", "--data.batch_size=4", "--data.train=photos_of_mine.Photos"),
             *("--data.val=photos_of_mine.Photos", "--data.val.count=6"),
-            "--data.decides={num_classes: 3, image_size: 16}",
+            "--data.decides={image_size: 16}",
+            "--data.labels=[cat, dog, cow]",
             *(f"--model.model.config.{one}" for one in small),
             *(
                 "--trainer.max_steps=2",
@@ -52,6 +54,9 @@ def test_from_the_command_line(tmp_path, monkeypatch):
         ]
     )
     assert "val/accuracy" in json.loads(Path("run/metrics-fit.json").read_text())["metrics"]
+    found = family.load("run")
+    assert found.labels == ["cat", "dog", "cow"] == found.model.labels
+    assert found.model.head.out_features == 3
 
 
 class Ragged(Dataset):
@@ -74,6 +79,23 @@ def test_loaders():
         data.loader("val")
     with pytest.raises(UserError, match=r"data\.train: TensorDataset has no example"):
         tasks.OwnData(TensorDataset(torch.ones(0))).train_dataloader()
+
+
+class Named(Dataset):
+    classes = ("cat", "dog")
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_names_of_classes():
+    assert tasks.OwnData(Named(), decides={"num_classes": 2}).class_names == ["cat", "dog"]
+    assert tasks.OwnData(Named(), decides={"num_classes": 3}).class_names is None
+    assert tasks.OwnData(Named(), labels=["a", "b", "c"]).model_arguments == {"num_classes": 3}
+    with pytest.raises(UserError, match=r"data\.labels has 2 names, but .* num_classes: 3"):
+        tasks.OwnData(Named(), decides={"num_classes": 3}, labels=["a", "b"])
+    with pytest.raises(UserError, match=r"data\.labels has 'a' twice"):
+        tasks.OwnData(Named(), labels=["a", "a"])
 
 
 def test_the_fields_of_every_task_are_documented():
