@@ -63,8 +63,9 @@ class OwnData(pl.LightningDataModule):
         count = self.model_arguments.get("num_classes")
         if labels is None:
             names = getattr(train, "classes", None)
-            fits = isinstance(names, list | tuple) and len(names) == count
-            return [str(name) for name in names] if fits else None
+            if not isinstance(names, list | tuple) or len(names) != count:
+                return None
+            return [str(name) for name in names]
         if count not in (None, len(labels)):
             raise UserError(
                 f"data.labels has {len(labels)} names, but data.decides says num_classes: {count}."

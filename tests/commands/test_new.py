@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+import family
 import tasks
 from tasks.cli import main
 from tasks.commands.fitted import Found, choices, has, put, rounded
@@ -130,6 +133,84 @@ def test_other_data(task, make, place, options, wanted, capsys):
     data = fitted(f"{task}.yaml")["data"]["init_args"]
     assert {name: data[name] for name in wanted} == wanted
     main(["fit", f"--config={task}.yaml", "--trainer.fast_dev_run=true"])
+
+
+def drawn(place, count):
+    """Pictures with one square each, and its corners."""
+    for i in range(count):
+        picture = Image.new("RGB", (48, 40), (30, 90, 40))
+        left, top = 2 + 3 * (i % 8), 4 + 2 * (i % 5)
+        picture.paste((220, 60, 20 * (i % 2)), (left, top, left + 14, top + 12))
+        picture.save(place / f"{i}.png")
+        yield i, [left, top, 14, 12]
+
+
+def boxes():
+    for split, count in (("train", 24), ("val", 6)):
+        content = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}],
+        }
+        for i, box in drawn(folder_of(f"boxes/images/{split}"), count):
+            content["images"].append({"id": i, "file_name": f"{i}.png", "width": 48, "height": 40})
+            one = {"id": i, "image_id": i, "category_id": (3, 7)[i % 2], "bbox": box, "area": 168}
+            content["annotations"].append({**one, "iscrowd": 0})
+        (folder_of_file(f"boxes/annotations/instances_{split}.json")).write_text(
+            json.dumps(content)
+        )
+
+
+def folder_of_file(name):
+    place = Path(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def masks():
+    Path("masks").mkdir()
+    Path("masks/classes.txt").write_text("ground\nsquare\n")
+    for split, count in (("train", 24), ("val", 6)):
+        place = folder_of(f"masks/{split}/masks")
+        for i, (left, top, wide, high) in drawn(folder_of(f"masks/{split}/images"), count):
+            mask = Image.new("L", (48, 40), 0)
+            mask.paste(1, (left, top, left + wide, top + high))
+            mask.save(place / f"{i}.png")
+
+
+def tagged():
+    place = folder_of("tagged")
+    for split, count in (("train", 60), ("val", 12)):
+        rows = []
+        for _ in range(count):
+            some = [random.choice(WORDS) for _ in range(6)]
+            tags = ["B-THING" if word in ("circle", "star", "squares") else "O" for word in some]
+            rows.append("\n".join(f"{w}\t{t}" for w, t in zip(some, tags, strict=True)) + "\n")
+        (place / f"{split}.tsv").write_text("\n".join(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "make", "metric"),
+    [
+        ("detection", boxes, "val/map"),
+        ("segmentation", masks, "val/miou"),
+        ("tagging", tagged, "val/f1"),
+    ],
+)
+def test_a_new_config_is_trained_to_its_end(task, make, metric):
+    """By no other option than those that new wrote."""
+    make()
+    place = {"detection": "boxes", "segmentation": "masks", "tagging": "tagged"}[task]
+    main(["new", task, f"--data={place}", "--minutes=0.1"])
+    steps = fitted(f"{task}.yaml")["trainer"]["max_steps"]
+    main(
+        ["fit", f"--config={task}.yaml", "--run_folder=run", "--trainer.enable_progress_bar=false"]
+    )
+    told = json.loads(Path("run/metrics-fit.json").read_text())
+    assert metric in told["metrics"]
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=False)["global_step"] == steps
+    assert family.load("run").task.lower() == task
 
 
 def test_pictures_that_are_read_by_their_paths_lie_as_they_are():
