@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import nn
 
 import family
@@ -131,6 +133,63 @@ def test_it_learns_a_few_pictures_by_heart():
     made = task.eval().write(batch["pixel_values"], beams=2)
     assert made == [caption.replace(",", " ,") for caption in batch["caption"]]
     assert all(data.is_true(*one) for one in zip(batch["file"], made, strict=True))
+
+
+def several_languages(folder):
+    """A table with a name of each picture in two languages."""
+    names = {"red": ("red field", "rotes Feld"), "blue": ("blue field", "blaues Feld")}
+    lines = ["file\ten\tde"]
+    for colour, said in names.items():
+        for i in range(4):
+            Image.new("RGB", (8, 8), colour).save(folder / f"{colour}{i}.png")
+            lines.append("\t".join((f"{colour}{i}.png", *said)))
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_several_columns_are_told_apart_by_what_they_begin_with(tmp_path):
+    data = CaptioningData(
+        str(several_languages(tmp_path)), ["en", "de"], image_size=(8, 8), vocab_size=300
+    )
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    assert batch["caption"][:2] == ["en: red field", "de: rotes Feld"]
+    assert batch["begin"][:2] == ["en:", "de:"] and len(batch["caption"]) == 16
+    assert batch["picture_ids"][:4].tolist() == [0, 0, 1, 1]
+    one = CaptioningData(str(tmp_path), ["de"], image_size=(8, 8), vocab_size=300)
+    one.setup("fit")
+    single = next(iter(one.val_dataloader()))
+    assert single["caption"][0] == "rotes Feld" and "begin" not in single
+
+
+def test_a_run_names_pictures_in_the_language_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    folder = several_languages(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = ["--data.root", str(folder), "--data.caption_column=[en, de]", "--data.crop=1.0"]
+    small = ["config.dim=32", "config.depth=1", "config.ffn_dim=64", "patch_size=8"]
+    main(
+        [
+            *("fit", "--config=captioning/shapes", *options, "--run_folder=run"),
+            *(f"--model.model.{one}" for one in (*small, "decoder_depth=1")),
+            *(
+                "--trainer.max_steps=120",
+                "--trainer.check_val_every_n_epoch=120",
+                "--trainer.val_check_interval=1.0",
+            ),
+            *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),
+            *("--data.image_size=[8, 8]", "--data.batch_size=16", "--model.lr=1e-2"),
+        ]
+    )
+    found = json.loads(Path("run/metrics-fit.json").read_text())["metrics"]
+    assert {"val/bleu", "val/en/cider", "val/de/cider"} < found.keys()
+    capsys.readouterr()
+    main(["caption", "run", "blue1.png", "--begin", "de:", "--format=jsonl"])
+    assert json.loads(capsys.readouterr().out)["caption"] == "blaues feld"
+    loaded = family.load("run")
+    assert loaded.predict(["red0.png", "blue0.png"], begin="en:") == ["red field", "blue field"]
+    with pytest.raises(ValueError, match="begin='en: .* tokens: a sentence of 32 has no room"):
+        loaded.predict(["red0.png"], begin="en: " + "red field " * 20)
 
 
 def test_a_run_captions_pictures(tmp_path, monkeypatch, capsys):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from typing import Any
 
 from family.losses.language_model import IGNORE
-from tasks.data.pairs import Batch, PairBatches, ShapePairs
+from tasks.data.pairs import Batch, PairBatches, Pairs, ShapePairs
 from tasks.data.sampling import Pick
 from tasks.data.shape_claims import is_so
 from tasks.data.text_to_image import TextToImageData
+from tasks.errors import UserError, in_short
 
 SHAPES_FILE = re.compile(r"shapes-(\w+)-(\d+)")
 
@@ -20,6 +23,11 @@ class CaptionBatches(PairBatches):
         batch = super().__getitems__(picks)
         ids, mask = batch.pop("input_ids"), batch.pop("mask")
         answers = ids.masked_fill(~mask, IGNORE)
+        begin = []
+        if isinstance(self.pairs, Pairs):
+            begin = [self.pairs.rows[pick.index].begin for pick in picks]
+        if any(begin):
+            batch["begin"] = begin
         return {**batch, "target": ids[:, :-1], "labels": answers[:, 1:]}
 
 
@@ -33,14 +41,45 @@ class CaptioningData(TextToImageData):
     - ``labels (batch, tokens)`` int64: sentence <eos>, -100 where there is none;
     - ``picture_ids (batch,)`` int64: equal over the split where the picture is the same;
     - ``caption_ids (batch,)`` int64: equal over the split where the sentence is the same;
-    - ``caption``: list of the sentences; ``file``: list of the pictures' names.
+    - ``caption``: list of the sentences; ``file``: list of the pictures' names;
+    - where there are several columns of captions ``begin``: list of what the sentences begin with.
 
     Args:
-        options: of :class:`~tasks.data.text_to_image.TextToImageData`.
+        options: of :class:`~tasks.data.text_to_image.TextToImageData`. Of several ``caption_column`` each
+            sentence begins with its column, ``de: ein roter Kreis``; a model is given so much, and says the rest:
+            in several languages, or short and long.
     """
 
     task = "Captioning"
     batches = CaptionBatches
+
+    def __init__(
+        self,
+        root: str | None = None,
+        caption_column: str | list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, caption_column=caption_column, **options)
+        several = isinstance(caption_column, list) and len(caption_column) > 1
+        self.columns = dataclasses.replace(self.columns, told=several)
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        for split, pairs in self._pairs.items():
+            if isinstance(pairs, Pairs):
+                self._check_begins(split, pairs)
+
+    def _check_begins(self, split: str, pairs: Pairs) -> None:
+        """Refuse a tokenizer to which what a model is given is no beginning of the whole."""
+        tokenizer = self._tokenizer()
+        first = {row.begin: row.text for row in reversed(pairs.rows) if row.begin}
+        for begin, text in first.items():
+            ids = tokenizer.encode(begin)
+            if tokenizer.encode(text)[: len(ids)] != ids:
+                raise UserError(
+                    f"data.tokenizer joins {begin!r} with what follows in {in_short(text)} of {split}: with "
+                    "several data.caption_column choose another, such as bpe."
+                )
 
     def is_true(self, file: str, text: str) -> bool | None:
         """Whether all that a sentence says of a picture of the built-in world is so; of one of another form

@@ -36,6 +36,7 @@ class Caption:
         where: place of the sentence, for messages.
         path: of the picture, or of the tar that holds it.
         span: first byte and length inside the tar.
+        begin: what the sentence begins with and a model is given: its column, where it has a choice.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Caption:
     where: str
     path: Path
     span: tuple[int, int] | None = None
+    begin: str = ""
 
     def name(self) -> str:
         """What the picture is called: with its tar, since two of them may have members of one name."""
@@ -63,13 +65,16 @@ class Columns:
     """Which columns of a table are read; None finds them by their usual names.
 
     Args:
+        caption: one, or several, each with a sentence about the picture.
         quotes: fields of a ``.tsv`` may stand in quotes.
+        told: of several the sentences begin with their column, ``de: ein roter Kreis``.
     """
 
     image: str | None = None
-    caption: str | None = None
+    caption: str | Sequence[str] | None = None
     split: str | None = None
     quotes: bool = False
+    told: bool = False
 
 
 def find_sources(root: Path, split: str) -> list[Path]:
@@ -177,23 +182,29 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
     image = choose(file, names, columns.image, IMAGE_COLUMNS, "image_column")
-    caption = choose(file, names, columns.caption, CAPTION_COLUMNS, "caption_column")
+    wanted = columns.caption if isinstance(columns.caption, list | tuple) else [columns.caption]
+    captions = [choose(file, names, c, CAPTION_COLUMNS, "caption_column") for c in wanted]
     key = image if columns.split is None else columns.split
     choose(file, names, key, (), "split_column")
     for line, row in rows:
         if not row.get(image):
             raise UserError(f"{file} line {line} names no picture in the column {in_short(image)}.")
     folder = images or picture_folder(file, [row[image] for _, row in rows], split)
-    return [
-        Caption(
-            row[image],
-            row.get(caption, "").strip(),
-            row.get(key, ""),
-            f"{file} line {line}",
-            folder / row[image],
-        )
-        for line, row in rows
-    ]
+    found = []
+    for line, row in rows:
+        for caption in captions:
+            text, begin = row.get(caption, "").strip(), f"{caption}:" if columns.told else ""
+            found.append(
+                Caption(
+                    row[image],
+                    f"{begin} {text}" if begin and text else text,
+                    row.get(key, ""),
+                    f"{file} line {line}",
+                    folder / row[image],
+                    begin=begin,
+                )
+            )
+    return found
 
 
 def picture_folder(file: Path, names: Sequence[str], split: str) -> Path:

@@ -45,7 +45,8 @@ class ImageTextData(FamilyData):
             is the built-in world of shapes.
         train, val, test: the splits' names, or files in ``root``: "part-{0000..0099}.tar"; "val" is
             also found as valid, validation or dev.
-        image_column, caption_column: of a table; without them columns with usual names are found.
+        image_column, caption_column: of a table; without them columns with usual names are found. Of several
+            columns of captions each has a sentence about the picture.
         quotes: fields of a ``.tsv`` may stand in quotes, as spreadsheets write them (and as they may in
             a ``.csv``); without it a quote is a character like any other.
         split_column: where ``val`` has no file of its own, rows equal in this column are held out
@@ -79,7 +80,7 @@ class ImageTextData(FamilyData):
         val: str = "val",
         test: str = "test",
         image_column: str | None = None,
-        caption_column: str | None = None,
+        caption_column: str | list[str] | None = None,
         quotes: bool = False,
         split_column: str | None = None,
         split_ignore: str | None = None,
@@ -102,6 +103,8 @@ class ImageTextData(FamilyData):
         columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
+        if caption_column == []:
+            raise UserError("data.caption_column=[] names no column of captions.")
         if not 0 < val_fraction < 1:
             raise UserError(f"data.val_fraction must be between 0 and 1, not {val_fraction}.")
         if not 0 < crop <= 1:
