@@ -67,8 +67,8 @@ def attend_fast(
     if not faster_in_float32(queries):
         return attend(queries, keys, values, allowed, *options)
     with torch.autocast("cpu", enabled=False):
-        wide = (x.float() for x in (queries, keys, values))
-        return attend(*wide, allowed, *options).to(queries.dtype)
+        found = attend(queries.float(), keys.float(), values.float(), allowed, *options)
+        return found.to(queries.dtype)
 
 
 def faster_in_float32(queries: Tensor) -> bool:

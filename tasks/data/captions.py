@@ -71,7 +71,7 @@ class Columns:
     """
 
     image: str | None = None
-    caption: str | Sequence[str] | None = None
+    caption: str | tuple[str, ...] | None = None
     split: str | None = None
     quotes: bool = False
     told: bool = False
@@ -182,7 +182,7 @@ def read_table(file: Path, columns: Columns, images: Path | None, split: str) ->
         raise UserError(f"{file} has no line below the names of the columns.")
     names = list(rows[0][1])
     image = choose(file, names, columns.image, IMAGE_COLUMNS, "image_column")
-    wanted = columns.caption if isinstance(columns.caption, list | tuple) else [columns.caption]
+    wanted = columns.caption if isinstance(columns.caption, tuple) else (columns.caption,)
     captions = [choose(file, names, c, CAPTION_COLUMNS, "caption_column") for c in wanted]
     key = image if columns.split is None else columns.split
     choose(file, names, key, (), "split_column")

@@ -117,7 +117,8 @@ class ImageTextData(FamilyData):
         self.ignore = pattern("split_ignore", split_ignore)
         self.root = as_files(root, columns)
         self.splits, self.images = {"train": train, "val": val, "test": test}, images
-        self.columns = Columns(image_column, caption_column, split_column, quotes)
+        caption = tuple(caption_column) if isinstance(caption_column, list) else caption_column
+        self.columns = Columns(image_column, caption, split_column, quotes)
         self.val_fraction = val_fraction
         with user_errors():
             size, colour_below = picture_size(image_size), tuple(background)
