@@ -3,7 +3,7 @@ says what they are, neither of which ever saw a drawn picture; and, as "cells", 
 all that could be there.
 
     python examples/drawing/judge.py OUT.json --models dalle=RUN dit=RUN --detector RUN --things RUN \
-        [--guidance 1 2 4] [--rank CLIP --num 8] [--held_out "purple star"]
+        [--guidance 1 2 4] [--temperature 1 0.4] [--rank CLIP --num 8] [--held_out "purple star"]
 
 DETECTOR is a run of detection/shapes, THINGS one of crops.py. The captions are those of the test split; with
 ``--held_out`` those that speak of such a thing. "true" is the same of the true pictures: what the judge can see.
@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from crops import cut
 from PIL import Image
 
 import family
+from family.generation.sampling import Sampling
 from tasks.data import shapes
 from tasks.data.shape_claims import claims, verdict
 from tasks.data.shape_pictures import seen
@@ -106,6 +108,9 @@ def main() -> None:
     parser.add_argument("--detector", required=True)
     parser.add_argument("--things", required=True)
     parser.add_argument("--guidance", nargs="*", type=float, default=[1.0])
+    parser.add_argument(
+        "--temperature", nargs="*", type=float, default=[1.0], help="of what draws square by square"
+    )
     parser.add_argument("--rank", help="a CLIP of ours, that chooses the best of --num")
     parser.add_argument("--num", type=int, default=8)
     parser.add_argument("--held_out", nargs="*", default=[])
@@ -124,15 +129,21 @@ def main() -> None:
     clip = family.load(options.rank) if options.rank else None
     for name, run in (one.split("=", 1) for one in options.models):
         model = family.load(run)
-        for guidance in options.guidance:
+        heats = options.temperature if hasattr(model.model, "draw_ids") else [1.0]
+        for guidance, heat in product(options.guidance, heats):
             for best in (False, True) if clip is not None else (False,):
-                key = f"{name}, guidance {guidance:g}" + f", best of {options.num}" * best
+                key = f"{name}, guidance {guidance:g}"
+                key += f", temperature {heat:g}" * (len(heats) > 1)
+                key += f", best of {options.num}" * best
                 begun = time.perf_counter()
-                pictures = drawn(model, captions, guidance, clip if best else None, options.num)
+                asked: dict[str, Any] = {"guidance": None if guidance == 1 else guidance}
+                if hasattr(model.model, "draw_ids"):
+                    asked["sampling"] = Sampling(temperature=heat)
+                pictures = drawn(model, captions, asked, clip if best else None, options.num)
                 made = judged(judge, captions, pictures)
                 seconds = round((time.perf_counter() - begun) / len(captions), 3)
                 found[key] = {**made["shares"], "seconds_a_caption": seconds}
-                print(key, made["shares"]["all"], flush=True)
+                print(key, made["shares"]["all"], made["shares"]["cells"], flush=True)
                 page = sheet(
                     pictures[:SHOWN],
                     captions[:SHOWN],
@@ -147,16 +158,14 @@ def main() -> None:
 
 
 def drawn(
-    model: Any, captions: list[str], guidance: float, clip: Any, num: int
+    model: Any, captions: list[str], asked: dict[str, Any], clip: Any, num: int
 ) -> list[Image.Image]:
     """A picture of each caption; with a CLIP the nearest of several."""
-    wanted = None if guidance == 1 else guidance
     if clip is None:
-        return model.predict(captions, guidance=wanted, batch_size=64)
+        return model.predict(captions, batch_size=64, **asked)
     found = []
-    for caption, some in zip(
-        captions, model.predict(captions, num=num, guidance=wanted, batch_size=64), strict=True
-    ):
+    made = model.predict(captions, num=num, batch_size=64, **asked)
+    for caption, some in zip(captions, made, strict=True):
         scores = clip.predict(some, [caption])[:, 0]
         found.append(some[int(scores.argmax())])
     return found
