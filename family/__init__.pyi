@@ -83,6 +83,7 @@ from .models.seq2seq import Seq2Seq as Seq2Seq
 from .models.seq2seq import transformer_base as transformer_base
 from .models.seq2seq import transformer_small as transformer_small
 from .models.seq2seq import transformer_tiny as transformer_tiny
+from .models.series import SeriesTransformer as SeriesTransformer
 from .models.speech import SpeechToText as SpeechToText
 from .models.speech import whisper_base as whisper_base
 from .models.speech import whisper_tiny as whisper_tiny

@@ -22,6 +22,7 @@ from .data.prompts import PromptData as PromptData
 from .data.question_answering import QuestionAnsweringData as QuestionAnsweringData
 from .data.segmentation import SegmentationData as SegmentationData
 from .data.sentence_pairs import SentencePairsData as SentencePairsData
+from .data.series import SeriesData as SeriesData
 from .data.span_corruption import SpanCorruptionData as SpanCorruptionData
 from .data.tagging import TaggingData as TaggingData
 from .data.text_classification import TextClassificationData as TextClassificationData
@@ -47,6 +48,7 @@ from .question_answering import QuestionAnswering as QuestionAnswering
 from .reward_modeling import RewardModeling as RewardModeling
 from .segmentation import Segmentation as Segmentation
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
+from .series import Series as Series
 from .span_corruption import SpanCorruption as SpanCorruption
 from .tagging import Tagging as Tagging
 from .text_classification import TextClassification as TextClassification

@@ -63,6 +63,8 @@ class Loaded:
           pictures;
         - ``ImageRegression``: pictures, and ``TextRegression``: texts, with ``pairs`` as above -> a number of
           each, or its sigmoid, by the ``problem_type``;
+        - ``Series``: arrays ``(steps, channels)``, or lists of steps by channel, in the data's own unit -> as with
+          pictures, or, of numbers and forecasts, of each a number, or the list of those that follow, by target;
         - ``Tagging``: texts -> of each a list of spans: ``word``, ``label``, ``score``, ``start`` and
           ``end`` in characters;
         - ``QuestionAnswering``: questions, and as many ``contexts``, the texts that they are asked of -> of
@@ -112,7 +114,7 @@ class Loaded:
         function, needs = PREDICTORS[self.task]
         self.check(needs)
         for given in (*inputs, *(options[name] for name in INPUTS if name in options)):
-            check_list(given, "predict", lists=self.task in OF_LISTS)
+            check_list(given, "predict", kinds=OF_LISTS.get(self.task, ()))
         if self.task in ("TextClassification", "TextRegression"):
             self.check_pairs("pairs" in options)
         known = {
@@ -173,11 +175,11 @@ class Loaded:
         raise ValueError(f"{self.origin} reads pairs of texts, but one text alone is given.")
 
 
-def check_list(given: Any, method: str, lists: bool = False) -> None:
+def check_list(given: Any, method: str, kinds: tuple[type, ...] = ()) -> None:
     """Refuse one input in place of several: a text would be taken for a list of its characters.
 
     Args:
-        lists: an input may be a list, of messages or frames.
+        kinds: what an input may be beside a text or a picture: a list, of messages or frames; an array.
 
     Raises:
         ValueError: see above.
@@ -187,7 +189,7 @@ def check_list(given: Any, method: str, lists: bool = False) -> None:
     if not isinstance(given, Sequence):
         raise ValueError(f"{method} takes lists of inputs, not a {type(given).__name__}.")
     for one in given:
-        if not (isinstance(one, Picture) or (lists and isinstance(one, list))):
+        if not isinstance(one, (Picture, *kinds)):
             kind = type(one).__name__
             raise ValueError(f"{method} takes texts, paths or pictures of PIL's, not a {kind}.")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+from torch import Tensor
+
 from family.inference.answers import answer_questions
 from family.inference.captions import caption_pictures
 from family.inference.classes import (
@@ -21,6 +24,7 @@ from family.inference.image_tokens import reconstruct_pictures
 from family.inference.masked import fill_masks
 from family.inference.rewards import reward_answers
 from family.inference.segmentation import segment
+from family.inference.series import judge_series
 from family.inference.tagging import tag_texts
 from family.inference.text_to_text import answer_texts
 from family.inference.texts import continue_texts
@@ -43,6 +47,7 @@ PREDICTORS = {
     "TextClassification": Predictor(classify_texts, ("tokenizer",)),
     "ImageRegression": Predictor(rate_pictures, ("preprocess",)),
     "TextRegression": Predictor(rate_texts, ("tokenizer",)),
+    "Series": Predictor(judge_series, ("preprocess",)),
     "Tagging": Predictor(tag_texts, ("tokenizer",)),
     "QuestionAnswering": Predictor(answer_questions, ("tokenizer",)),
     "LanguageModeling": Predictor(continue_texts, ("tokenizer",)),
@@ -80,6 +85,7 @@ READERS = (
 INPUTS = (
     "pictures",
     "clips",
+    "series",
     "sentences",
     "texts",
     "pairs",
@@ -91,8 +97,12 @@ INPUTS = (
 """How the functions call what they are given, where it is given by name."""
 
 
-OF_LISTS = ("RewardModeling", "VideoClassification")
-"""Tasks of which an input may be a list: conversations, clips."""
+OF_LISTS: dict[str, tuple[type, ...]] = {
+    "RewardModeling": (list,),
+    "VideoClassification": (list,),
+    "Series": (list, dict, np.ndarray, Tensor),
+}
+"""Tasks of which an input may be a list: conversations, clips; and series, which may be arrays too."""
 
 OPTIONS = {
     "Detection": ("threshold",),

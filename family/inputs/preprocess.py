@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from family.inputs.audio import LogMel
 from family.inputs.pictures import WHITE, Colour, as_picture
+from family.inputs.series import SeriesPreprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -181,6 +182,13 @@ def in_multiples(
     return down, across
 
 
-def as_preprocess(fields: dict[str, Any]) -> Preprocess | LogMel:
-    """What was kept as plain values: of pictures, or, known by its bands, of sound."""
+Prepares = Preprocess | LogMel | SeriesPreprocess
+"""Of pictures, of sound, or of numeric series."""
+
+
+def as_preprocess(fields: dict[str, Any]) -> Prepares:
+    """What was kept as plain values: of pictures, or, known by its bands, of sound, or, by its channels, of
+    numeric series."""
+    if "channels" in fields:
+        return SeriesPreprocess.from_dict(fields)
     return LogMel.from_dict(fields) if "mels" in fields else Preprocess.from_dict(fields)

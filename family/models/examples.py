@@ -119,6 +119,15 @@ def clips(model: Any, more: int) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(2 + more, *model.embedding.clip)}
 
 
+def series(model: Any, more: int) -> dict[str, Tensor]:
+    """``values (batch, steps, channels)`` of unequal length, zeros behind each, and their ``step_mask``."""
+    steps = 12 + 5 * more
+    lengths = torch.arange(steps, steps - 2 - more, -1).clamp(min=1)
+    mask = torch.arange(steps) < lengths[:, None]
+    values = torch.randn(*mask.shape, model.channels)
+    return {"values": values.masked_fill(~mask[..., None], 0.0), "step_mask": mask}
+
+
 ROWS: Mapping[str, tuple[int, ...]] = {"input_ids": (0, 1), "mask": (0, 1)}
 PICTURE: Mapping[str, tuple[int, ...]] = {"pixel_values": (0,)}
 TEXT = Inputs(text_rows, ROWS)
@@ -136,3 +145,4 @@ ILLUSTRATED = Inputs(illustrated, {**PICTURE, **ROWS})
 SOUND = Inputs(recordings, {"source": (0,), "target": (0, 1)})
 CAPTIONED = Inputs(captioned, {"source": (0,), "target": (0, 1)})
 CLIPS = Inputs(clips, PICTURE)
+SERIES = Inputs(series, {"values": (0, 1), "step_mask": (0, 1)})

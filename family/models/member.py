@@ -34,7 +34,7 @@ class Facts:
 
     Args:
         task: the class in :mod:`tasks` that trains it; what it is for, where there is none yet.
-        reads: of "text", "pictures", "sound" and "video".
+        reads: of "text", "pictures", "sound", "video" and "series".
         inputs: what its ``forward`` takes and gives.
         example: the arguments of a tiny one, for tests.
         variants: of further ones, what differs from that: each computes something otherwise.

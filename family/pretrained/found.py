@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from family.generation import Generation
-from family.inputs.audio import LogMel
-from family.inputs.preprocess import Preprocess
+from family.inputs.preprocess import Prepares
 from family.inputs.tokenizer import Tokenizer
 from family.models.languages import LanguageTokens
 from family.models.member import Facts, facts_of
@@ -39,7 +38,7 @@ class Published:
         labels: the names of the classes.
         category_ids: their ids in the data, where these are not counted from 0.
         things: the numbers of the classes of which instances are told apart, where not of all.
-        preprocess: of pictures, or of sound.
+        preprocess: of pictures, of sound, or of numeric series.
         tokenizer: where it lies in no file of its own.
         adapter: the folder of its LoRA adapters, whose tokenizer goes first.
         origin: what to call the config in an error; None is the weights'.
@@ -57,7 +56,7 @@ class Published:
     folder: Path | None = None
     labels: list[str] | None = None
     category_ids: list[int] | None = None
-    preprocess: Preprocess | LogMel | None = None
+    preprocess: Prepares | None = None
     tokenizer: Tokenizer | None = None
     adapter: Path | None = None
     origin: str | None = None

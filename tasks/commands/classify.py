@@ -1,6 +1,6 @@
 """``family classify CKPT IMAGE...``, ``family classify CKPT CLIP...`` (folders of frames, or video files) or
-``family classify CKPT "a text"...``: the likeliest classes or labels, or the number of a regression; of pairs
-of texts, ``--pair "another"``; of pictures by a CLIP those of ``--labels "cat,dog"``."""
+``family classify CKPT "a text"...`` or ``family classify CKPT TABLE`` of numeric series: the likeliest classes or
+labels, or the numbers of a regression, or the steps that follow; of pairs of texts, ``--pair "another"``; of pictures by a CLIP those of ``--labels "cat,dog"``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from family.inference.classes import (
     text_probabilities,
 )
 from family.inference.clips import clip_probabilities
+from family.inference.series import judge_series
 from family.inference.zero_shot import TEMPLATES, label_vectors, zero_shot
 from family.inputs.pictures import WHITE
 from tasks.commands.examples import command_parser
@@ -34,7 +35,9 @@ from tasks.commands.pictures import (
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, Text, names_files, pairs_of, texts_of
+from tasks.data.captions import TABLES
 from tasks.data.labelled_clips import read_clip
+from tasks.data.series_files import Columns, read_series
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
@@ -42,6 +45,7 @@ READ = ("TextClassification", "TextRegression")
 """Tasks whose inputs are texts."""
 NAMED = "ImageText"
 """The task whose models take any labels."""
+SERIES = "Series"
 Answer = tuple[str, dict[str, Any], Tensor | None]
 """What to call an input, where it was found, and how likely its classes are, or its number, as the head's
 ``problem_type`` has it; None for an empty text."""
@@ -57,6 +61,7 @@ def run(arguments: list[str]) -> None:
         "family classify RUN picture.png",
         'family classify RUN "a moving film"',
         "family classify RUN texts.csv --out classes.jsonl",
+        "family classify RUN series.csv --out forecasts.jsonl",
         'family classify CLIP pictures/ --labels "cat,dog" --template "a photo of a {}" --out classes.csv',
     )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
@@ -65,7 +70,7 @@ def run(arguments: list[str]) -> None:
         nargs="*",
         help="picture files, or folders of them; or clips, each a folder of frames or a video file, or "
         "folders of them; or texts, or files of them: .txt, one a line, .csv, "
-        ".tsv, .jsonl (none: lines from standard input)",
+        ".tsv, .jsonl (none: lines from standard input); or tables of numeric series",
     )
     parser.add_argument(
         "--pair", action="append", default=[], help="the second text of each that is given"
@@ -96,8 +101,10 @@ def run(arguments: list[str]) -> None:
     at_least(1, of="--", top=options.top)
     if options.template and options.labels is None:
         raise UserError("--template is for --labels, which a CLIP needs.")
-    tasks = (*SEEN, *READ, NAMED) if options.labels is None else (NAMED,)
+    tasks = (*SEEN, *READ, SERIES, NAMED) if options.labels is None else (NAMED,)
     loaded = open_model(options.checkpoint, options, *tasks)
+    if loaded.task == SERIES:
+        return tell_series(loaded, options)
     classify = SEEN.get(loaded.task, of_named if loaded.task == NAMED else of_texts)
     number = loaded.task.endswith("Regression")
     places = PLACE if names_files(options.inputs) else ()
@@ -197,6 +204,39 @@ SEEN = {
     "VideoClassification": of_clips,
 }
 """By the tasks whose inputs are files."""
+
+
+def tell_series(loaded: Loaded, options: argparse.Namespace) -> None:
+    """Write of each series of tables its name and what the model says of it."""
+    refuse_others(options, "numeric series", "tables of them")
+    series, time, label = loaded.assets.get("columns") or (None, None, None)
+    preprocess = loaded.preprocess
+    known = Columns(
+        *(series, time, label, () if preprocess.horizon else preprocess.targets),
+        channels=preprocess.channels,
+        labelled=not preprocess.horizon,
+        alone=bool(preprocess.horizon),
+    )
+    with Results(options.format, options.out, options.inputs) as results:
+        for place in options.inputs:
+            if Path(place).suffix not in TABLES:
+                raise UserError(f"{place} is no table of numeric series ({', '.join(TABLES)}).")
+            found = read_series(Path(place), known, needed=False)
+            for some in chunks(found, options.batch_size):
+                with user_errors():
+                    values = [one.values for one in some]
+                    answers = judge_series(loaded.model, values, options.batch_size)
+                for one, answer in zip(some, answers, strict=True):
+                    record = {"file": place, "series": one.name, **answer}
+                    results.write(record, f"{one.name}\t{told(answer, options.top)}")
+
+
+def told(answer: dict[str, Any], top: int) -> str:
+    """An answer as a line: classes and how likely they are, or numbers by target."""
+    if "probabilities" in answer:
+        best = sorted(answer["probabilities"].items(), key=lambda one: -one[1])[:top]
+        return ", ".join(f"{name} {chance:.3f}" for name, chance in best)
+    return ", ".join(f"{name} {value}" for name, value in answer.items())
 
 
 def of_texts(loaded: Loaded, options: argparse.Namespace) -> Iterator[Answer]:

@@ -212,7 +212,7 @@ class ClassTask(WeightedTask):
         return found
 
 
-GIVEN = ("file", "line", "text", "pair")
+GIVEN = ("file", "line", "text", "pair", "series", "step")
 """What a batch may say of where an example comes from."""
 
 

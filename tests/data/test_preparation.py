@@ -39,6 +39,7 @@ SMALL = {
     "QuestionAnsweringData": {"examples": 20, "vocab_size": 300},
     "SegmentationData": {"examples": 20, "image_size": 16, "batch_size": 2},
     "SentencePairsData": {"examples": 20, "vocab_size": 300},
+    "SeriesData": {"examples": 100, "batch_size": 9},
     "SpanCorruptionData": {"context": 16, "batch_size": 3, "tokenizer": "char"},
     "TaggingData": {"examples": 20, "vocab_size": 300},
     "TextClassificationData": {"examples": 200, "vocab_size": 300},

@@ -19,6 +19,7 @@ from tasks.data.prompts import PromptData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.sentence_pairs import SentencePairsData
+from tasks.data.series import SeriesData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_regression import TextRegressionData
@@ -110,6 +111,16 @@ def files_of(root, kind):
                 for path, text in zip(found, WORDS, strict=True)
             ]
             lines(root / f"{split}.jsonl", map(json.dumps, rows))
+        elif kind is SeriesData:
+            found = [
+                np.random.default_rng(i).normal(3, 2, (5 + i, 2)).round(3) for i in range(COUNT)
+            ]
+            steps = [
+                f"{i},{t},{x},{y},{'ab'[i % 2]},{i}"
+                for i, rows in enumerate(found)
+                for t, (x, y) in enumerate(rows.tolist())
+            ]
+            lines(root / f"{split}.csv", ["series,time,x,y,label,mass", *steps])
         elif kind is VisualQuestionsData:
             found = pictures(root / "images")
             rows = [

@@ -35,6 +35,7 @@ from tasks.data.prompts import PromptData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.segmentation import SegmentationData
 from tasks.data.sentence_pairs import SentencePairsData
+from tasks.data.series import SeriesData
 from tasks.data.span_corruption import SpanCorruptionData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
@@ -71,6 +72,10 @@ CASES = [
     (VisualQuestionsData, {"image_size": (16, 24), "max_tokens": 99, "without": "picture"}),
     (VideoClassificationData, {"image_size": (24, 16), "frames": 4}),
     (VideoClassificationData, {"image_size": 16, "frames": 2, "cache": False, **PIXELS}),
+    (SeriesData, {"channels": ["x", "y"]}),
+    (SeriesData, {"channels": ["y"], "missing": "fill", "max_steps": 6}),
+    (SeriesData, {"channels": ["x"], "target_columns": ["mass"]}),
+    (SeriesData, {"channels": ["x", "y"], "horizon": 2, "window": 3}),
     (ImageTokenizingData, {"image_size": (24, 16)}),
     (ImageTokenizingData, {"image_size": 16, "cache": False, "background": (0, 0, 0)}),
     *((TextClassificationData, given) for given in TOKENS),
@@ -131,6 +136,7 @@ def small(kind):
         ),
         SegmentationData: ("family.Segmenter", {"config": learned, "patch_size": 8}),
         VideoClassificationData: ("family.VideoViT", {"config": SMALL, "patch_size": 8}),
+        SeriesData: ("family.SeriesTransformer", {"config": SMALL, "patch_size": 2}),
         ImageTokenizingData: ("family.ImageTokenizer", {"width": 8, "depth": 1}),
         DetectionData: (
             "family.DETR",
@@ -283,6 +289,12 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         else:
             loaded.predict(paths)
         same(rows_of(batches, "pixel_values"), shown.seen)
+    if kind is SeriesData:
+        # Of a forecast each window by itself.
+        raw = [one.seen for one in data.made("val")]
+        shown = watch(model, "forward")
+        loaded.predict(raw, batch_size=1)
+        same(rows_of(batches, "values"), shown.seen)
     if kind is LanguageModelingData:
         prompt = encode_prompt(loaded.tokenizer, WORDS[0])
         tokens = data.tokens("val").tolist()
@@ -352,7 +364,7 @@ def test_commands_see_what_validation_saw(tmp_path, kind, options):
         return
     name = "source" if kind in (TranslationData, TextToTextData) else "input_ids"
     predicted = list(map(in_rows, again.predict_dataloader()))
-    for field in {"pixel_values", name} & batches[0].keys():
+    for field in {"pixel_values", "values", name} & batches[0].keys():
         same(rows_of(batches, field), rows_of(predicted, field))
 
 

@@ -20,7 +20,12 @@ from family.inputs.preprocess import Preprocess
 from family.models.member import build, is_member
 
 Batch = dict[str, Any]
-PADDED = {"mask": "input_ids", "source_mask": "source", "pixel_mask": "pixel_values"}
+PADDED = {
+    "mask": "input_ids",
+    "source_mask": "source",
+    "pixel_mask": "pixel_values",
+    "step_mask": "values",
+}
 """Masks, and the input whose padding each tells."""
 SPARE = 3
 """Columns of a text that no row has: as much as padding adds."""
@@ -132,6 +137,8 @@ def batch_of(name: str, more: int = 2, dtype: torch.dtype = torch.float64) -> Ba
         value = batch[of]
         if value.dim() == 4:
             batch[mask] = picture_mask(value)
+        elif mask == "step_mask":
+            batch[of], batch[mask] = value[:, :-SPARE], batch[mask][:, :-SPARE]
         else:
             step = 1 if value.dim() == 2 else 2  # two frames of sound make a token
             value = batch[of] = value[..., : value.shape[-1] - SPARE * step]
@@ -202,6 +209,8 @@ def alone(batch: Batch, i: int) -> Batch:
         if real.dim() == 2:
             rows, columns = real.any(1), real.any(0)
             one[of] = one[of][:, rows][:, :, columns]
+        elif mask == "step_mask":
+            one[of] = one[of][real]
         else:
             one[of] = one[of][..., real]
     return {name: value[None] for name, value in one.items()}

@@ -114,6 +114,7 @@ TAUGHT = {
     "ImageRegression": (by_number, {}, {}),
     "VideoClassification": (by_class, WEIGHTS, {"num_classes": 3}),
     "Segmentation": (pixels, {}, {}),
+    "Series": (by_class, WEIGHTS, {"num_classes": 3}),
     "VisualQuestions": (by_class, WEIGHTS, {"num_classes": 3}),
     "RewardModeling": (pairs, {}, {}),
     # Moving means of codes take a step at each batch.

@@ -65,7 +65,7 @@ def test_nothing_comes_from_padding(name):
     if not found:
         pytest.skip("it moves its tokens elsewhere before it looks them up")
     gradient = torch.stack([one.grad for one in found]).sum(0)
-    if value.is_floating_point():
+    if value.is_floating_point() and mask != "step_mask":
         gradient = gradient.movedim(1, -1)
     assert gradient[real].any()
     assert not gradient[~real].any()

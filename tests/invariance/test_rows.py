@@ -55,6 +55,11 @@ def padded(batch, side):
         if real.dim() == 3:
             batch[of] = torch.where(real[:, None], value, noise)
             continue
+        if mask == "step_mask":
+            value = torch.where(real[..., None], value, noise)
+            batch[of] = torch.cat([value, noise[:, :SPARE]], 1)
+            batch[mask] = torch.cat([real, torch.zeros_like(real[:, :SPARE])], 1)
+            continue
         columns = real.unsqueeze(1) if value.dim() == 3 else real
         value = torch.where(columns, value, noise)
         count = SPARE * (value.dim() - 1)

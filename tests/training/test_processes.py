@@ -96,6 +96,12 @@ KINDS = {
         [*tiny("config"), "--data.examples=400", "--data.image_size=[16,16]"],
         "--data.batch_size=30",
     ),
+    "series": ("series/shapes", [*tiny("config"), "--data.examples=200"], "--data.batch_size=30"),
+    "series_next": (
+        "series/shapes_next",
+        [*tiny("config"), "--data.examples=900", "--data.window=24"],
+        "--data.batch_size=30",
+    ),
     "segmentation": (
         "segmentation/shapes",
         [*tiny("config"), "--data.examples=120", "--data.image_size=16"],
