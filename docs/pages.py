@@ -24,7 +24,7 @@ from tasks.data.base import FamilyData
 
 ROOT = Path(__file__).parents[1]
 NOTES = ROOT / "docs/notes"
-"""What only a person can say of a task: what to look at when it does not learn."""
+"""What only a person can say: of a task what to look at when it does not learn, of a member its formulas."""
 
 
 def write_pages(folder: Path) -> None:
@@ -67,6 +67,7 @@ def member_page(name: str, member: Any, folder: Path) -> str:
     parts = [
         f"# {name}",
         f"```{{eval-rst}}\n.. autoclass:: {member.__module__}.{name}\n   :members: {calls}\n```",
+        formulas(name),
         "## At a glance",
         f"- reads: {', '.join(facts.reads) or 'vectors'}",
         f"- trained by: `{facts.task}`" if facts.task else "",
@@ -78,6 +79,12 @@ def member_page(name: str, member: Any, folder: Path) -> str:
         parity(name),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def formulas(name: str) -> str:
+    """What its author writes in ``notes/members``: a few lines in the symbols of the paper."""
+    file = NOTES / f"members/{name}.md"
+    return f"## In formulas\n\n{file.read_text('utf-8').strip()}" if file.exists() else ""
 
 
 def picture(name: str, member: Any, folder: Path) -> str:

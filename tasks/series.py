@@ -20,6 +20,8 @@ from tasks.training.by_class import WORST
 from tasks.training.class_task import ClassTask, given_of
 from tasks.training.problem import MONITORS
 
+BEST = {**MONITORS, REGRESSION: ("val/rmse", "min")}
+"""What chooses the best checkpoint, where it is not accuracy."""
 SHOWN = 8
 """Answers of a validation that are written down."""
 
@@ -41,7 +43,7 @@ class Series(ClassTask):
     """
 
     fields = ("values", "labels", "step_mask")
-    monitors = {**MONITORS, REGRESSION: ("val/rmse", "min")}
+    monitors = BEST
 
     def __init__(self, model: Callable[[int], nn.Module] | None = None, **options: Any) -> None:
         super().__init__(model, **options)

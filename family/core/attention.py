@@ -83,6 +83,11 @@ class Attention(nn.Module):
 
     Self-attention projects queries, keys and values in one product (``qkv``); cross-attention
     projects queries from ``x`` (``query``) and keys and values from the context (``key_value``).
+
+    Example:
+        >>> attention = Attention(TransformerConfig(dim=64, heads=4, kv_heads=2))
+        >>> attention(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 10, 64])
     """
 
     linear, attend = staticmethod(F.linear), staticmethod(attend)

@@ -111,6 +111,12 @@ class Block(nn.Module):
             called with ``(x, shared, state)``, see :class:`~family.core.attention.Attention`, the
             second with ``x`` alone. To decode, a mixer needs ``new_state`` as attention has it, see
             :class:`~family.core.cache.BlockState`.
+
+    Example:
+        >>> block = Block(TransformerConfig(dim=64, heads=4, norm="rmsnorm", gated=True))
+        >>> mask = torch.tensor([[True] * 10, [True] * 6 + [False] * 4])
+        >>> block(torch.zeros(2, 10, 64), Shared(mask=mask)).shape
+        torch.Size([2, 10, 64])
     """
 
     def __init__(

@@ -45,6 +45,14 @@ class TransformerConfig:
     norm for stacks whose layers do not end in one, ``bias``, ``bias``, ``dim``, ``head_dim``), which the config
     fills in.
 
+    Example:
+        >>> config = TransformerConfig(dim=64, depth=4, heads=4, layers=[{"window": 16}] * 3 + [{}])
+        >>> config.ffn_dim, config.at(0).window, config.at(3).window
+        (256, 16, None)
+        >>> config.replace(norm="layrnorm")
+        Traceback (most recent call last):
+        ValueError: norm='layrnorm' is unknown; choose one of: layernorm, rmsnorm, offset_rmsnorm. Did you mean 'layernorm'?
+
     Raises:
         ValueError: a value of a wrong type or range, or an impossible combination, in one sentence
             that names field and value.

@@ -18,6 +18,13 @@ class FeedForward(nn.Module):
 
     Args:
         ffn_dim: hidden width; None is the config's.
+
+    Example:
+        >>> FeedForward(TransformerConfig(dim=64, heads=4))
+        FeedForward(
+          (up): Linear(in_features=64, out_features=256, bias=True)
+          (down): Linear(in_features=256, out_features=64, bias=True)
+        )
     """
 
     def __init__(self, config: TransformerConfig, ffn_dim: int | None = None) -> None:

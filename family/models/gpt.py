@@ -267,6 +267,11 @@ class GPT(nn.Module):
                 :func:`family.generation.choose.chosen`; ``generator`` of the random numbers; ``draft``, a
                 small model that guesses ``draft_tokens`` ahead, or "prompt", see
                 :mod:`family.generation.speculative`.
+
+        Example:
+            >>> model = GPT(100, TransformerConfig(dim=32, depth=1, heads=2, causal=True)).eval()
+            >>> model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=5).shape
+            torch.Size([1, 5])
         """
         options.update(max_new_tokens=max_new_tokens, beams=beams, sampling=sampling)
         return search_or_sample(

@@ -93,6 +93,14 @@ def from_pretrained(
     Raises:
         ValueError: one sentence: no such source, a weight that is missing or left over or has
             another shape, an architecture or option that we do not support.
+
+    Example:
+        >>> model = family.llama(vocab_size=100, dim=32, depth=1, heads=2)
+        >>> family.save_pretrained(model, "folder", format="llama")  # transformers loads it
+        >>> again = family.from_pretrained("folder")
+        >>> ids = torch.tensor([[1, 2, 3]])
+        >>> torch.equal(again(ids), model.eval()(ids))
+        True
     """
     check_arguments(dtype, num_classes)
     if task is not None and num_classes is None:

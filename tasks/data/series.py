@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,10 +38,10 @@ class SeriesData(FamilyData):
       training split; zeros behind shorter series. With ``missing: fill`` twice as many channels, the latter 1
       where a value was missing;
     - ``step_mask (batch, steps)`` bool: True = a step;
-    - ``labels``: ``(batch,)`` int64, ids of classes; or ``(batch, targets * steps)`` float32, numbers of mean
-      0 and deviation 1 in training, those of a target one after the other;
-    - ``series``, their names; of a forecast ``step``, the first one that is foretold, and ``naive``, as
-      ``labels``, what a simple rule would say: see ``season``.
+    - ``labels (batch,)`` int64: ids of classes; of numbers and forecasts ``labels (batch, targets * steps)``
+      float32, of mean 0 and deviation 1 in training, those of a target one after the other;
+    - ``series``: their names; of forecasts ``step``, the first one that is foretold, and ``naive (batch, targets *
+      steps)`` float32: what a simple rule would say, see ``season``.
 
     Args:
         root: a folder with a table for each split, ``SPLIT.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; or one

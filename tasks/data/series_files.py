@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,7 +235,7 @@ def in_order(file: Path, name: str, rows: list[Row], time: str) -> list[Row]:
     """
     keyed = [(moment(row.get(time, ""), file, line, time), line, row) for line, row in rows]
     keyed.sort(key=lambda one: one[:2])
-    for (before, line, _), (after, other, _) in zip(keyed, keyed[1:], strict=False):
+    for (before, line, _), (after, other, _) in pairwise(keyed):
         if before == after:
             raise UserError(
                 f"{file}: the series {in_short(name)} has two steps of one {time}, in lines {line} and "

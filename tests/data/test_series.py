@@ -242,7 +242,7 @@ def test_another_split_must_be_alike(tmp_path):
     write(tmp_path / "val.csv", "series,time,y,label", "c,0,1,good")
     with pytest.raises(UserError, match=r"val.csv has no column of the channel 'x'"):
         tasks.SeriesData(str(tmp_path)).setup()
-    with pytest.raises(UserError, match="has no test split, such as test.csv"):
+    with pytest.raises(UserError, match="has no test split, such as test.tsv"):
         tasks.SeriesData(str(tmp_path)).loader("test")
     with pytest.raises(UserError, match="data.missing='drop' is unknown"):
         tasks.SeriesData(missing="drop")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import tasks
 from tasks.cli.configs import find_config
 from tasks.commands import COMMANDS, TRAINING
 
@@ -32,3 +36,42 @@ def test_commands_of_a_page_are_there(page):
         assert command in {*COMMANDS, *TRAINING}, command
     for config in re.findall(r"--config ([a-z_]+/[a-z_0-9]+)", lines):
         find_config(config)
+
+
+def test_every_task_and_member_has_its_notes_and_no_other():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from pages import formulas, members, task_names
+    finally:
+        sys.path.pop(0)
+    notes = ROOT / "docs/notes"
+    assert {page.stem for page in notes.glob("*.md")} == {*task_names()}
+    assert {page.stem for page in notes.glob("members/*.md")} == {*members()}
+    assert "$$" in formulas("GPT") and not formulas("Nobody")
+    for page in notes.glob("*.md"):
+        lines = page.read_text("utf-8").splitlines()
+        assert lines[0] == "## When it does not learn" and sum(x[:2] == "- " for x in lines) >= 3
+
+
+def test_notes_name_options_that_there_are():
+    """``model.x`` and ``data.x`` of a task's notes are arguments of a config of the task, or of its data."""
+    for page in sorted((ROOT / "docs/notes").glob("*.md")):
+        task, data = classes_of(page.stem)
+        text = page.read_text("utf-8")
+        for kind, cls in (("model", task), ("data", data)):
+            known = options_of(cls)
+            for name in re.findall(rf"(?<![\w.]){kind}\.([a-z_]+)", text):
+                assert name in known, f"{page.name}: {kind}.{name}"
+
+
+def classes_of(task):
+    """The classes of a task's first config."""
+    config = next(iter(sorted((ROOT / "configs" / task).glob("*.yaml"))))
+    made = yaml.safe_load(config.read_text("utf-8"))
+    names = (made[part]["class_path"].rpartition(".")[2] for part in ("model", "data"))
+    return tuple(getattr(tasks, name) for name in names)
+
+
+def options_of(cls):
+    """The arguments of a class and of those that it hands ``**options`` on to."""
+    return {name for one in cls.__mro__ for name in inspect.signature(one.__init__).parameters}

@@ -227,7 +227,8 @@ def rows_of(batches, name):
     """Each row as it is without its padding."""
     found = []
     for batch in batches:
-        mask = {"input_ids": "mask", "source": "source_mask"}.get(name)
+        masks = {"input_ids": "mask", "source": "source_mask", "values": "step_mask"}
+        mask = masks.get(name)
         for i, row in enumerate(batch[name]):
             if mask is not None:
                 row = row[batch[mask][i]]
