@@ -33,7 +33,7 @@ def members() -> list[tuple[Outline, str]]:
         one = outline_of(model, name, lambda model=model, batch=batch: model(**batch))
         if one.stacks:
             found.append((one, gives(cls)))
-    order = ("text", "pictures", "video", "sound")
+    order = ("text", "pictures", "video", "sound", "series")
     return sorted(
         found, key=lambda one: (len(one[0].reads), *map(order.index, one[0].reads), one[0].name)
     )

@@ -54,9 +54,10 @@ class Series(ClassTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        if not self.numeric and (self.num_classes or 0) > 1 and self.f1 is None:
+        classes = self.num_classes or 0
+        if not self.numeric and classes > 1 and self.f1 is None:
             # Before processes part: it counts over all of them.
-            self.f1 = MulticlassF1Score(self.num_classes, average="macro")
+            self.f1 = MulticlassF1Score(classes, average="macro")
 
     @property
     def numeric(self) -> bool:

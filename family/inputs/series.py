@@ -54,7 +54,10 @@ class SeriesPreprocess:
         unknown = sorted(fields.keys() - names)
         if unknown:
             raise ValueError(f"preprocess of series has the unknown field {unknown[0]!r}.")
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        known: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()
+        }
+        return cls(**known)
 
     @property
     def width(self) -> int:

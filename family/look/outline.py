@@ -16,6 +16,7 @@ from family.core.transformer import Transformer
 from family.inputs.audio import AudioEmbedding
 from family.inputs.backbone import CNNBackbone, PatchBackbone
 from family.inputs.patches import PatchEmbedding
+from family.inputs.series import SeriesEmbedding
 from family.inputs.text import TextEmbedding
 from family.inputs.tubelets import TubeletEmbedding
 from family.models.member import facts_of
@@ -27,6 +28,7 @@ READS = (
     (PatchBackbone, "picture"),
     (TubeletEmbedding, "clip"),
     (AudioEmbedding, "sound"),
+    (SeriesEmbedding, "series"),
 )
 """What front-ends read."""
 

@@ -16,6 +16,8 @@ CROSSING = "#d0647e"
 TOP = 170
 LAYERS = 3
 """Lines that stand for the layers of a stack."""
+LONG = 16
+"""Letters of a name from which on it is written smaller."""
 
 
 def portrait(members: Sequence[tuple[Outline, str]]) -> str:
@@ -66,7 +68,8 @@ def draw_core(drawing: Drawing) -> None:
 def draw_card(drawing: Drawing, one: Outline, gives: str, x: float, y: float) -> None:
     """A member: what it reads below, its stacks, what it gives above."""
     drawing.box(x, y, CARD, TALL, "#ffffff", "#d7dbe2", 10)
-    drawing.text(x + 12, y + 21, cut(one.name, CARD - 20, 13.5), 13.5, anchor="start", bold=True)
+    size = 13.5 if len(one.name) < LONG else 12.0
+    drawing.text(x + 12, y + 21, cut(one.name, CARD - 20, size), size, anchor="start", bold=True)
     drawing.text(x + 12, y + 38, cut(gives, CARD - 24, 11.5), 11.5, SOFT, "start")
     columns = [c for c in one.columns if any(p.stack for p in c)]
     step = (CARD - 16) / len(columns)
@@ -95,7 +98,7 @@ def stands_alone(column: tuple[Part, ...]) -> bool:
 def reads_of(one: Outline, column: tuple[Part, ...], alone: bool) -> str:
     """What enters a column: as its parts say, or, of the only one, the member."""
     if alone:
-        return " + ".join(kind.removesuffix("s") for kind in one.reads)
+        return " + ".join(kind.replace("pictures", "picture") for kind in one.reads)
     said = dict.fromkeys(part.reads for part in column if part.reads)
     return " + ".join(said) or "queries"
 

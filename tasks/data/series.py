@@ -205,8 +205,8 @@ class SeriesData(FamilyData):
                             f"data.target_columns names {name!r}, which is none of the channels: "
                             f"{some_of(known)}.{closest(name, known)}"
                         )
-            kept = {"horizon": self.horizon, "max_steps": self.max_steps}
-            self.preprocess = scale(spans, targets, fill=self.missing == "fill", **kept)
+            fill = self.missing == "fill"
+            self.preprocess = scale(spans, targets, self.horizon, fill, self.max_steps)
         return self.preprocess
 
     def classes(self) -> list[str]:
@@ -352,6 +352,6 @@ class SeriesBatches(Dataset[dict[str, Any]]):
             batch["labels"] = torch.from_numpy(np.array([one.label for one in found]))
         batch["series"] = [one.name for one in found]
         if found[0].naive is not None:
-            batch["naive"] = torch.from_numpy(np.stack([one.naive for one in found]))
+            batch["naive"] = torch.from_numpy(np.array([one.naive for one in found]))
             batch["step"] = [one.step for one in found]
         return batch

@@ -26,6 +26,7 @@ from tasks.data.image_text import ImageTextData
 from tasks.data.preferences import PreferenceData
 from tasks.data.question_answering import QuestionAnsweringData
 from tasks.data.sentence_pairs import SentencePairsData
+from tasks.data.series import SeriesData
 from tasks.data.tagging import TaggingData
 from tasks.data.text_classification import TextClassificationData
 from tasks.data.text_to_text import TextToTextData
@@ -201,6 +202,8 @@ SCORED = [
 ]
 TURNED = [{"source": text, "target": text[::-1]} for text in WORDS]
 MANY = [{"en": text, "fr": text[::-1], "de": text * 2} for text in WORDS]
+LISTED = [{"x": [1.0 * i, 2.5], "y": [3, i], "label": "ab"[i % 2]} for i in range(4)]
+STEPS = [{"x_0": i, "x_1": 2 * i, "label": "ab"[i % 2]} for i in range(4)]
 FURTHER: dict[str, Layout] = {
     "tars of classes": Layout(
         ImageClassificationData, {"image_size": 16}, lambda root: class_tars(root, "")
@@ -263,6 +266,8 @@ FURTHER: dict[str, Layout] = {
         lambda root: texts(root, ".jsonl", MANY),
     ),
     "tags in lines": Layout(TaggingData, CHAR, tagged),
+    "series a line": Layout(SeriesData, {}, lambda root: texts(root, ".jsonl", LISTED)),
+    "steps in columns": Layout(SeriesData, {}, lambda root: texts(root, ".csv", STEPS)),
     "ShareGPT": Layout(ChatTuningData, CHAR, shared_talks),
     "whole answers": Layout(PreferenceData, CHAR, whole_answers),
 }
