@@ -30,6 +30,7 @@ from tasks.training.coco_metrics import (
     of_pictures,
     once,
 )
+from tasks.training.counting import Count
 from tasks.training.pictures import draw_boxes, enlarged, sheet, to_picture
 from tasks.training.task import Task
 
@@ -121,9 +122,18 @@ class Detection(Task):
         if self.own_loss is not None:
             shown = self.own_loss(*self.inputs(batch), targets)
             return {"loss": torch.stack(list(shown.values())).sum(), **shown}
-        terms = self.criterion(self.outputs(batch, targets), targets)
+        terms = self.criterion(self.outputs(batch, targets), targets, batch.get("whole"))
         shown = {name: terms[name] for name in ("class", "boxes", "giou")}
         return {"loss": self.criterion.total(terms), **shown}
+
+    def term_counts(self, batch: dict[str, Any]) -> dict[str, Count]:
+        if self.own_loss is not None:
+            return {}  # means over pictures
+        targets = batch["targets"]
+        return {
+            "pictures": len(targets),
+            "targets": sum(len(target["labels"]) for target in targets),
+        }
 
     def _evaluate(
         self, batch: dict[str, Any], split: str

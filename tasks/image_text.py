@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from family.losses.contrastive import clip_loss, matches, siglip_loss
+from family.losses.processes import over_processes
 from tasks.data.pairs import numbered
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
@@ -94,6 +95,10 @@ class ImageText(Task):
         ids = batch.get("picture_ids"), batch.get("caption_ids")
         loss = self.contrast(*self.embed(batch), *ids)
         return {"loss": loss, "temperature": (-self.model.logit_scale.detach()).exp()}
+
+    def count(self, batch: dict[str, Any]) -> Tensor:
+        # The loss is that of the rows of all processes.
+        return over_processes(torch.tensor(len(batch["input_ids"]), device=self.device))
 
     def on_train_batch_end(self, *_: Any) -> None:
         if hasattr(self.model, "clamp_temperature"):

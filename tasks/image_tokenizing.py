@@ -115,7 +115,7 @@ class ImageTokenizing(Task):
             self.before = self.global_step, self.counts.get("train")
         self._count("train", summed(occurrences(made.ids, self.model.vocab_size)))
         self.log_training(terms)
-        return terms["loss"]
+        return self.weighed(terms["loss"], batch)
 
     # --- How well it does --------------------------------------------------------------------
 

@@ -153,13 +153,23 @@ class MaskedLanguageModeling(TokenTask):
         logits = self.model(filled.input_ids, batch.get("mask"), **packed(batch))
         return Detected(guesses, filled, logits)
 
+    def term_counts(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Where there is a generator, its tokens and the model's."""
+        if self.generator is None:
+            return {}
+        real = batch.get("mask", torch.ones_like(batch["input_ids"]))
+        return {"hidden": (batch["labels"] != IGNORE).sum(), "tokens": real.sum()}
+
     def terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         if self.generator is None:
             return super().terms(batch)
         found = self.detect(batch)
         generator = self.cross_entropy(batch, found.guesses)
         own = replaced_loss(found.logits, found.filled.replaced, batch.get("mask"))
-        total = generator + self.discriminator_weight * own
+        counts = self.term_counts(batch)
+        whole = batch.get("whole", counts)
+        generator_part, own_part = (counts[n] / (whole[n] + (whole[n] == 0)) for n in counts)
+        total = generator_part * generator + self.discriminator_weight * own_part * own
         return {"loss": total, "generator_loss": generator, "discriminator_loss": own}
 
     # --- Evaluation ---

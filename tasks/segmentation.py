@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from family.losses.mask_matching import class_segments
 from tasks.data.segmentation import IGNORE_MASK
 from tasks.errors import UserError
 from tasks.runs.gathering import gather
 from tasks.training.building import own_losses
 from tasks.training.by_class import WORST, class_table, confusion_table, unlike
 from tasks.training.coco_masks import JudgedMasks, judge, mask_table
+from tasks.training.counting import Count
 from tasks.training.pictures import (
     class_map,
     legend,
@@ -36,7 +39,7 @@ class Segmentation(WeightedTask):
     """Cross-entropy by pixel; mean IoU and pixel accuracy over the pixels that are not ignored.
 
     A model with a method ``losses(pixel_values, labels)``, whose ``loss`` is minimised, learns from that
-    instead; one with ``anneal(progress)`` hears before each step what share of the training is done.
+    instead, a mean over pictures unless it takes ``whole`` (:data:`~family.losses.set_matching.Whole`); one with ``anneal(progress)`` hears before each step what share of the training is done.
 
     Logits are resized to each mask's own size before they are judged. The IoU of a class is taken
     over the whole set, and the mean over the classes that occur in the truth or in the predictions.
@@ -87,15 +90,25 @@ class Segmentation(WeightedTask):
                     f"model.label_smoothing and class_weights are of the cross-entropy by pixel, but "
                     f"{type(self.model).__name__} learns from losses of its own: leave them out."
                 )
-            return losses(batch["pixel_values"], batch.get("segments", batch["labels"]))
+            whole = {"whole": batch["whole"]} if "whole" in batch else {}
+            return losses(batch["pixel_values"], batch.get("segments", batch["labels"]), **whole)
         logits, labels = self.model(batch["pixel_values"]), batch["labels"]
         weights = self.loss_weights(logits)
         loss, count = pixel_loss(logits, labels, weights, self.label_smoothing)
         return {"loss": loss / (count + (count == 0))}  # a batch of void alone teaches nothing
 
-    def count(self, batch: dict[str, Any]) -> Tensor | None:
-        # Losses of a model's own are no mean over pixels.
-        return None if own_losses(self.model) is not None else super().count(batch)
+    def count(self, batch: dict[str, Any]) -> Count:
+        if own_losses(self.model) is not None:
+            return len(batch["pixel_values"])  # no mean over pixels
+        return super().count(batch)
+
+    def term_counts(self, batch: dict[str, Any]) -> dict[str, Count]:
+        losses = own_losses(self.model)
+        if losses is None or "whole" not in inspect.signature(losses).parameters:
+            return {}
+        segments = batch.get("segments") or class_segments(batch["labels"], IGNORE_MASK)
+        count = sum(len(one["labels"]) for one in segments)
+        return {"pictures": len(segments), "targets": count}
 
     def _evaluate(self, batch: dict[str, Any], split: str) -> tuple[Tensor, list[Tensor]]:
         """The logits, and of each picture the pixels by true and made class."""

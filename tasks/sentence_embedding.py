@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from family.losses.processes import over_processes
 from family.losses.sentence_pairs import cosent_loss, cosine_loss, ranking_loss
 from family.models.sentence import as_sentence_encoder
 from tasks.data.sentence_pairs import SIDES
@@ -140,6 +141,10 @@ class SentenceEmbedding(Task):
         negative = negatives[0] if negatives else None
         ids = batch.get("text_ids")
         return {"loss": ranking_loss(first, second, negative, self.scale, self.symmetric, ids)}
+
+    def count(self, batch: dict[str, Any]) -> Tensor:
+        # The loss is that of the rows of all processes.
+        return over_processes(torch.tensor(len(batch["input_ids"]), device=self.device))
 
     # --- Evaluation ---
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from family.losses.set_matching import assigned, target_count
+from family.losses.set_matching import Whole, assigned, class_weight, target_count
 
 Segments = Sequence[Mapping[str, Tensor]]
 """For each picture ``labels`` (n), int64, ``masks`` (n, height, width), bool, and maybe ``counted`` (height,
@@ -34,12 +34,16 @@ class MaskLoss:
     dice_weight: float = 5.0
     no_object_weight: float = 0.1
 
-    def __call__(self, logits: Tensor, masks: Tensor, targets: Segments) -> dict[str, Tensor]:
+    def __call__(
+        self, logits: Tensor, masks: Tensor, targets: Segments, whole: Whole | None = None
+    ) -> dict[str, Tensor]:
         """``class``, ``mask`` and ``dice``, weighted: scalars in float32.
 
         Args:
             logits: ``(batch, queries, classes + 1)``.
             masks: ``(batch, queries, rows, columns)``, logits; resized to the targets'.
+            whole: what terms are divided by, so that their means over all parts are those of the whole;
+                None where this is the whole.
 
         Raises:
             ValueError: targets that do not fit the outputs, or predictions that are not finite.
@@ -54,13 +58,18 @@ class MaskLoss:
         wanted[picture, query] = truth.labels[picture, number]
         weight = logits.new_ones(logits.shape[-1])
         weight[-1] = self.no_object_weight
-        classes = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight)
+        flat = logits.flatten(0, 1), wanted.flatten(), weight
+        if whole is None:
+            classes = F.cross_entropy(*flat)
+        else:
+            divisor = class_weight(whole, logits.shape[1], self.no_object_weight)
+            classes = F.cross_entropy(*flat, reduction="sum") / divisor
         # The others' masks teach nothing, and need not be resized.
         made = resized(masks[picture, query][:, None], truth.size)[:, 0]
         true, counted = truth.masks[picture, number], truth.counted[picture]
         each = F.binary_cross_entropy_with_logits(made, true, counted, reduction="none").sum(1)
         dice = 1 - overlap(made.sigmoid() * counted, true, (made.sigmoid() * true).sum(-1))
-        count = target_count(targets, logits.device)
+        count = target_count(targets, logits.device, whole)
         return {
             "class": self.class_weight * classes,
             "mask": self.mask_weight * (each / counted.sum(1).clamp(min=1)).sum() / count,

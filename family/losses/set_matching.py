@@ -20,6 +20,9 @@ from family.losses.boxes import generalized_iou, to_corners
 Targets = Sequence[Mapping[str, Tensor]]
 """For each picture ``labels`` (n), int64, and ``boxes`` (n, 4): cx, cy, w, h in 0..1."""
 
+Whole = Mapping[str, Tensor]
+"""Of a batch that is a part of more ("pictures" and "targets"): how many of them a part has in the mean."""
+
 NEGATIVE, PADDING = -1, -2
 """Instead of a target's number: a query that is to find nothing, and one that does not count."""
 
@@ -65,7 +68,9 @@ class SetLoss:
         classes = usual if self.class_weight is None else self.class_weight
         return {"class": classes, "boxes": self.box_weight, "giou": self.giou_weight}
 
-    def __call__(self, outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
+    def __call__(
+        self, outputs: Mapping[str, Any], targets: Targets, whole: Whole | None = None
+    ) -> dict[str, Tensor]:
         """Every term, not yet weighted.
 
         Args:
@@ -73,6 +78,10 @@ class SetLoss:
                 (batch, queries, 4) and, in training, ``aux``, ``proposals`` and ``denoising``.
             targets: for each picture ``labels`` (n), int64, and ``boxes`` (n, 4): cx, cy, w, h in
                 0..1; n may be 0.
+            whole: what terms are divided by, so that their means over all parts are those of the whole;
+                None where this is the whole. Two things are then still of each part: denoising queries,
+                whose groups its fullest picture decides, and in a picture of more objects than queries
+                the weight of those that none is matched with.
 
         Returns:
             ``class``, ``boxes`` and ``giou``; of earlier layers ``class_0`` ..., of the proposals
@@ -90,8 +99,8 @@ class SetLoss:
         logits, boxes = joined(layers.values())
         check_targets(targets, logits, self._classes(logits))
         pairs = self._match(logits, boxes, sizes, targets)
-        count = target_count(targets, logits.device)
-        terms = self._terms(logits, boxes, sizes, pairs, targets, count)
+        count = target_count(targets, logits.device, whole)
+        terms = self._terms(logits, boxes, sizes, pairs, targets, count, whole=whole)
         named = split_terms(terms, list(layers))
         if "denoising" in outputs:
             named |= self._denoising(outputs["denoising"], targets, count)
@@ -169,6 +178,7 @@ class SetLoss:
         targets: Targets,
         count: Tensor | float,
         counted: Tensor | None = None,
+        whole: Whole | None = None,
     ) -> dict[str, Tensor]:
         """Each term ``(layers)``.
 
@@ -186,7 +196,7 @@ class SetLoss:
         wanted_classes[pairs.picture, pairs.query] = labels
         none = boxes.new_zeros(len(sizes))
         return {
-            "class": self._class_term(logits, wanted_classes, sizes, count, counted),
+            "class": self._class_term(logits, wanted_classes, sizes, count, counted, whole),
             "boxes": none.index_add(0, pairs.layer, distance) / count,
             "giou": none.index_add(0, pairs.layer, giou) / count,
         }
@@ -198,6 +208,7 @@ class SetLoss:
         sizes: Sequence[int],
         count: Tensor | float,
         counted: Tensor | None,
+        whole: Whole | None,
     ) -> Tensor:
         """``(layers)``; ``wanted`` (batch, queries) is one beyond the last class for "no object"."""
         no_object = self._classes(logits)
@@ -210,8 +221,11 @@ class SetLoss:
         if counted is not None:
             weight = weight * counted
         loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        whole = per_layer(weight, sizes).clamp(min=torch.finfo(weight.dtype).tiny)
-        return per_layer(loss.view_as(weight) * weight, sizes) / whole
+        if whole is None:
+            divisor = per_layer(weight, sizes).clamp(min=torch.finfo(weight.dtype).tiny)
+        else:
+            divisor = class_weight(whole, weight.new_tensor(sizes), self.no_object_weight)
+        return per_layer(loss.view_as(weight) * weight, sizes) / divisor
 
     def _denoising(
         self, outputs: Mapping[str, Any], targets: Targets, count: Tensor | float
@@ -270,11 +284,24 @@ def pad_targets(targets: Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
     )
 
 
-def target_count(targets: Targets, device: torch.device) -> Tensor | float:
-    """Targets of this batch, or the mean of all processes where there are several; 1 at least.
+def class_weight(whole: Whole, queries: Tensor | int, no_object_weight: float) -> Tensor:
+    """What the weights of classes add up to over the queries of a picture, as many or as many of each layer,
+    and the pictures of a part: 1 where a query is matched."""
+    return (
+        no_object_weight * queries * whole["pictures"] + (1 - no_object_weight) * whole["targets"]
+    )
+
+
+def target_count(
+    targets: Targets, device: torch.device, whole: Whole | None = None
+) -> Tensor | float:
+    """Targets of this batch, or the mean of all processes where there are several; 1 at least. Of a part of
+    more that mean over all parts.
 
     Without gradients each process counts its own: in evaluation they hold unequally many batches.
     """
+    if whole is not None:
+        return whole["targets"] + (whole["targets"] == 0)
     count = sum(len(target["labels"]) for target in targets)
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not (several and torch.is_grad_enabled()):

@@ -15,6 +15,7 @@ from family.core.mask import Shared
 from family.heads.classifier import PoolConfig
 from family.inputs.patches import PatchConfig, pair
 from family.losses.mask_matching import MaskLoss, Segments, class_segments
+from family.losses.set_matching import Whole
 from family.models.examples import PICTURES
 from family.models.member import member
 from family.models.segmenter import covering
@@ -179,13 +180,16 @@ class EoMT(nn.Module):
             found.append({**kept, "queries": queries[order], "masks": inside[order]})
         return found
 
-    def losses(self, pixel_values: Tensor, targets: Tensor | Segments) -> dict[str, Tensor]:
+    def losses(
+        self, pixel_values: Tensor, targets: Tensor | Segments, whole: Whole | None = None
+    ) -> dict[str, Tensor]:
         """``loss``, the sum over all blocks that were asked, and ``class``, ``mask`` and ``dice`` of the
         last; see :class:`~family.losses.mask_matching.MaskLoss`.
 
         Args:
             targets: the class of each pixel ``(batch, height, width)``, 255 where it counts for nothing;
                 or segments, such as instances.
+            whole: of a batch that is a part of more what :class:`~family.losses.mask_matching.MaskLoss` divides by.
         """
         if isinstance(targets, Tensor):
             targets = class_segments(targets)
@@ -193,7 +197,7 @@ class EoMT(nn.Module):
         terms: dict[str, Tensor] = {}
         total = list[Tensor]()
         for logits, masks in self.found(pixel_values):
-            terms = MaskLoss()(logits, self._whole(masks, height, width), targets)
+            terms = MaskLoss()(logits, self._whole(masks, height, width), targets, whole)
             total += terms.values()
         return {"loss": torch.stack(total).sum(), **terms}
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from family.inference.loaded import assets_of
 from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for, check_precision
+from tasks.training.counting import Counting
 from tasks.training.equipping import equip
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.logs import watched, written
@@ -42,7 +42,7 @@ def by_names(step: Callable[..., Any]) -> Callable[..., Any]:
     return named
 
 
-class Task(pl.LightningModule):
+class Task(Counting):
     """Train a model; subclasses say by which loss, and how well it does.
 
     A Lightning module like any other: ``trainer.fit(task, data)`` takes a data module of ours or of
@@ -276,15 +276,18 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        terms = self.loss(self.by_name(batch))
+        batch = self.told(self.by_name(batch))
+        terms = self.loss(batch)
         self.log_training(terms)
-        return terms["loss"]
+        return self.weighed(terms["loss"], batch)
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
+        super().on_train_batch_start(batch, index)
         # Lightning loses count when a run is resumed; it is the step that loggers write.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         equip(self.trainer)
         self.taught = -1, []  # those of a fit before are of no step of this one
         self._watched = watched(self.trainer)

@@ -13,10 +13,10 @@ from family.losses.language_model import IGNORE, language_model_loss
 from family.losses.token_loss import TokenLoss
 from tasks.errors import at_least, between
 from tasks.training.alarms import guess
-from tasks.training.counted_task import CountedTask
+from tasks.training.task import Task
 
 
-class TokenTask(CountedTask):
+class TokenTask(Task):
     """Train a model on next-token cross-entropy.
 
     Args:

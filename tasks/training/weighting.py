@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tasks.errors import UserError, between, closest
 from tasks.training.alarms import guess
-from tasks.training.counted_task import CountedTask
+from tasks.training.task import Task
 
 ClassWeights = list[float] | dict[str, float] | Literal["balanced"] | None
 
 
-class WeightedTask(CountedTask):
+class WeightedTask(Task):
     """A task whose loss is over classes, and can give rare ones more weight.
 
     Args:
@@ -94,10 +94,10 @@ class WeightedTask(CountedTask):
         self._weights = self._weights.to(logits.device)
         return self._weights
 
-    def count(self, batch: dict[str, Any]) -> Tensor | None:
+    def count(self, batch: dict[str, Any]) -> Tensor | int:
         labels, weights = batch["labels"], self._weights
         if labels.is_floating_point() or (self.ignored is None and weights is None):
-            return None
+            return super().count(batch)
         there = torch.ones_like(labels) if self.ignored is None else labels != self.ignored
         if weights is None:
             return there.sum()
