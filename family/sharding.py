@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from family.core.block import Block
 from family.core.transformer import Transformer
@@ -19,24 +21,36 @@ from family.core.transformer import Transformer
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Share out the weights of ``model`` over the processes of ``mesh``, in place: the blocks of its stacks
-    one by one, then all that is left, which stays whole from forward to backward. Return the model.
-
-    Raises:
-        ValueError: a weight that is a single number, which PyTorch cannot share out.
+    one by one, then all that is left, which stays whole from forward to backward. Every process has all of a
+    weight that is a single number, with the mean of its gradients. Return the model.
     """
-    single = [name for name, p in model.named_parameters() if p.dim() == 0]
-    if single:
-        raise ValueError(
-            f"{type(model).__name__} has weights that are single numbers ({', '.join(single)}), which "
-            "cannot be shared out: choose strategy ddp."
-        )
+    single = {parameter for parameter in model.parameters() if parameter.dim() == 0}
+    for parameter in filter(lambda one: one.requires_grad, single):
+        parameter.register_hook(functools.partial(mean_over, mesh))
     for stack in [m for m in model.modules() if isinstance(m, Transformer)]:
         for block in stack.blocks:
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, ignored_params=single)
     names = entrances(model)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, ignored_params=single)
     model.entered = Entered(model, names)  # type: ignore[assignment]
     return model
+
+
+def mean_over(mesh: DeviceMesh, gradient: Tensor) -> Tensor:
+    """Of a gradient that all processes have."""
+    summed = gradient.clone()
+    dist.all_reduce(summed, group=mesh.get_group())
+    return summed / mesh.size()
+
+
+def held(model: nn.Module) -> list[Tensor]:
+    """What this process holds of each weight and buffer, in the same memory; what it has gathered of others
+    it lets go."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    tensors = (tensor.detach() for tensor in (*model.parameters(), *model.buffers()))
+    return [x.to_local() if isinstance(x, DTensor) else x for x in tensors]
 
 
 class Entered:

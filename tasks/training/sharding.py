@@ -13,6 +13,8 @@ from torch import nn
 from family.checks import first_line
 from family.sharding import gather, shard, share_again
 from tasks.errors import UserError
+from tasks.training.averaging import SharedAveraging
+from tasks.training.validating import Validating, exchanges
 
 
 class FSDP2(ModelParallelStrategy):
@@ -25,7 +27,8 @@ class FSDP2(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
 
     def setup_environment(self) -> None:
-        assert self.cluster_environment is not None
+        assert self.cluster_environment is not None and self.lightning_module is not None
+        averaging(self.lightning_module.trainer)
         self._data_parallel_size = self.num_processes * self.num_nodes
         super().setup_environment()
 
@@ -77,17 +80,25 @@ def same_buffers(module: nn.Module) -> None:
 
 
 def gathering(trainer: Any) -> None:
-    """Let a trainer gather what it shares out, where it does; once.
+    """Let a trainer gather what it shares out, where it does; once."""
+    known = [type(found) for found in trainer.callbacks]
+    if isinstance(trainer.strategy, FSDP2) and Gathered not in known:
+        # Weights that take turns with their average (Validating) do so before they are whole.
+        trainer.callbacks.insert(known.index(Validating) + 1, Gathered())
+
+
+def averaging(trainer: Any) -> None:
+    """Let averages of weights be kept in parts.
 
     Raises:
-        UserError: a callback that keeps a copy of the model, which is whole.
+        UserError: one that exchanges weights in a way of its own.
     """
-    if not isinstance(trainer.strategy, FSDP2):
-        return
-    if any(isinstance(found, WeightAveraging) for found in trainer.callbacks):
-        raise UserError(
-            "trainer.strategy=fsdp2 shares the weights out, and an average of weights "
-            "(EMAWeightAveraging) keeps a copy of the whole: leave that callback out, or choose ddp."
-        )
-    if not any(isinstance(found, Gathered) for found in trainer.callbacks):
-        trainer.callbacks.insert(0, Gathered())
+    for place, found in enumerate(trainer.callbacks):
+        if not isinstance(found, WeightAveraging) or isinstance(found, SharedAveraging):
+            continue
+        if not exchanges(found):
+            raise UserError(
+                f"trainer.strategy=fsdp2 shares the weights out, and {type(found).__name__} exchanges whole "
+                "ones with its average: leave that callback out, or choose ddp."
+            )
+        trainer.callbacks[place] = SharedAveraging(found)

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from family.sharding import held
 from tasks.training.finite import check_finite
 
 SWAPS = ("on_validation_epoch_start", "on_validation_epoch_end")
@@ -92,12 +93,10 @@ class Validating(pl.Callback):
     def _follow(self, module: pl.LightningModule) -> None:
         """Let an average of nothing yet be the weights of now."""
         for average in self.averages:
-            held: Any = average._average_model
-            if held is not None and not self.exchanged and not int(held.n_averaged):
-                theirs = chain(held.module.parameters(), held.module.buffers())
-                for old, new in zip(
-                    theirs, chain(module.parameters(), module.buffers()), strict=True
-                ):
+            kept: Any = average._average_model
+            if kept is not None and not self.exchanged and not int(kept.n_averaged):
+                theirs = chain(kept.module.parameters(), kept.module.buffers())
+                for old, new in zip(theirs, held(module), strict=True):
                     old.copy_(new)
 
 

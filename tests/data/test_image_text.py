@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 import zlib
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from tasks.data import shapes
+from tasks.data.batching import LoaderProgress
 from tasks.data.captions import expand
 from tasks.data.image_text import ImageTextData, encode_texts
 from tasks.errors import UserError
@@ -219,6 +221,32 @@ def test_shards(tmp_path):
     assert sorted(order) == sorted(pairs.texts) and order != pairs.texts
     made.load_state_dict({"epoch": 0, "batches": 1})
     assert [text for batch in made.train_dataloader() for text in batch["caption"]] == order[4:]
+
+
+class At(LoaderProgress):
+    """A process of several, in an epoch."""
+
+    epoch, process = 0, (0, 1)
+
+    def __init__(self, epoch, process):
+        super().__init__()
+        self.epoch, self.process = epoch, process
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_processes_share_the_pictures_of_shards(tmp_path, epoch):
+    """Each reads of all three, whose number does not divide by them, and no picture is read twice."""
+    for split, i in itertools.product(("train", "val"), range(3)):
+        shard(tmp_path / f"{split}-{i:02d}.tar", pairs_of(4 * i))
+    found = {"train": [], "val": []}
+    for rank in range(2):
+        made = data(tmp_path, batch_size=2)
+        made.progress = At(epoch, (rank, 2))
+        for split, seen in found.items():
+            seen.append([text for batch in made.loader(split) for text in batch["caption"]])
+    for shares in found.values():
+        assert [len(share) for share in shares] == [6, 6]
+        assert sorted(shares[0] + shares[1]) == sorted(f"number {i}" for i in range(12))
 
 
 def test_pictures_of_one_name_in_two_shards_are_two(tmp_path):

@@ -14,10 +14,11 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.distributed.device_mesh import init_device_mesh
 
 import family
-from family.sharding import is_shared_out, shard, whole
+from family.sharding import shard, whole
 from tasks.cli import main
 from tasks.errors import UserError
 from tasks.training.sharding import FSDP2
@@ -68,13 +69,6 @@ def test_outputs_gradients_and_decoding_are_those_of_the_whole(tmp_path):
     mp.spawn(computed, (str(tmp_path),), 2)
 
 
-def test_a_single_number_cannot_be_shared_out():
-    model = family.clip_small(40, image_size=16)
-    with pytest.raises(ValueError, match=r"single numbers \(logit_scale\), which cannot be shared"):
-        shard(model, None)
-    assert not is_shared_out(model)
-
-
 def test_models_that_share_weights_cannot_be_shared_out():
     first, second = (family.gpt_nano(31, dim=16, depth=1, heads=2) for _ in range(2))
     second.embedding = first.embedding
@@ -83,11 +77,18 @@ def test_models_that_share_weights_cannot_be_shared_out():
         FSDP2().share_out(both)
 
 
-def test_an_average_of_weights_is_refused(tmp_path, capsys):
-    average = "--trainer.callbacks=pytorch_lightning.callbacks.EMAWeightAveraging"
+class Otherwise(EMAWeightAveraging):
+    """An average that exchanges whole weights in a way of its own."""
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        pass
+
+
+def test_an_average_of_its_own_way_is_refused(tmp_path, capsys):
+    average = f"--trainer.callbacks={__name__}.Otherwise"
     with pytest.raises(SystemExit):
         main([*FIT, *TEXT, "--trainer.strategy=fsdp2", average, f"--run_folder={tmp_path}/run"])
-    assert "leave that callback out, or choose ddp." in capsys.readouterr().err
+    assert "Otherwise exchanges whole ones with its average" in capsys.readouterr().err
 
 
 def test_the_name_is_a_class():
@@ -116,16 +117,19 @@ def run(folder: Path, *options: str, parts: int = 1) -> list[float]:
     return [float(row["val/loss"]) for row in rows if row.get("val/loss")]
 
 
-def shared(count: int) -> list[str]:
-    return [f"--trainer.devices={count}", "--trainer.strategy=fsdp2"]
+def shared(count: int, strategy: str = "fsdp2") -> list[str]:
+    return [f"--trainer.devices={count}", f"--trainer.strategy={strategy}"]
 
 
+EMA = ["--trainer.callbacks=pytorch_lightning.callbacks.EMAWeightAveraging"]
+EMA += ["--trainer.callbacks.decay=0.5"]
 ALIKE = {
     # 4 x 4 rows a step, by one process after another or by several at once.
     "muon": [],
     "adamw": ["--model.optimizer=adamw"],
     "clipped": ["--model.optimizer=adamw", "--trainer.gradient_clip_val=0.1"],
     "checkpointed": ["--model.model.init_args.config.activation_checkpointing=true"],
+    "averaged": [*EMA, "--model.optimizer=adamw"],
 }
 
 
@@ -136,14 +140,51 @@ def test_losses_are_those_of_one_process(tmp_path, kind):
     alone = run(tmp_path / "one", *options, parts=4)
     two = run(tmp_path / "two", *options, *shared(2), parts=2)
     four = run(tmp_path / "four", *options, *shared(4))
+    whole = run(tmp_path / "whole", *options, *shared(4, "ddp"))
     assert len(alone) == 3
+    assert whole == pytest.approx(alone, rel=2e-5)
     assert two == pytest.approx(alone, rel=2e-5)
     assert four == pytest.approx(alone, rel=2e-5)
 
 
+def states(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint, those that are averaged beside those of training, and how often they were."""
+    found = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    kinds = ("state_dict", "current_model_state", "averaging_state")
+    assert "EMAWeightAveraging" in found["callbacks"]
+    return {f"{kind} {name}": value for kind in kinds for name, value in found[kind].items()}
+
+
+PAIRS = ["--config=image_text/shapes", "--data.examples=120", "--data.image_size=[16,16]"]
+PAIRS += [
+    f"--model.model.init_args.{tower}.{field}"
+    for tower in ("image", "text")
+    for field in ("dim=16", "depth=1", "heads=2", "ffn_dim=32")
+]
+
+
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    options, six = [*TEXT, "--data.batch_size=4"], "--trainer.max_steps=6"
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_single_numbers_and_averages_are_those_of_one_process(tmp_path, optimizer):
+    """A CLIP has the scale of its logits; all rows are told from each other, in one process or in two."""
+    options = [*PAIRS, *EMA, f"--model.optimizer={optimizer}", "--trainer.max_steps=4"]
+    options += ["--trainer.gradient_clip_val=0.1"]
+    run(tmp_path / "one", *options, "--data.batch_size=16")
+    run(tmp_path / "two", *options, *shared(2), "--data.batch_size=8")
+    alone, two = states(tmp_path / "one"), states(tmp_path / "two")
+    assert alone.keys() == two.keys() and "state_dict model.logit_scale" in two
+    for name, value in alone.items():
+        assert (two[name].dtype, two[name].shape) == (value.dtype, value.shape)
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    changed = "model.logit_scale", "model.text.embedding.tokens.weight"
+    for name in changed:  # by training, and averages of what it was before
+        assert not torch.equal(two[f"state_dict {name}"], two[f"current_model_state {name}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], EMA], ids=["plain", "averaged"])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, more):
+    options, six = [*TEXT, *more, "--data.batch_size=4"], "--trainer.max_steps=6"
     alone = run(tmp_path / "one", *options, six, parts=4)
     some = run(tmp_path / "two", *options, *shared(2), "--trainer.max_steps=4", parts=2)
     last = tmp_path / "two/checkpoints/last.ckpt"
