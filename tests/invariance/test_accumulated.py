@@ -263,7 +263,8 @@ def taught(name, folder, *ways):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     batch = lesson.teach({} if lesson.teach is boxes else model.facts.inputs.draw(model, ROWS - 2))
-    model.preprocess = Preprocess((SIDE, SIDE))
+    if "pictures" in model.facts.reads:
+        model.preprocess = Preprocess((SIDE, SIDE))
     found = []
     for shares, several, processes in (((8,), 1, 1), *ways):
         fresh, own = copy.deepcopy((model, options))
