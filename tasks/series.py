@@ -134,13 +134,16 @@ class Series(ClassTask):
         names = batch.get("series", list(range(len(made))))[:SHOWN]
         if batch["labels"].is_floating_point():
             rows = zip(
-                names, self.told(made[:SHOWN]), self.told(batch["labels"][:SHOWN]), strict=True
+                names,
+                self.in_units(made[:SHOWN]),
+                self.in_units(batch["labels"][:SHOWN]),
+                strict=True,
             )
             return [f"{name}: {m}, true: {t}" for name, m, t in rows]
         worded = self.worded(made[:SHOWN], batch["labels"][:SHOWN])
         return [f"{name}: {m}, true: {t}" for name, (t, m) in zip(names, worded, strict=True)]
 
-    def told(self, numbers: Tensor) -> list[dict[str, Any]]:
+    def in_units(self, numbers: Tensor) -> list[dict[str, Any]]:
         """Numbers of a model, or those it is to learn, in the data's own unit, by target."""
         if self.scale is not None:
             return self.scale.said(numbers.reshape(len(numbers), -1))
@@ -171,7 +174,7 @@ class Series(ClassTask):
             return super().test_step(batch, index)
         made = self.evaluate(batch, "test")
         errors = (made - batch["labels"].reshape(made.shape)).double().square().mean(1).tolist()
-        told = zip(self.told(made), self.told(batch["labels"]), strict=True)
+        told = zip(self.in_units(made), self.in_units(batch["labels"]), strict=True)
         for i, (m, t) in enumerate(told):
             record = {**(given_of(batch, i) or {"example": i}), "made": m, "true": t}
             self.worst.append((errors[i], record))
@@ -196,7 +199,7 @@ class Series(ClassTask):
         """Of each series its name, and label, score and probabilities, or the number of each target."""
         if not self.numeric:
             return super().predict_step(batch, index)
-        told = self.told(self.logits(batch))
+        told = self.in_units(self.logits(batch))
         return [{**given_of(batch, i), **one} for i, one in enumerate(told)]
 
 
