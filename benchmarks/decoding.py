@@ -9,17 +9,15 @@ all must write the same.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from timing import Steps, medians, report, save
+from timing import Steps, medians, report, run
 
 import family
 from family.accelerate import accelerate
@@ -175,20 +173,5 @@ def llama_cpp(file: str, prompt: list[int]) -> Callable[[], Any]:
 PARTS = {"gpt": gpt, "beams": beams, "smollm2": smollm2}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smollm2", help="SmolLM2-135M-Instruct.Q4_1.gguf")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", help="a JSON file for the results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore")
-    results = {name: PARTS[name](options.smollm2, options.rounds) for name in options.only}
-    save(options.out, results)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, PARTS, 9, smollm2="SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -8,11 +8,9 @@ FOLDER is a checkout of nanoGPT; without it its rows are left out. Two threads; 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import transformers
-from timing import medians, peak_memory, product_peak, report, same, save, share_of_peak, train_step
+from timing import medians, peak_memory, product_peak, report, run, same, share_of_peak, train_step
 from torch import Tensor, nn
 
 import family
@@ -297,20 +295,5 @@ class Clock(pl.Callback):
 PARTS = {"gpt": gpt, "memory": memory, "seq2seq": seq2seq, "overhead_ms": overhead}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nanogpt", help="a checkout of nanoGPT")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", help="a JSON file for the results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore")
-    results = {name: PARTS[name](options.nanogpt, options.rounds) for name in options.only}
-    save(options.out, results)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, PARTS, 12, nanogpt="a checkout of nanoGPT")

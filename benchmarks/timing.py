@@ -3,12 +3,14 @@ the same, how much of what the processor can they reach, and how much memory the
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import re
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,29 @@ def same(what: str, ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> fl
     if not apart <= tolerance:
         raise SystemExit(f"{what}: {apart:.1e} apart, over {tolerance:.0e}.")
     return apart
+
+
+def run(doc: str, parts: dict[str, Callable[..., Any]], rounds: int, **given: str) -> None:
+    """The command line of a benchmark: run its parts, or some, and save what they return.
+
+    Args:
+        parts: each is told the values of the options that are ``given``, and how many rounds.
+        rounds: where nobody says.
+        given: further options, with their help.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    for name, what in given.items():
+        parser.add_argument(f"--{name}", help=what)
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", help="a JSON file for the results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    warnings.filterwarnings("ignore")
+    values = [getattr(options, name) for name in given]
+    save(options.out, {name: parts[name](*values, options.rounds) for name in options.only})
 
 
 def save(path: str | None, results: dict[str, Any]) -> None:

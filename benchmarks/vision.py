@@ -8,19 +8,17 @@ must compute the same. Peers that are not installed are left out; on a GPU all r
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from timing import medians, report, same, save, train_step
+from timing import medians, report, run, same, train_step
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -239,22 +237,5 @@ def transformers_detr(
 PARTS = {"vit": vit, "clip": clip, "detr": detr}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="one of the comparisons")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", help="a JSON file for the results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore")
-    results = {}
-    for name, part in PARTS.items():
-        if options.only in (None, name):
-            results[name] = part(options.rounds)
-    save(options.out, results)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, PARTS, 12)
