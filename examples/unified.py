@@ -1,10 +1,10 @@
 """One model for everything against specialists of the same kind: the built-in world's six tasks, by several seeds.
 
     family fit --config image_tokenizing/shapes --run_folder RUNS/tokens
-    python examples/unified/compare.py RUNS [--seeds 0 1 2] [--steps 1500] [--jobs 1]
+    python examples/unified.py RUNS [--seeds 0 1 2] [--steps 1500] [--jobs 1]
 
 Each of the following is trained and tested in RUNS, where it is not there yet; figures and a table of what is there
-are written beside this file.
+are written into examples/unified.
 
 - ``omni``: all six tasks, so many steps.
 - ``small-TASK``: one task each with a sixth of the parameters, as many steps: together as many parameters and as many
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +26,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from seeds import family
 
 from tasks.compare.statistics import interval, welch
 from tasks.data.unified import TASKS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "unified"
 METRICS = {
     "translate": ("BLEU", 1.0),
     "caption": ("every claim right, %", 100.0),
@@ -111,16 +110,6 @@ def train(run: Run, root: Path) -> None:
     if not (folder / "test" / "metrics-test.json").exists():
         options = ["--data.examples", str(TESTED), "--run_folder", str(folder / "test")]
         family(folder, "test", str(folder), *options)
-
-
-def family(folder: Path, *arguments: str) -> None:
-    """A command of ``family``, its output in a file beside the run."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log = folder.with_suffix(".log")
-    with log.open("a", encoding="utf-8") as file:
-        call = [sys.executable, "-m", "tasks.cli", *arguments]
-        if subprocess.run(call, stdout=file, stderr=subprocess.STDOUT).returncode:
-            sys.exit(f"family {' '.join(arguments)} failed: see {log}.")
 
 
 # --- What was found ------------------------------------------------------------------------------
@@ -236,6 +225,7 @@ def main() -> None:
         "rows_tested": TESTED // 300,
         "scores": found,
     }
+    HERE.mkdir(exist_ok=True)
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     figure(found, HERE / "unified.png")
     print(table(found), transfer(found), sep="\n\n")
