@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor, nn
 
-from family.inference.captions import begun
+from family.inference.captions import written
 from tasks.errors import UserError, at_least
 from tasks.runs.gathering import gather
 from tasks.training.caption_scores import caption_scores
@@ -82,19 +82,7 @@ class Captioning(TokenTask):
             raise UserError("neither data nor model has a tokenizer: set model.tokenizer to one.")
         most = getattr(self.data, "max_tokens", None) or self.model.longest_target
         most = int(min(most, self.model.longest_target))
-        start, given = begun(self.model, tokenizer, begin), {}
-        if start is not None:
-            most -= start.shape[1] - 1
-            given = {"prompt": start.to(pixel_values.device).expand(len(pixel_values), -1)}
-        rows = self.model.generate(
-            pixel_values,
-            **given,
-            max_new_tokens=most,
-            beams=beams,
-            stop_ids=(tokenizer.eos_id,),
-            pad_id=tokenizer.pad_id,
-        )
-        return [tokenizer.decode(row).strip() for row in rows.tolist()]
+        return written(self.model, tokenizer, pixel_values, most, beams, begin)
 
     def _evaluate(self, batch: dict[str, Any], split: str, beams: int) -> list[str]:
         self.evaluate(batch, split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -36,34 +36,51 @@ def caption_pictures(
     beams = own.beams if beams is None else beams
     if beams < 1:
         raise ValueError(f"beams must be at least 1, not {beams}.")
-    found = []
-    start = begun(model, model.tokenizer, begin)
     most = int(min(own.most_new_tokens(1, NEW_TOKENS), model.longest_target))
-    most -= 0 if start is None else start.shape[1] - 1
-    for _, pixels in picture_batches(model, pictures, batch_size):
-        rows = model.generate(
-            pixels,
-            prompt=None if start is None else start.to(pixels.device).expand(len(pixels), -1),
-            max_new_tokens=most,
-            beams=beams,
-            stop_ids={model.tokenizer.eos_id, *(own.stop_ids or ())},
-            pad_id=model.tokenizer.pad_id,
-        )
-        found += [model.tokenizer.decode(row).strip() for row in rows.tolist()]
-    return found
+    stops = {model.tokenizer.eos_id, *(own.stop_ids or ())}
+    return [
+        text
+        for _, pixels in picture_batches(model, pictures, batch_size)
+        for text in written(model, model.tokenizer, pixels, most, beams, begin, stops)
+    ]
 
 
-def begun(model: Any, tokenizer: Any, begin: str) -> Tensor | None:
-    """What decoding starts from, ``(1, tokens)``; None of nothing.
+def written(
+    model: Any,
+    tokenizer: Any,
+    pixel_values: Tensor,
+    most: int,
+    beams: int,
+    begin: str = "",
+    stops: Collection[int] = (),
+) -> list[str]:
+    """A sentence about each picture ``(batch, channels, height, width)``, of at most so many tokens together with
+    what it begins with.
+
+    Args:
+        begin: as :func:`caption_pictures`'s.
+        stops: ids that end a sentence; none is the tokenizer's end alone.
 
     Raises:
-        ValueError: it leaves no room for a sentence.
+        ValueError: ``begin`` leaves no room for a sentence.
     """
-    if not begin:
-        return None
-    ids = [model.bos_id, *tokenizer.encode(begin)]
-    if len(ids) >= model.longest_target:
-        raise ValueError(
-            f"begin={begin!r} has {len(ids)} tokens: a sentence of {model.longest_target} has no room behind it."
-        )
-    return torch.tensor([ids])
+    given: dict[str, Any] = {}
+    if begin:
+        ids = [model.bos_id, *tokenizer.encode(begin)]
+        if len(ids) >= model.longest_target:
+            raise ValueError(
+                f"begin={begin!r} has {len(ids)} tokens: a sentence of {model.longest_target} has no room "
+                "behind it."
+            )
+        most -= len(ids) - 1
+        start = torch.tensor([ids], device=pixel_values.device)
+        given["prompt"] = start.expand(len(pixel_values), -1)
+    rows = model.generate(
+        pixel_values,
+        **given,
+        max_new_tokens=most,
+        beams=beams,
+        stop_ids=stops or (tokenizer.eos_id,),
+        pad_id=tokenizer.pad_id,
+    )
+    return [tokenizer.decode(row).strip() for row in rows.tolist()]
