@@ -34,6 +34,12 @@ def device_of(model: Any) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
+def dtype_of(model: Any) -> torch.dtype:
+    """What a model's numbers are kept in."""
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(floats, torch.float32)
+
+
 def picture_batches(
     model: Any, pictures: Sequence[Picture], batch_size: int = PICTURES
 ) -> Iterator[tuple[list[Image.Image], Tensor]]:
@@ -43,8 +49,7 @@ def picture_batches(
     Raises:
         ValueError: one that cannot be read.
     """
-    floats = (p for p in model.parameters() if p.is_floating_point())
-    kind = next((p.dtype for p in floats), torch.float32)
+    kind = dtype_of(model)
     background = getattr(model.preprocess, "background", WHITE)  # a user's own may know none
     batch: list[Image.Image] = []
     rows: list[Tensor] = []

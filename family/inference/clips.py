@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from family.inference.batches import PICTURES, Picture, chunks, device_of
+from family.inference.batches import PICTURES, Picture, chunks, device_of, dtype_of
 from family.inference.classes import described
 from family.inputs.clips import as_clip
 from family.inputs.pictures import WHITE
@@ -51,9 +51,7 @@ def clip_pixels(model: Any, clips: Sequence[Clip], frames: int | None = None) ->
         ValueError: see :func:`clip_probabilities`.
     """
     count = model.frames if frames is None else frames
-    floats = (p for p in model.parameters() if p.is_floating_point())
-    kind = next((p.dtype for p in floats), torch.float32)
     background = getattr(model.preprocess, "background", WHITE)
     read = [as_clip(clip, count, background) for clip in clips]
     pixels = torch.stack([torch.stack(list(map(model.preprocess, clip))) for clip in read])
-    return pixels.to(device_of(model), kind)
+    return pixels.to(device_of(model), dtype_of(model))

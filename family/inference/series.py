@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from family.heads.problem import REGRESSION
-from family.inference.batches import TEXTS, chunks, device_of
+from family.inference.batches import TEXTS, chunks, device_of, dtype_of
 from family.inference.classes import described
 from family.inputs.series import SeriesPreprocess, Steps, series_batch
 
@@ -34,12 +34,11 @@ def judge_series(
 def series_logits(model: Any, series: Sequence[Steps], batch_size: int = TEXTS) -> Tensor:
     """What the head gives, ``(series, numbers)``."""
     preprocess: SeriesPreprocess = model.preprocess
-    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
-    kind, found = next(floats, torch.float32), []
+    device, kind, found = device_of(model), dtype_of(model), []
     rows = [preprocess(one, f"series {i}") for i, one in enumerate(series)]
     for some in chunks(rows, batch_size):
         values, mask = series_batch(some)
-        found.append(model(values.to(device_of(model), kind), mask.to(device_of(model))).float())
+        found.append(model(values.to(device, kind), mask.to(device)).float())
     return torch.cat(found).cpu() if found else torch.empty(0, 0)
 
 

@@ -209,14 +209,8 @@ SEEN = {
 def tell_series(loaded: Loaded, options: argparse.Namespace) -> None:
     """Write of each series of tables its name and what the model says of it."""
     refuse_others(options, "numeric series", "tables of them")
-    series, time, label = loaded.assets.get("columns") or (None, None, None)
-    preprocess = loaded.preprocess
-    known = Columns(
-        *(series, time, label, () if preprocess.horizon else preprocess.targets),
-        channels=preprocess.channels,
-        labelled=not preprocess.horizon,
-        alone=bool(preprocess.horizon),
-    )
+    kept, named = loaded.preprocess, loaded.assets.get("columns") or (None, None, None)
+    known = Columns.learnt(named, kept.targets, kept.channels, kept.horizon)
     with Results(options.format, options.out, options.inputs) as results:
         for place in options.inputs:
             if Path(place).suffix not in TABLES:

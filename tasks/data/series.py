@@ -116,17 +116,15 @@ class SeriesData(FamilyData):
         self.labels: list[str] | None = None
         """The classes, once they are known."""
         self._spans: dict[str, list[Span]] = {}
+        self._made: dict[str, Sequence[Example]] = {}
 
     # --- What there is ---
 
     @property
     def layout(self) -> Columns:
         """Which column of a table is what."""
-        series, time, label = self.given
         channels = self.channels if self.preprocess is None else self.preprocess.channels
-        targets = () if self.horizon else self.targets
-        alone = bool(self.horizon)
-        return Columns(series, time, label, targets, channels, not self.horizon, alone)
+        return Columns.learnt(self.given, self.targets, channels, self.horizon)
 
     def spans(self, split: str) -> list[Span]:
         """The series of "train", "val" or "test", and the steps of each that are this split's.
@@ -236,6 +234,11 @@ class SeriesData(FamilyData):
 
     def made(self, split: str) -> Sequence[Example]:
         """The examples of a split."""
+        if split not in self._made:
+            self._made[split] = self._make(split)
+        return self._made[split]
+
+    def _make(self, split: str) -> Sequence[Example]:
         preprocess, spans = self.prepared(), self.spans(split)
         if self.horizon:
             return windows(spans, preprocess, self.window, self.season, split)
@@ -285,6 +288,7 @@ class SeriesData(FamilyData):
             self.window = kept.max_steps
         before = assets.get("columns") or [None] * 3
         self.given = tuple(own or old for own, old in zip(self.given, before, strict=True))  # type: ignore[assignment]
+        self._made.clear()
         self._spans.clear()  # they may have been read otherwise
 
     def class_counts(self) -> list[int]:

@@ -71,6 +71,24 @@ class Columns:
     labelled: bool = True
     alone: bool = False
 
+    @classmethod
+    def learnt(
+        cls,
+        named: Sequence[str | None],
+        targets: tuple[str, ...],
+        channels: tuple[str, ...],
+        horizon: int,
+    ) -> Columns:
+        """Those of a class or numbers each, or of a forecast, whose targets are channels and which has no label.
+
+        Args:
+            named: the columns of series, time and label.
+        """
+        series, time, label = named
+        if horizon:
+            return cls(series, time, label, channels=channels, labelled=False, alone=True)
+        return cls(series, time, label, targets, channels)
+
 
 def read_series(file: Path, columns: Columns, needed: bool = True) -> list[Series]:
     """The series of a table, in the order in which they begin.

@@ -46,15 +46,23 @@ def build_schedule(
     name: str,
     optimizer: Optimizer,
     warmup_steps: int,
-    total_steps: int,
+    total_steps: float,
     min_lr_ratio: float = 0.0,
     decay_fraction: float = 0.2,
 ) -> LambdaLR:
     """:func:`schedule_factor` on every group of an optimizer.
 
     Raises:
-        UserError: an unknown name, with the nearest known one.
+        UserError: an unknown name, with the nearest known one; a schedule that ends, of a training without end.
     """
+    if total_steps == math.inf:
+        if name not in ("constant", "inverse_sqrt"):
+            raise UserError(
+                f"schedule={name!r} ends with the training: it needs "
+                "trainer.max_steps or trainer.max_epochs."
+            )
+        total_steps = 0  # which these two do not ask for
+    total = int(total_steps)
     if name not in SCHEDULES:
         choices = ", ".join(SCHEDULES)
         raise UserError(
@@ -62,7 +70,7 @@ def build_schedule(
         )
 
     def factor(step: int) -> float:
-        return schedule_factor(name, step, warmup_steps, total_steps, min_lr_ratio, decay_fraction)
+        return schedule_factor(name, step, warmup_steps, total, min_lr_ratio, decay_fraction)
 
     return Schedule(optimizer, factor)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -358,15 +357,8 @@ class Task(Counting):
             )
         )
         total = self.trainer.estimated_stepping_batches
-        if total == math.inf:
-            if self.schedule not in ("constant", "inverse_sqrt"):
-                raise UserError(
-                    f"schedule={self.schedule!r} ends with the training: it needs "
-                    "trainer.max_steps or trainer.max_epochs."
-                )
-            total = 0  # which these two do not ask for
         schedule = build_schedule(
-            self.schedule, optimizer, self.warmup_steps, int(total), self.min_lr_ratio
+            self.schedule, optimizer, self.warmup_steps, total, self.min_lr_ratio
         )
         return {
             "optimizer": optimizer,
