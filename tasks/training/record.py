@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from dataclasses import asdict
@@ -9,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from family.models.member import describe, plain
 from family.pretrained.runs import equip, misfit
 from tasks.errors import UserError
 from tasks.runs.checkpoints import accepted, find_checkpoint, read_checkpoint
-from tasks.training.building import full_name
+from tasks.training.building import Given, full_name
 from tasks.training.finetuning import LoRA, restore
 from tasks.training.transplant import Transplant
 
@@ -108,6 +111,17 @@ def loaded_task(cls: type, path: Path, options: dict[str, Any], strict: bool = T
     except RuntimeError as error:
         raise UserError(f"{file} does not fit the model: {misfit(error)}") from None
     return task
+
+
+def copied(task: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy of a task, such as an average of weights begins with. It shares the builders: those of
+    the command line lead to the trainer and to all data."""
+    for one in (task.build, *task.options.values()):
+        if callable(one) and not isinstance(one, nn.Module | Given):
+            memo[id(one)] = one
+    other = memo[id(task)] = type(task).__new__(type(task))
+    other.__setstate__(copy.deepcopy(task.__getstate__(), memo))
+    return other
 
 
 def options_of(signature: inspect.Signature, *args: Any, **options: Any) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from family.inputs.preprocess import Preprocess
 from tasks.errors import UserError, at_least, between
 from tasks.training.building import Given, build_for, check_precision
 from tasks.training.counting import Counting
-from tasks.training.equipping import equip
+from tasks.training.equipping import equip, share_once
 from tasks.training.finetuning import LoRA, adapt
 from tasks.training.logs import watched, written
 from tasks.training.optim import build_optimizer, check_matrices, keep_options
-from tasks.training.record import loaded_task, record_of, remember_options
+from tasks.training.record import copied, loaded_task, record_of, remember_options
 from tasks.training.resuming import settle
 from tasks.training.schedules import build_schedule
 from tasks.training.sharding import FSDP2
@@ -144,6 +144,9 @@ class Task(Counting):
         """By class path, an optimizer and a schedule in the place of its own; as ``model_spec``."""
         self.taught: tuple[int, list[dict[str, Tensor]]] = (-1, [])  # a step, its parts' numbers
         self._watched = False  # whether the bar or a callback sees the numbers of every step
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return copied(self, memo)
 
     options: dict[str, Any]
     """What the task was made with, by name."""
@@ -290,13 +293,7 @@ class Task(Counting):
         equip(self.trainer)
         self.taught = -1, []  # those of a fit before are of no step of this one
         self._watched = watched(self.trainer)
-        shares = getattr(self.trainer, "_accelerator_connector", None)
-        twice = hasattr(self.data, "assets") and getattr(shares, "use_distributed_sampler", False)
-        if twice and self.trainer.world_size > 1:
-            raise UserError(
-                f"{type(self.data).__name__} shares its batches out among processes itself: give the "
-                "Trainer use_distributed_sampler=False."
-            )
+        share_once(self.trainer, self.data)
 
     def by_name(self, batch: Any) -> Any:
         """A batch that is a tuple, by the names of its fields.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import threading
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
@@ -196,3 +199,18 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path):
     with pytest.raises(NotFiniteError, match="val/loss is nan at step 2"):
         trained(tmp_path, 2, LastCheckpoint(tmp_path), one=one, enable_checkpointing=True)
     assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_copy_shares_the_builders_of_a_task_and_no_weights():
+    """A builder of the command line leads to processes and locks, which an average of weights must not copy."""
+    made = LanguageModeling(partial(family.gpt_nano, threading.Lock()), lr=0.5)
+    made.model = torch.nn.Linear(2, 3)
+    around = LanguageModeling(family.gpt_nano(vocab_size=5))
+    around.adapt_model()
+    for task in (made, around):
+        other = copy.deepcopy(task)
+        assert other.lr == task.lr and other.options is not task.options
+        for ours, theirs in zip(task.model.parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs) and ours.data_ptr() != theirs.data_ptr()
+    assert copy.deepcopy(made).build is made.build
+    assert copy.deepcopy(around).build.model is not around.model
