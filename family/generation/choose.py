@@ -151,7 +151,7 @@ def search_or_sample(
     prompt_mask: Tensor | None = None,
     begun: int,
     room: float = math.inf,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     draft: Any = None,
     draft_tokens: int = 4,
     **options: Any,
@@ -161,7 +161,8 @@ def search_or_sample(
     Args:
         prompt: ``(batch, tokens)`` that repetitions are counted from, with its mask.
         begun, room, options: see :func:`chosen`.
-        generator: of the random numbers, on the device of the model.
+        generator: of the random numbers, on the device of the model; one for each row draws what the row
+            would draw by itself.
         draft, draft_tokens: who guesses so many tokens ahead, see
             :func:`~family.generation.speculative.speculative_stream`; None is nobody.
 
@@ -169,7 +170,7 @@ def search_or_sample(
         ``(batch * num, at most max_new_tokens)``, padded.
     """
     choice = chosen(model, begun, room, **options)
-    model = reader(model, choice, begun, room, draft, draft_tokens)
+    model = reader(model, choice, begun, room, draft, draft_tokens, generator)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
     if choice.beams > 1:
         options["repetition_penalty"] = choice.sampling.repetition_penalty
@@ -186,7 +187,13 @@ def search_or_sample(
 
 
 def reader(
-    model: Decodes, choice: Choice, begun: int, room: float, draft: Any, draft_tokens: int
+    model: Decodes,
+    choice: Choice,
+    begun: int,
+    room: float,
+    draft: Any,
+    draft_tokens: int,
+    generator: Any,
 ) -> Decodes:
     """The model, or one that reads the end of a text alone, see :func:`windowed`; what a draft cannot guess for
     is refused in one sentence."""
@@ -195,6 +202,8 @@ def reader(
         return reads
     if choice.beams > 1:
         raise ValueError(f"a draft guesses for one beam, not beams={choice.beams}: give beams=1.")
+    if isinstance(generator, Sequence):
+        raise ValueError("with a draft all rows draw from one generator: give no list of them.")
     if draft_tokens < 1:
         raise ValueError(f"draft_tokens={draft_tokens} must be at least 1.")
     if reads is not model:
@@ -218,7 +227,7 @@ def sampled_stream(
     prompt_mask: Tensor | None = None,
     begun: int,
     room: float = math.inf,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     draft: Any = None,
     draft_tokens: int = 4,
     **options: Any,
@@ -227,7 +236,7 @@ def sampled_stream(
     choice = chosen(model, begun, room, **{"beams": 1, **options})
     if choice.beams > 1 or choice.num > 1:
         raise ValueError("a stream is of one text a row: beams and num are for generate.")
-    model = reader(model, choice, begun, room, draft, draft_tokens)
+    model = reader(model, choice, begun, room, draft, draft_tokens, generator)
     options = {**choice.shared, "prompt": prompt, "prompt_mask": prompt_mask}
     options |= {"sampling": choice.sampling, "generator": generator}
     if draft is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +44,7 @@ def stream(
     sampling: Sampling = Sampling(),
     prompt: Tensor | None = None,
     prompt_mask: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     hook: LogitsHook | None = None,
     no_repeat_ngram: int = 0,
     min_new_tokens: int = 0,
@@ -57,7 +57,8 @@ def stream(
         stop_ids: a row ends with any of these; it yields ``pad_id`` from there on.
         sampling: how each token is drawn; greedy unless said otherwise.
         prompt: ``(batch, tokens)`` that repetitions are counted from, with its mask.
-        generator: of the random numbers of sampling, on the device of the model.
+        generator: of the random numbers of sampling, on the device of the model; one for each row draws
+            what the row would draw by itself.
         hook: changes logits before a token is drawn, after the rules that are named here.
         no_repeat_ngram: no so many tokens in a row come twice; 0 is no limit.
         min_new_tokens: no token of ``stop_ids`` comes before so many others.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,17 +78,21 @@ def pick(
     logits: Tensor,
     sampling: Sampling,
     history: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
     """One token a row, ``(batch)``.
 
     Args:
         logits: ``(batch, vocab)``.
         history: ``(batch, tokens)`` seen so far, for the repetition penalty; -1 is padding.
+        generator: of the random numbers; one for each row draws what the row would draw by itself.
     """
     if sampling.repetition_penalty != 1 and history is not None:
         logits = penalise(logits, history, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return logits.argmax(-1)
     probabilities = restrict(logits.float(), sampling).softmax(-1)
+    if isinstance(generator, Sequence):
+        rows = zip(probabilities, generator, strict=True)
+        return torch.cat([row.multinomial(1, generator=own) for row, own in rows])
     return probabilities.multinomial(1, generator=generator).squeeze(1)

@@ -13,6 +13,7 @@ from family.inputs.pictures import WHITE
 from tasks.errors import UserError, some_of
 from tasks.serve.limits import Limits, RefusedError
 from tasks.serve.pictures import pictures_of
+from tasks.serve.together import Together
 from tasks.serve.worker import Call, Worker
 
 ACTIONS: dict[str, tuple[str, ...]] = {
@@ -92,7 +93,7 @@ class Served:
         self.seen = SEEN.get(loaded.task, ()) if attends else ()
         tokens = getattr(self.model, "language_tokens", None)
         self.languages = sorted(tokens.ids) if tokens is not None else []
-        self.worker = Worker(loaded, limits)
+        self.worker, self.together = Worker(loaded, limits), Together(self.model)
 
     @property
     def unified(self) -> bool:

@@ -7,12 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from family import Sampling
-from family.inference.batches import device_of
 from family.inference.pieces import pieces, until
-from family.inference.texts import new_tokens, random_numbers, sampling_of, stops_of
+from family.inference.texts import new_tokens, random_numbers, sampling_of
 from family.inputs.encode import encode_prompt
 from family.models.member import longest_text
 from tasks.serve.limits import RefusedError
@@ -94,13 +91,7 @@ def grown(served: Served, ask: Ask) -> Iterator[Begun | str | Ended]:
             raw += text
             yield text
 
-    made = model.stream(
-        torch.tensor([ids], dtype=torch.long, device=device_of(model)),
-        max_new_tokens=count,
-        sampling=sampling,
-        generator=random_numbers(model, ask.seed),
-        stop_ids=stops_of(model),
-    )
+    made = served.together.join(ids, count, sampling, random_numbers(model, ask.seed))
     yield Begun(len(ids))
     before = () if talks else ids
     yield from until(remembered(pieces(tokenizer, counted(made), before)), ask.stop)

@@ -1,4 +1,5 @@
-"""One thread a model: requests that arrive together run as one batch, and texts grow side by side."""
+"""One thread a model: requests that arrive together run as one batch; texts grow side by side, a piece of each
+in turn (those that begin together as one batch too, see :mod:`tasks.serve.together`)."""
 
 from __future__ import annotations
 

@@ -135,6 +135,10 @@ def test_what_stood_before():
         ({"draft": "other"}, "draft='other' must be a model, or \"prompt\"."),
         ({"draft": "prompt", "beams": 2}, "for one beam, not beams=2"),
         ({"draft": "prompt", "draft_tokens": 0}, "draft_tokens=0 must be at least 1."),
+        (
+            {"draft": "prompt", "generator": [torch.Generator()] * 3},
+            "all rows draw from one generator",
+        ),
     ],
 )
 def test_refused_in_a_sentence(options, sentence):

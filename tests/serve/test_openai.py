@@ -72,6 +72,16 @@ def test_an_answer_ends_before_a_string(chat, greedy):
         assert found.choices[0].finish_reason == "stop" and found.usage.completion_tokens < 20
 
 
+def test_answers_that_are_asked_for_together_are_one_batch(chat, models, monkeypatch):
+    kind = type(models["LanguageModeling"].model)
+    rows, stream = [], kind.stream
+    counted = lambda self, ids, *args, **options: (  # noqa: E731
+        rows.append(len(ids)) or stream(self, ids, *args, **options)
+    )
+    monkeypatch.setattr(kind, "stream", counted)
+    assert len(chat(n=3, temperature=1.0, max_tokens=5).choices) == 3 and rows == [3]
+
+
 def test_several_answers_and_seeds(chat):
     drawn = {"temperature": 1.5, "top_p": 0.99, "max_tokens": 12}
     some = [one.message.content for one in chat(n=3, seed=5, **drawn).choices]
