@@ -289,12 +289,7 @@ def put_picture(value: Row, folder: Path, stem: Path) -> str:
     """
     from PIL import Image
 
-    data = value["bytes"]
-    if data is None:
-        try:
-            data = Path(str(value["path"])).read_bytes()
-        except OSError as error:
-            raise UserError(f"{value['path']} cannot be read: {error.strerror}.") from None
+    data = bytes_of(value)
     try:
         with Image.open(io.BytesIO(data)) as opened:
             ending = (opened.format or "png").lower()
@@ -304,3 +299,17 @@ def put_picture(value: Row, folder: Path, stem: Path) -> str:
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     (folder / place).write_bytes(data)
     return place.as_posix()
+
+
+def bytes_of(value: Row) -> bytes:
+    """What is kept of a picture or a video, in the row or in a file.
+
+    Raises:
+        UserError: a file that is not there.
+    """
+    if value["bytes"] is not None:
+        return bytes(value["bytes"])
+    try:
+        return Path(str(value["path"])).read_bytes()
+    except OSError as error:
+        raise UserError(f"{value['path']} cannot be read: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""Pictures with boxes or masks as Hugging Face's data sets have them, as the files that the readers here know."""
+"""Pictures with boxes or masks, and clips, as Hugging Face's data sets have them, as the files that the readers here know."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from family.inputs.clips import VIDEO_ENDINGS
 from tasks.data.kept import (
     Columns,
     Row,
     Rows,
+    bytes_of,
     is_kept,
     is_picture,
     made_once,
@@ -25,6 +27,7 @@ from tasks.errors import UserError, in_short, some_of
 BOXES = ("bbox", "box", "boxes", "bboxes")
 CATEGORIES = ("category", "category_id", "categories", "label", "labels")
 MASKS = ("mask", "annotation", "label", "labels", "segmentation_mask")
+CLIPS = ("video", "clip", "frames")
 SPLITS = ("train", "val", "test")
 
 
@@ -46,6 +49,12 @@ def as_coco(root: str | None, columns: Columns = None) -> Path | None:
 def as_masks(root: str | None, columns: Columns = None) -> Path | None:
     """Where ``SPLIT/images`` and ``SPLIT/masks`` are, of rows with an ``image`` and a ``mask``; see :func:`as_coco`."""
     return as_pictures(root, columns, "masks", write_masks)
+
+
+def as_clips(root: str | None, columns: Columns = None) -> Path | None:
+    """Where ``SPLIT/CLASS/CLIP`` are, of rows with a ``video``, the bytes of a file or a list of frames, and a
+    ``label``; see :func:`as_coco`."""
+    return as_pictures(root, columns, "clips", write_clips)
 
 
 def as_pictures(root: str | None, columns: Columns, form: str, write: Any) -> Path | None:
@@ -141,10 +150,9 @@ def objects_of(value: Any, where: str) -> Iterator[Row]:
 
 
 def write_masks(splits: Mapping[str, Rows], folder: Path, columns: Columns, root: str) -> None:
-    """Folders of pictures and of masks; those of one split that has no usual name are of all."""
+    """Folders of pictures and of masks."""
     for split, (features, rows) in splits.items():
-        alone = len(splits) == 1 and usual(split) not in SPLITS
-        place = Path() if alone else Path(split)
+        place = place_of(split, splits)
         for number, row in enumerate(rows):
             where = f"{root} row {number} of {split}"
             row = picked(named(row, features), columns, root)
@@ -155,3 +163,54 @@ def write_masks(splits: Mapping[str, Rows], folder: Path, columns: Columns, root
                 )
             image_of(row, folder, place / "images" / f"{number:07}", where)
             put_picture(mask, folder, place / "masks" / f"{number:07}")
+
+
+def place_of(split: str, splits: Mapping[str, Rows]) -> Path:
+    """The folder of a split; one alone that has no usual name is of all."""
+    return Path() if len(splits) == 1 and usual(split) not in SPLITS else Path(split)
+
+
+# --- Clips ---
+
+
+def write_clips(splits: Mapping[str, Rows], folder: Path, columns: Columns, root: str) -> None:
+    """Folders of classes, with a video file or a folder of frames for each row."""
+    for split, (features, rows) in splits.items():
+        place = place_of(split, splits)
+        for number, row in enumerate(rows):
+            where = f"{root} row {number} of {split}"
+            row = picked(named(row, features), columns, root)
+            clip = next((row[name] for name in CLIPS if row.get(name)), None)
+            if clip is None or not isinstance(row.get("label"), str | int):
+                raise UserError(
+                    f"{where} needs a video, or its frames, and a label, but has {some_of(row)}: data.columns "
+                    "says which, {video: NAME, label: NAME}."
+                )
+            label = str(row["label"])
+            if not label or label[0] == "." or "/" in label:
+                raise UserError(
+                    f"{where} has the label {label!r}, which can be no folder's name, as a class of clips must."
+                )
+            put_clip(clip, folder, place / label / f"{number:07}", where)
+
+
+def put_clip(value: Any, folder: Path, stem: Path, where: str) -> None:
+    """Write a clip as it was kept.
+
+    Raises:
+        UserError: it is neither a file nor a list of pictures, or a file that is not there.
+    """
+    if is_picture(value):
+        ending = Path(str(value["path"] or "")).suffix.lower()
+        place = folder / stem.with_name(
+            stem.name + (ending if ending in VIDEO_ENDINGS else VIDEO_ENDINGS[0])
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(bytes_of(value))
+    elif isinstance(value, list) and all(map(is_picture, value)):
+        for number, frame in enumerate(value):
+            put_picture(frame, folder, stem / f"{number:06}")
+    else:
+        raise UserError(
+            f"{where} has {in_short(value)} as a clip: it needs a video or a list of pictures."
+        )

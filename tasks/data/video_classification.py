@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data.augment import as_tensor
 from tasks.data.images import OnBad, check_normalisation, picture_size
+from tasks.data.kept_pictures import as_clips
 from tasks.data.labelled_clips import labelled_clips, labelled_shapes
 from tasks.data.labelled_data import MEMORY, ClassData, split_folder
 from tasks.data.labelled_image_data import LabelledBatches
@@ -35,7 +36,9 @@ class VideoClassificationData(ClassData):
     Args:
         root: ``root/SPLIT/CLASS/CLIP`` or ``root/CLASS/CLIP``, where a clip is a folder of pictures, one a
             frame, in the order of the numbers in their names, or, with the ``av`` package, a video file;
-            None is the built-in world, in which shapes move. SPLIT is train or training; val, valid,
+            None is the built-in world, in which shapes move. A data set of Hugging Face's ``datasets`` on disk,
+            or parquet, has the columns ``video`` or ``frames``, and ``label`` (see
+            :func:`~tasks.data.kept_pictures.as_clips`). SPLIT is train or training; val, valid,
             validation or dev; test or testing.
         frames: of a clip for the model, evenly over its length: clips may be of unequal lengths, but none
             shorter.
@@ -50,6 +53,7 @@ class VideoClassificationData(ClassData):
         on_bad: a clip that cannot be read or is too short ends the run ("stop") or is left out ("skip").
         cache: keep decoded clips in memory, where a split's take at most a gigabyte.
         examples: training clips of the built-in world.
+        columns: what ``video``, or ``frames``, and ``label`` of a data set are called: ``{label: verb}``.
     """
 
     task = "VideoClassification"
@@ -73,8 +77,17 @@ class VideoClassificationData(ClassData):
         examples: int = 8000,
         seed: int = 0,
         num_workers: int = 0,
+        columns: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(root, val_fraction, test_fraction, split_seed, group, train_fraction)
+        place = as_clips(root, columns)
+        super().__init__(
+            None if place is None else str(place),
+            val_fraction,
+            test_fraction,
+            split_seed,
+            group,
+            train_fraction,
+        )
         at_least(1, frames=frames, batch_size=batch_size, examples=examples)
         at_least(0, num_workers=num_workers, seed=seed)
         check_normalisation(mean, std)

@@ -119,7 +119,8 @@ def copied(task: Any, memo: dict[int, Any]) -> Any:
     for one in (task.build, *task.options.values()):
         if callable(one) and not isinstance(one, nn.Module | Given):
             memo[id(one)] = one
-    other = memo[id(task)] = type(task).__new__(type(task))
+    kind: Any = type(task)
+    other = memo[id(task)] = kind.__new__(kind)
     other.__setstate__(copy.deepcopy(task.__getstate__(), memo))
     return other
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import tasks
 from tasks.data.kept import as_files
+from tasks.data.kept_pictures import as_clips
 from tasks.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -292,3 +294,48 @@ def test_objects_and_masks_of_another_form(folder):
         tasks.SegmentationData(columns={"mask": "m"})
     with pytest.raises(UserError, match="has no picture in 'image'"):
         tasks.DetectionData("d.parquet", columns={"objects": "objects"})
+
+
+def clips(frames=3, count=6):
+    rows = {
+        "shot": [[picture(i + j) for j in range(frames)] for i in range(count)],
+        "verb": [i % 2 for i in range(count)],
+    }
+    kinds = {
+        "shot": datasets.Sequence(datasets.Image()),
+        "verb": datasets.ClassLabel(names=["push", "pull"]),
+    }
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+
+
+@pytest.mark.parametrize("kind", ["disk", "parquet"])
+def test_clips(folder, kind):
+    place = kept(kind, {"train": clips(), "validation": clips(count=2)}, folder / "d")
+    columns = {"frames": "shot", "label": "verb"}
+    data = tasks.VideoClassificationData(
+        str(place), frames=3, image_size=16, batch_size=2, columns=columns
+    )
+    data.setup("fit")
+    assert data.classes == ["pull", "push"]
+    split = data.split("val")
+    assert len(data.split("train").labels) == 6 and sorted(split.labels.tolist()) == [0, 1]
+    first = split.labels.tolist().index(1)
+    for i, frame in enumerate(split.read(first, (255, 255, 255))):
+        np.testing.assert_array_equal(np.asarray(frame), np.asarray(picture(i)))
+
+
+def test_videos_keep_their_bytes_and_clips_without_a_class_are_refused(folder):
+    rows = [{"video": {"bytes": b"v", "path": "a.webm"}, "label": 7}]
+    datasets.Dataset.from_list(rows).to_parquet(folder / "d.parquet")
+    made = as_clips("d.parquet")
+    assert [path.relative_to(made).as_posix() for path in made.rglob("*.*")] == ["7/0000000.webm"]
+    assert (made / "7/0000000.webm").read_bytes() == b"v"
+    for changed, said in (
+        ({"label": "a/b"}, "row 0 of d has the label 'a/b', which can be no folder's name"),
+        ({"label": None}, "row 0 of d needs a video, or its frames, and a label"),
+        ({"video": "v"}, "has 'v' as a clip: it needs a video or a list of pictures"),
+    ):
+        datasets.Dataset.from_list([{**rows[0], **changed}]).to_parquet(folder / "d.parquet")
+        with pytest.raises(UserError, match=re.escape(said)):
+            as_clips("d.parquet")
+    assert len(list(folder.glob(".cache/data/*"))) == 1
