@@ -72,10 +72,11 @@ def model_of(name: str) -> Any:
     builder = getattr(family, name) if name in dir(family) else None
     if builder is not None and callable(builder) and not isinstance(builder, type):
         return of_builder(name, builder)
-    from tasks.runs.checkpoints import load_checkpoint
+    from tasks.runs.checkpoints import is_published, load_checkpoint, open_published
 
     try:
-        return load_checkpoint(name).model
+        # A published model needs no tokenizer here.
+        return open_published(name) if is_published(name) else load_checkpoint(name).model
     except UserError as error:
         near = config_hint(name)
         raise UserError(f"{str(error).rstrip('.')}; nor is it a config of ours.{near}") from None

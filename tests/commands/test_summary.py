@@ -81,6 +81,26 @@ def test_a_config(capsys):
     assert "PatchEmbedding" in said and "pixel_values 1 × 3 ×" in said
 
 
+def test_a_published_model_without_a_tokenizer(tmp_path, capsys):
+    import transformers
+
+    config = transformers.Gemma2Config(
+        vocab_size=30,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=4,
+    )
+    transformers.Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    main(["summary", str(tmp_path / "gemma"), "gpt2", "--svg", "both.svg"])
+    assert "input_ids 1 ×" in capsys.readouterr().out
+    drawn = Path("both.svg").read_text("utf-8")
+    assert all(said in drawn for said in ("window 4", "rotary positions", "offset_rmsnorm"))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
