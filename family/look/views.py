@@ -32,7 +32,7 @@ def view_of(
         pair: the second text, of a model of pairs; the text that a question is about; the answer to be rewarded.
         clip: a folder of frames, a video file, or a list of frames.
         sound: a wav file.
-        options: of a translation ``source`` and ``target``, the languages, and ``beams``.
+        options: of a translation ``source`` and ``target``, the languages, and ``beams``; of what is drawn ``seed``.
 
     Raises:
         ValueError: a model of another task or without attention, or an input that is missing, empty, or
@@ -113,7 +113,7 @@ READERS = {
     "VisionChat": Reader(("text", "picture"), of_pictures.talked),
     "Unified": Reader(("text", "picture"), of_pictures.answered),
     "ImageText": Reader(("text", "picture"), of_pictures.matched),
-    "TextToImage": Reader(("text",), of_drawings.drawn),
+    "TextToImage": Reader(("text",), of_drawings.drawn, ("seed",)),
     "SpeechRecognition": Reader(("sound",), of_clips.transcribed),
 }
 """By task."""

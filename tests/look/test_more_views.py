@@ -7,6 +7,7 @@ import math
 import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from PIL import Image
 import family
 from family.inputs.audio import LogMel
 from family.inputs.chat import CHATML
+from family.inputs.encode import UNLIMITED, encode_captions
 from family.look import attention_maps, relevance, view_of
 from family.look.figure import save_figure
 from family.look.page import page_of
@@ -49,6 +51,16 @@ def letters(size=40):
     made = train_tokenizer("char", ["abcdefghijklmnopqrstuvwxyz \n?.,'-<>|"], specials=SPECIALS)
     assert made.vocab_size <= size
     return made
+
+
+class Passing(torch.nn.Module):
+    """A mixer in whose place nothing attends."""
+
+    def __init__(self, config):
+        super().__init__()
+
+    def forward(self, x, *told, **named):
+        return x
 
 
 def page_works(view):
@@ -196,8 +208,37 @@ def test_a_drawing(tmp_path):
         assert not squares.triu(0).any() and squares[:, -1, :-1].all()
     page_works(view)
     save_figure(view, tmp_path / "drawing.png")
-    with pytest.raises(ValueError, match="draws all of a picture at once"):
-        view_of(ready(family.DiT, tokenizer=letters()), "a star")
+
+
+@pytest.mark.parametrize("text", ["cross", "joint"])
+def test_a_drawing_out_of_noise(text, tmp_path):
+    """Of each word the patches that read it, at times on the way; the last is the picture."""
+    one = ready(family.DiT, tokenizer=letters(), text=text)
+    model = one.model
+    view = view_of(one, "a star")
+    wanted = one.predict(["a star"])[0]
+    sides = view.sides
+    assert [side.name for side in sides[1:]] == [f"{n} % drawn" for n in (100, 75, 50, 25, 0)]
+    assert sides[0].tokens == ["<bos>", "a", "\N{OPEN BOX}", "s", "t", "a", "r", "<eos>"]
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ids = encode_captions(model.tokenizer, ["a star"], UNLIMITED)[0]
+    maps = attention_maps(model, noise, torch.zeros(1), ids)["transformer"]
+    own = [m[0][:, ids.shape[1] :, : ids.shape[1]] for m in maps.own]
+    read = (own[-1] if text == "joint" else maps.across[-1][0]).transpose(1, 2)
+    torch.testing.assert_close(view.panels[-1].maps[-1], read / read.sum(-1, keepdim=True))
+    close = np.asarray(sides[1].picture, int) - np.asarray(wanted, int)
+    far = np.asarray(sides[-1].picture, int) - np.asarray(wanted, int)
+    assert np.abs(close).mean() < 0.3 * np.abs(far).mean()
+    page_works(view)
+    save_figure(view, tmp_path / "noise.png")
+    assert view_of(one, "a star", seed=1).sides[1].picture.tobytes() != sides[1].picture.tobytes()
+
+
+def test_what_draws_without_words_is_refused():
+    config = family.DiT.facts.example["config"].replace(mixer=f"{__name__}.Passing")
+    one = ready(family.DiT, tokenizer=letters(), config=config, text="joint")
+    with pytest.raises(ValueError, match="a DiT draws attends to no words"):
+        view_of(one, "a star")
 
 
 def test_one_model_for_everything(picture):

@@ -296,11 +296,14 @@ function show(what) {
   tabs(what);
   if (what === "relevance") return drawRelevance();
   if (what === "lens") return;
+  const asked = shown().queries;
   state.panel = what;
   const panel = shown(), layers = panel.layers;
   if (!layers[state.layer]) state.layer = layers.findLastIndex((one) => one);
   state.head = Math.min(state.head, layers[state.layer].heads - 1);
-  state.query = firstQuery(panel);
+  // Panels of one side that asks are compared with each other: who asks stays.
+  if (panel.queries !== asked || !state.ready) state.query = firstQuery(panel);
+  state.ready = true;
   if (!panel.rollout) state.rolled = false;
   $("layer").max = layers.length - 1;
   draw();
