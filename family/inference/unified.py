@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -113,7 +113,12 @@ def objects_in(words: Sequence[str], bins: int) -> list[dict[str, Any]]:
     Args:
         bins: places along a side.
     """
-    found, at = list[dict[str, Any]](), 0
+    return [one for _, one in placed_objects(words, bins)]
+
+
+def placed_objects(words: Sequence[str], bins: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """:func:`objects_in` words, each with the place of the first of its five words."""
+    at = 0
     while at + 5 <= len(words):
         sides = [PLACE.fullmatch(word) for word in words[at : at + 4]]
         label = words[at + 4]
@@ -122,9 +127,8 @@ def objects_in(words: Sequence[str], bins: int) -> list[dict[str, Any]]:
             continue
         y0, x0, y1, x1 = (int(side[1]) / bins for side in sides if side is not None)
         if y1 > y0 and x1 > x0:
-            found.append({"label": label, "score": 1.0, "box": [x0, y0, x1, y1]})
+            yield at, {"label": label, "score": 1.0, "box": [x0, y0, x1, y1]}
         at += 5
-    return found
 
 
 def do_task(

@@ -16,7 +16,6 @@ from family.look.shared import first, kept
 from family.look.sides import seen_by, words
 from family.look.view import Panel, Side, View
 
-
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """On the way from noise to picture, of which maps are shown."""
 MOST_READ = 3
@@ -119,7 +118,8 @@ def drawn_from_noise(loaded: Any, text: str, generator: torch.Generator) -> View
         picture = seen_by(model, model.pixels(at.x.float()))
         way = f"{100 * wanted:.0f} % drawn"
         sides.append(Side(way, cells, picture, grid))
-        panels.append(Panel(way, 0, len(sides) - 1, [by_patches(m) for m in layers]))
+        read = [by_patches(m) for m in layers]
+        panels.append(Panel(way, 0, len(sides) - 1, read, turned=True))
     panels = kept(panels)
     if not panels:
         raise ValueError(no_words(model))

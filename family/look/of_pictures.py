@@ -11,7 +11,6 @@ from torch import Tensor
 from family.heads.detection import postprocess, ranked
 from family.inference.batches import Picture, most_tokens
 from family.inference.detection import SURE, described
-from family.inference.unified import given_row, make
 from family.inputs.conversation import prompt_ids
 from family.inputs.encode import UNLIMITED, encode_captions
 from family.inputs.image_slots import IMAGE, image_id_of, place_pictures, spread
@@ -140,23 +139,6 @@ def talked(loaded: Any, text: str, picture: Picture) -> View:
     side = Side("words and picture", tokens, seen_by(model, pixels), (rows, columns))
     lens = logit_lens(model, pixels, whole)[:, 0]
     return spoken(loaded, maps["language.transformer"].own, side, made[0].tolist(), lens)
-
-
-def answered(loaded: Any, text: str, picture: Picture) -> View:
-    """A question about a picture and the words of the answer, by one model for everything, which reads the picture
-    in codes."""
-    model, tokenizer, pixels = loaded.model, loaded.tokenizer, pixels_of(loaded.model, picture)
-    (made,) = make(model, "answer", [text], pixels)
-    answer = [*made, tokenizer.eos_id]
-    ids = [*given_row(model, "answer", text, True), *made]
-    rows = torch.tensor([ids], device=pixels.device)
-    whole = model.with_codes(rows, model.codes(pixels))
-    maps, _ = recorded_maps(model, lambda: model(whole))
-    cells = iter(range(model.slots))
-    tokens = [next(cells) if i == model.picture_id else said(tokenizer, i) for i in ids]
-    side = Side("words and picture", tokens, seen_by(model, pixels), model.image_tokenizer.grid)
-    lens = logit_lens(model, whole)[:, 0, :, : model.words]
-    return spoken(loaded, own(maps).own, side, answer, lens)
 
 
 def matched(loaded: Any, text: str, picture: Picture) -> View:

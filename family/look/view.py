@@ -55,6 +55,7 @@ class Panel:
         queries, keys: numbers of the view's sides.
         maps: of each layer ``(heads, queries, keys)``; None where a layer has none.
         rolls: its tokens attend to each other layer after layer, so that a rollout makes sense.
+        turned: a row is what is read, and says by which of the keys.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Panel:
     keys: int
     maps: Sequence[Tensor | None]
     rolls: bool = False
+    turned: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         layers = [
@@ -71,7 +73,7 @@ class Panel:
         bits = [None if m is None else rounded(entropy(m[None])[0]) for m in self.maps]
         plain = {"name": self.name, "queries": self.queries, "keys": self.keys, "layers": layers}
         plain |= {"shape": list(next(m for m in self.maps if m is not None).shape[1:])}
-        plain["entropy"] = bits
+        plain |= {"entropy": bits, "turned": self.turned}
         if self.rolls and len(self.maps) > 1:
             plain["rollout"] = packed(rollout([m if m is None else m[None] for m in self.maps])[0])
         return plain

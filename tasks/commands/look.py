@@ -34,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pair", help="the second text; the text that a question is about; an answer"
     )
+    made.add_argument(
+        "--task",
+        help="of a model for everything: answer, caption, classify, detect, translate, draw",
+    )
     made.add_argument("--from", dest="source", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--to", dest="target", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--layer", type=int, help="shown at first, and in the figure (default: last)")
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> None:
     from family.look.views import reads, view_of
 
     with user_errors():
-        needs = reads(loaded)
+        needs = reads(loaded, options.task)
         view = view_of(loaded, **inputs(options, needs))
         title = options.input if "text" in needs and "picture" not in needs else options.question
         title = title or Path(options.input).name
@@ -101,7 +105,7 @@ def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any
             raise UserError(
                 "this model reads texts, and no pictures to ask of: leave --question out."
             )
-    for name in ("pair", "source", "target"):
+    for name in ("pair", "source", "target", "task"):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
     if "text" not in needs and given.get("text") is not None:

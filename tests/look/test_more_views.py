@@ -17,7 +17,7 @@ import family
 from family.inputs.audio import LogMel
 from family.inputs.chat import CHATML
 from family.inputs.encode import UNLIMITED, encode_captions
-from family.look import attention_maps, relevance, view_of
+from family.look import attention_maps, of_everything, relevance, view_of
 from family.look.figure import save_figure
 from family.look.page import page_of
 from family.models.member import build
@@ -241,23 +241,71 @@ def test_what_draws_without_words_is_refused():
         view_of(one, "a star")
 
 
-def test_one_model_for_everything(picture):
+@pytest.fixture(scope="module")
+def omni():
     data = UnifiedData(image_size=(16, 16), slots=4, examples=60)
     example = {
         **data.model_arguments,
         "config": family.Omni.facts.example["config"].replace(max_tokens=96),
     }
-    one = ready(family.Omni, tokenizer=data.tokenizer, **example)
-    view = view_of(one, "how many stars are there?", picture)
+    return ready(family.Omni, tokenizer=data.tokenizer, **example)
+
+
+@pytest.mark.parametrize("task", ["answer", "caption", "classify"])
+def test_one_model_for_everything(picture, omni, task):
+    text = "how many stars are there?" if task == "answer" else None
+    view = view_of(omni, text, picture, task=task)
     read, written = view.sides
     assert [t for t in read.tokens if isinstance(t, int)] == [0, 1, 2, 3]
-    assert view.answer == one.predict(["how many stars are there?"], [picture], task="answer")
-    assert (
-        written.tokens[-1] == "<eos>"
-        and read.tokens[-len(written.tokens) + 1 :] == written.tokens[:-1]
-    )
+    given = {"texts": [text]} if text else {}
+    assert view.answer == omni.predict(pictures=[picture], task=task, **given)
+    assert written.tokens[-1] == "<eos>"
+    assert read.tokens[-len(written.tokens) + 1 :] == written.tokens[:-1]
     answer, whole = view.panels
     torch.testing.assert_close(answer.maps[-1], whole.maps[-1][:, -len(written.tokens) :])
+    page_works(view)
+
+
+def test_its_translations(omni):
+    view = view_of(omni, "a red star", task="translate")
+    assert view.answer == omni.predict(["a red star"], task="translate")
+    assert view.sides[0].picture is None and "star" in view.sides[0].tokens
+    page_works(view)
+    for given, said in (({"task": "sing"}, "'sing' is unknown"), ({"task": "draw"}, "no picture")):
+        with pytest.raises(ValueError, match=said):
+            view_of(omni, "a", Image.new("RGB", (8, 8)), **given)
+    with pytest.raises(ValueError, match="leave the task out"):
+        view_of(family.load(RUNS / "translation"), "un", task="draw")
+
+
+def test_its_boxes(picture, omni, monkeypatch):
+    """A box has read what its five words did; what is no box counts for none."""
+    id_of = omni.tokenizer.token_to_id
+    row = ["<3>", "<4>", "<5>", "<20>", "<30>", "star", "<8>", "<9>", "<40>", "<41>", "circle"]
+    made = [id_of(word) for word in row]
+    assert None not in made
+    monkeypatch.setattr(of_everything, "make", lambda *_: [made])
+    view = view_of(omni, picture=picture, task="detect")
+    assert view.answer == view.sides[0].tokens == ["star", "circle"]
+    assert [one["row"] for one in view.boxes] == [0, 1]
+    assert view.boxes[1]["box"] == pytest.approx([9 / 48, 8 / 48, 41 / 48, 40 / 48], abs=1e-4)
+    across, whole = view.panels
+    start = whole.maps[-1].shape[1] - len(made) - 1
+    own = whole.maps[-1][:, start + 1 : start + 6].mean(1)
+    torch.testing.assert_close(across.maps[-1][:, 0], own)
+    page_works(view)
+    monkeypatch.setattr(of_everything, "make", lambda *_: [made[:3]])
+    assert view_of(omni, picture=picture, task="detect").boxes == []
+
+
+def test_its_drawings(omni):
+    view = view_of(omni, "a star", task="draw", seed=3)
+    wanted = omni.predict(["a star"], task="draw", seed=3)[0]
+    assert view.sides[0].picture.tobytes() == wanted.tobytes()
+    before = len(view.sides[1].tokens) - 4
+    for layer in view.panels[0].maps:
+        torch.testing.assert_close(layer.sum(-1), torch.ones(2, 4))
+        assert not layer[..., before:].triu(0).any()
     page_works(view)
 
 

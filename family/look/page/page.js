@@ -224,7 +224,7 @@ function drawGrid() {
       grid.append(canvas);
     }
   });
-  $("all-note").textContent = (seen ? "Where the chosen query looks." : "A row is who asks, a column who is read.") +
+  $("all-note").textContent = (panel.turned ? "By which parts the chosen word is read." : seen ? "Where the chosen query looks." : "A row is who asks, a column who is read.") +
     " Hold the pointer over one for its entropy: 0 bits is a single place. A click chooses it.";
 }
 /** Marks the chosen heads; over a picture each shows what the chosen query reads. */
@@ -337,7 +337,7 @@ function draw() {
     drawSide($("sides"), side("queries"), null, state.query, ask);
     drawSide($("sides"), side("keys"), values, -1, null);
   }
-  $("hint").textContent = `${label(side("queries"), state.query)} attends to what is lit; hold the pointer over another.`;
+  $("hint").textContent = `${label(side("queries"), state.query)} ${panel.turned ? "is read by" : "attends to"} what is lit; hold the pointer over another.`;
   $("matrix-name").textContent = `${panel.name}: ${state.rolled ? "rollout" : `layer ${state.layer + 1}, ${state.head < 0 ? "mean of all heads" : "head " + (state.head + 1)}`}`;
   $("matrix-card").hidden = Boolean(view.sides[panel.keys].grid);
   if (!$("matrix-card").hidden) drawMatrix(weights);
