@@ -30,6 +30,7 @@ class Side:
         picture: as the model sees it.
         grid: rows and columns of cells.
         covers: the part of the picture's height and width that the cells lie over.
+        named: what the cells are called; None is by row and column.
     """
 
     name: str
@@ -37,12 +38,14 @@ class Side:
     picture: Image.Image | None = None
     grid: tuple[int, int] | None = None
     covers: tuple[float, float] = (1.0, 1.0)
+    named: list[str] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"name": self.name, "tokens": self.tokens}
         if self.picture is not None and self.grid is not None:
             plain |= {"picture": as_png(self.picture), "size": list(self.picture.size)}
             plain |= {"grid": list(self.grid), "covers": list(self.covers)}
+            plain |= {"named": self.named}
         return plain
 
 
@@ -108,12 +111,7 @@ class View:
             ValueError: see above.
         """
         count = sum(m.numel() for panel in self.panels for m in panel.maps if m is not None)
-        if count > MOST:
-            tokens = max(len(side.tokens) for side in self.sides)
-            raise ValueError(
-                f"{count:,} weights, of {tokens} tokens in all layers and heads, are too many to show: at "
-                f"most {MOST:,}. Give a shorter text, or a smaller picture."
-            )
+        check_count(count, max(len(side.tokens) for side in self.sides))
 
     def to_plain(self) -> dict[str, Any]:
         """As plain values, for JSON: weights are bytes in base64, 255 times their roots.
@@ -131,6 +129,19 @@ class View:
             "lens": self.lens,
             "boxes": self.boxes,
         }
+
+
+def check_count(count: int, tokens: int) -> None:
+    """Refuse more weights than a page has room for.
+
+    Raises:
+        ValueError: see above.
+    """
+    if count > MOST:
+        raise ValueError(
+            f"{count:,} weights, of {tokens} tokens in all layers and heads, are too many to show: at "
+            f"most {MOST:,}. Give a shorter text or series, or a smaller picture."
+        )
 
 
 def packed(weights: Tensor) -> str:

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from family.inference.batches import Picture
 from family.inference.clips import Clip
-from family.look import of_clips, of_drawings, of_everything, of_pictures, of_segments, of_texts
+from family.inputs.series import Steps
+from family.look import (
+    of_clips,
+    of_drawings,
+    of_everything,
+    of_pictures,
+    of_segments,
+    of_series,
+    of_texts,
+)
 from family.look.maps import check_attends
 from family.look.view import View
 
@@ -22,6 +31,7 @@ def view_of(
     pair: str | None = None,
     clip: Clip | None = None,
     sound: str | Path | None = None,
+    series: Steps | None = None,
     task: str | None = None,
     **options: Any,
 ) -> View:
@@ -34,6 +44,7 @@ def view_of(
         pair: the second text, of a model of pairs; the text that a question is about; the answer to be rewarded.
         clip: a folder of frames, a video file, or a list of frames.
         sound: a wav file.
+        series: an array ``(steps, channels)``, or lists of steps by channel, in the data's own unit.
         task: of a model for everything, the word for what is to be done: answer, caption, classify, detect,
             translate, draw; None is the first.
         options: of a translation ``source`` and ``target``, the languages, and ``beams``; of what is drawn ``seed``.
@@ -43,7 +54,14 @@ def view_of(
             too long for the model or a page.
     """
     needs, reader = reads(loaded, task), reader_of(loaded, task)
-    given = {"text": text, "picture": picture, "clip": clip, "sound": sound, "pair": pair}
+    given = {
+        "text": text,
+        "picture": picture,
+        "clip": clip,
+        "sound": sound,
+        "series": series,
+        "pair": pair,
+    }
     for name in (*options, *(["pair"] if pair is not None else [])):
         if name not in reader.takes:
             raise ValueError(f"{loaded.origin} is for {loaded.task}, which takes no {name}.")
@@ -65,7 +83,7 @@ def view_of(
 
 
 def reads(loaded: Any, task: str | None = None) -> tuple[str, ...]:
-    """What a model is to be given: "text", "picture", both, "clip" or "sound".
+    """What a model is to be given: "text", "picture", both, "clip", "sound" or "series".
 
     Args:
         task: see :func:`view_of`.
@@ -147,6 +165,7 @@ READERS = {
     "Unified": EVERYTHING["answer"]._replace(kinds=EVERYTHING),
     "ImageText": Reader(("text", "picture"), of_pictures.matched),
     "TextToImage": Reader(("text",), of_drawings.drawn, ("seed",)),
+    "Series": Reader(("series",), of_series.told),
     "SpeechRecognition": Reader(("sound",), of_clips.transcribed),
 }
 """By task."""

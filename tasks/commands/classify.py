@@ -35,9 +35,8 @@ from tasks.commands.pictures import (
 from tasks.commands.results import Results, format_option
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import PLACE, Text, names_files, pairs_of, texts_of
-from tasks.data.captions import TABLES
+from tasks.commands.series import series_of
 from tasks.data.labelled_clips import read_clip
-from tasks.data.series_files import Columns, read_series
 from tasks.errors import UserError, at_least, user_errors
 from tasks.runs.checkpoints import Loaded
 
@@ -70,7 +69,7 @@ def run(arguments: list[str]) -> None:
         nargs="*",
         help="picture files, or folders of them; or clips, each a folder of frames or a video file, or "
         "folders of them; or texts, or files of them: .txt, one a line, .csv, "
-        ".tsv, .jsonl (none: lines from standard input); or tables of numeric series",
+        ".tsv, .jsonl (none: lines from standard input); or tables of numeric series, parquet too",
     )
     parser.add_argument(
         "--pair", action="append", default=[], help="the second text of each that is given"
@@ -209,14 +208,9 @@ SEEN = {
 def tell_series(loaded: Loaded, options: argparse.Namespace) -> None:
     """Write of each series of tables its name and what the model says of it."""
     refuse_others(options, "numeric series", "tables of them")
-    kept, named = loaded.preprocess, loaded.assets.get("columns") or (None, None, None)
-    known = Columns.learnt(named, kept.targets, kept.channels, kept.horizon)
     with Results(options.format, options.out, options.inputs) as results:
         for place in options.inputs:
-            if Path(place).suffix not in TABLES:
-                raise UserError(f"{place} is no table of numeric series ({', '.join(TABLES)}).")
-            found = read_series(Path(place), known, needed=False)
-            for some in chunks(found, options.batch_size):
+            for some in chunks(series_of(loaded, place), options.batch_size):
                 with user_errors():
                     values = [one.values for one in some]
                     answers = judge_series(loaded.model, values, options.batch_size)

@@ -1,8 +1,8 @@
 """``family look SOURCE INPUT``: where a model attends as it reads, translates, classifies, detects or draws, as a page.
 
-INPUT is a text, a picture, a clip or a sound, whichever the model reads; a page shows attention by layer and head, the
-alignment of a translation, the logit lens of a language model, what speaks for a class, and what each box or segment
-read.
+INPUT is a text, a picture, a clip, a sound or a table of numeric series, whichever the model reads; a page shows
+attention by layer and head, the alignment of a translation, the logit lens of a language model, what speaks for a
+class or a number, what each box or segment read, and by which patches of a drawing each word was read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from family.files import write_text
 from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked
+from tasks.commands.series import chosen, series_of
 from tasks.errors import UserError, at_least, user_errors
+from tasks.runs.checkpoints import Loaded
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("checkpoint", help="a run, a .ckpt file, or a published model")
     made.add_argument(
-        "input", help="a text; the file of a picture, clip or sound; a folder of frames"
+        "input",
+        help="a text; the file of a picture, clip or sound; a folder of frames; a table of numeric series",
     )
     made.add_argument("--question", help="of a picture; or a text that may tell of it")
     made.add_argument(
@@ -38,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--task",
         help="of a model for everything: answer, caption, classify, detect, translate, draw",
     )
+    made.add_argument("--series", help="the name of one in a table of series (default: the first)")
     made.add_argument("--from", dest="source", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--to", dest="target", metavar="LANGUAGE", help="of a translation")
     made.add_argument("--layer", type=int, help="shown at first, and in the figure (default: last)")
@@ -65,9 +69,9 @@ def run(arguments: list[str]) -> None:
 
     with user_errors():
         needs = reads(loaded, options.task)
-        view = view_of(loaded, **inputs(options, needs))
+        view = view_of(loaded, **inputs(options, needs, loaded))
         title = options.input if "text" in needs and "picture" not in needs else options.question
-        title = title or Path(options.input).name
+        title = title or options.series or Path(options.input).name
         page = page_of(view, title, options.layer, options.head)
     write_text(options.out, page)
     if options.png is not None:
@@ -79,7 +83,7 @@ def run(arguments: list[str]) -> None:
     print(f"The page is {options.out}.")
 
 
-def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any]:
+def inputs(options: argparse.Namespace, needs: tuple[str, ...], loaded: Loaded) -> dict[str, Any]:
     """What is shown, by the names of :func:`family.look.view_of`.
 
     Raises:
@@ -97,6 +101,10 @@ def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any
                 'this model reads a text with the picture: give --question "how many?".'
             )
         given["text"] = options.question
+    elif "series" in needs:
+        found = series_of(loaded, options.input)
+        given["series"] = chosen(found, options.series, options.input).values
+        given["text"] = options.question
     elif "text" not in needs:
         given[needs[0]], given["text"] = Path(options.input), options.question
     else:
@@ -108,6 +116,8 @@ def inputs(options: argparse.Namespace, needs: tuple[str, ...]) -> dict[str, Any
     for name in ("pair", "source", "target", "task"):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
+    if options.series is not None and "series" not in needs:
+        raise UserError("this model reads no tables of series: leave --series out.")
     if "text" not in needs and given.get("text") is not None:
         raise UserError("this model is not asked: leave --question out.")
     return {name: value for name, value in given.items() if value is not None}

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from tasks.serve import calls, schemas
-from tasks.serve.attention import attention_of, seen_in
+from tasks.serve.attention import attention_of, check_given, seen_in
 from tasks.serve.events import Events, event
 from tasks.serve.limits import RefusedError
-from tasks.serve.served import Catalogue
+from tasks.serve.served import WORDS, Catalogue
 from tasks.serve.talking import Ask, Text, begin_all
 from tasks.serve.worker import Call
 
@@ -24,6 +24,7 @@ def api_router(catalogue: Catalogue) -> APIRouter:
     that_grow(api, catalogue)
     of_pictures(api, catalogue)
     of_both(api, catalogue)
+    of_series(api, catalogue)
     return api
 
 
@@ -46,14 +47,29 @@ def describe(api: APIRouter, catalogue: Catalogue) -> None:
         found = await served.run(lambda: attention_of(served.loaded, *given))
         return schemas.AttentionAnswer(model=served.name, **found)
 
-    @api.post("/seen", summary="What the answer about a picture was read from")
+    @api.post("/seen", summary="What the answer about a picture, clip or series was read from")
     async def seen(body: schemas.SeenRequest) -> schemas.SeenAnswer:
         able = {action for one in catalogue.served.values() for action in one.seen}
-        served = catalogue.pick(body.model, *sorted(able))
+        served = catalogue.pick(body.model, *sorted(able if body.action is None else {body.action}))
         if not served.seen:
             raise RefusedError(422, "of this model nothing is shown over pictures.", "model")
-        [picture], _ = await catalogue.pictures(served, [body.picture], "picture")
-        found = await served.run(lambda: seen_in(served.loaded, picture, body.text))
+        action = body.action or served.seen[0]
+        if action not in served.seen:
+            shown = " or ".join(served.seen)
+            raise RefusedError(422, f"of this model it is shown for {shown} alone.", "action")
+        given = {name: getattr(body, name) for name in ("text", "picture", "clip", "series")}
+        task = WORDS.get(action, action) if served.unified else None
+        check_given(served.loaded, task, given)
+        inputs, weight = calls.given(**given, task=task), 0
+        if body.picture is not None:
+            [inputs["picture"]], weight = await catalogue.pictures(
+                served, [body.picture], "picture"
+            )
+        if body.clip is not None:
+            [inputs["clip"]], weight = await catalogue.clips(served, [body.clip], "clip")
+        if action == "draw":
+            inputs["seed"] = body.seed
+        found = await served.run(lambda: seen_in(served.loaded, **inputs), weight)
         return schemas.SeenAnswer(model=served.name, **found)
 
 
@@ -264,11 +280,8 @@ def of_both(api: APIRouter, catalogue: Catalogue) -> None:
         return Call((read,), weight=weight)
 
     async def clips(served: Any, body: schemas.ClassifyRequest) -> Call:
-        each = body.clips or []
-        frames = [frame for clip in each for frame in clip]
-        read, weight = await catalogue.pictures(served, frames, "clips")
-        left = iter(read)
-        return Call(([[next(left) for _ in clip] for clip in each],), weight=weight)
+        read, weight = await catalogue.clips(served, body.clips or [], "clips")
+        return Call((read,), weight=weight)
 
     calls_of: dict[str, Callable[..., Any]] = {"texts": texts, "pictures": pictures, "clips": clips}
 
@@ -293,3 +306,14 @@ def of_both(api: APIRouter, catalogue: Catalogue) -> None:
         query = await vectors(served, "texts", [body.query])
         found = calls.ranked(query, rows)
         return schemas.SearchAnswers.model_validate({"model": served.name, "answers": found})
+
+
+def of_series(api: APIRouter, catalogue: Catalogue) -> None:
+    """Numeric series."""
+
+    @api.post("/series", summary="Classes or numbers of numeric series, or the steps that follow")
+    async def series(body: schemas.SeriesRequest) -> schemas.SeriesAnswers:
+        served = catalogue.pick(body.model, "series")
+        rows = await served.ask(Call((body.series,)))
+        found = calls.of_series(served, rows)
+        return schemas.SeriesAnswers.model_validate({"model": served.name, "answers": found})

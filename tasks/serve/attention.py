@@ -1,5 +1,5 @@
 """Attention beside an answer: the mean over the heads of the last layer, with the tokens at its sides, or what was
-read of a picture."""
+read of a picture, a clip or a series."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from family.core.attention import Attention
 from family.inference.batches import device_of, most_tokens, text_batches
 from family.inference.masked import gapped, written
 from family.inputs.encode import UNLIMITED, encode_captions, encode_prompt, encode_sources
-from family.look.over import cells_of, over_picture
+from family.look.over import cells_of, light_of
 from family.look.page import chosen_layer
 from family.look.record import record_attention
 from family.look.view import as_png
-from family.look.views import view_of
+from family.look.views import reads, view_of
 from family.models.member import longest_text
 from tasks.serve.limits import SHOWN, RefusedError
 
@@ -41,7 +41,9 @@ def attention_of(
         ValueError: a text that the model cannot read.
         RefusedError: too long a text, or a model without attention.
     """
-    if loaded.task in ("Translation", "TextToText"):
+    if loaded.task == "Unified":
+        rows, columns, weights = of_everything(loaded, text)
+    elif loaded.task in ("Translation", "TextToText"):
         rows, columns, weights = alignment(loaded.model, text, other, source, target)
     else:
         rows, columns, weights = own(loaded, text, other)
@@ -49,9 +51,13 @@ def attention_of(
     return {"rows": rows, "columns": columns, "weights": values}
 
 
-def seen_in(loaded: Any, picture: Any, text: str | None = None) -> dict[str, Any]:
-    """What the answer about a picture was read from, as :func:`family.look.view_of` tells: of each class what speaks
-    for it; of each box, segment or word of the answer what it attended to.
+def seen_in(loaded: Any, **given: Any) -> dict[str, Any]:
+    """What an answer was read from, as :func:`family.look.view_of` tells: of each class, or number of a series, what
+    speaks for it; of each box, segment or word of the answer what it attended to; of each word of a drawing the parts
+    that read it.
+
+    Args:
+        given: as :func:`~family.look.view_of` takes it.
 
     Returns:
         ``rows``, their names; the ``picture`` as the model sees it, as a data URL, whose ``grid`` of cells lies over
@@ -60,12 +66,8 @@ def seen_in(loaded: Any, picture: Any, text: str | None = None) -> dict[str, Any
     Raises:
         ValueError: what cannot be shown of this model, or this input.
     """
-    view = view_of(loaded, text, picture)
-    panel = view.panels[0]
-    side, last = view.sides[panel.keys], panel.maps[chosen_layer(panel.maps, None)]
-    if side.picture is None or side.grid is None or last is None:
-        raise ValueError("this model reads the picture by no attention that could be shown.")
-    found = over_picture(view, last.mean(0))
+    side, found = light_of(view_of(loaded, **given))
+    assert side.picture is not None and side.grid is not None
     return {
         "rows": [name for name, _ in found],
         "picture": as_png(side.picture),
@@ -73,6 +75,27 @@ def seen_in(loaded: Any, picture: Any, text: str | None = None) -> dict[str, Any
         "covers": list(side.covers),
         "weights": [[round(x, 4) for x in cells_of(side, values)] for _, values in found],
     }
+
+
+def check_given(loaded: Any, task: str | None, given: dict[str, Any]) -> None:
+    """Refuse what a model does not read, and the want of what it does.
+
+    Args:
+        task: of a model for everything, what is to be done.
+        given: by the names of a request's fields; what is None is not there.
+
+    Raises:
+        RefusedError: see above.
+    """
+    try:
+        needs = reads(loaded, task)
+    except ValueError as error:
+        raise RefusedError(422, str(error)) from None
+    for name, value in given.items():
+        if name in needs and value is None:
+            raise RefusedError(422, f"the answer was read from a {name}: give that too.", name)
+        if name not in needs and value is not None:
+            raise RefusedError(422, f"this model reads no {name} here: leave that out.", name)
 
 
 def alignment(
@@ -104,6 +127,19 @@ def alignment(
         shown(tokenizer, ids),
         weights[: len(new) + len(end)],
     )
+
+
+def of_everything(loaded: Any, text: str) -> Map:
+    """Of each token of a translation by a model for everything what it attended to."""
+    view = view_of(loaded, text, task="translate")
+    panel = view.panels[0]
+    weights = panel.maps[chosen_layer(panel.maps, None)]
+    assert weights is not None
+    rows, columns = (
+        [str(token) for token in view.sides[i].tokens] for i in (panel.queries, panel.keys)
+    )
+    check_length(len(columns), longest_text(loaded.model))
+    return rows, columns, weights.float().mean(0).cpu()
 
 
 def own(loaded: Any, text: str, other: str | None) -> Map:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from family.heads.problem import REGRESSION
 from tasks.serve.limits import RefusedError
 from tasks.serve.pictures import data_url, segments
 from tasks.serve.served import WORDS, Served
@@ -65,6 +66,13 @@ def classified(served: Served, rows: list[Any]) -> list[Any]:
     """Answers of a classifier, of a regression or of a model that says the class in words."""
     if served.unified:
         return [{"label": row, "score": None, "probabilities": {}} for row in rows]
+    return rows
+
+
+def of_series(served: Served, rows: list[Any]) -> list[dict[str, Any]]:
+    """Answers about series: classes, or numbers by target."""
+    if getattr(served.model, "problem_type", None) == REGRESSION:
+        return [{"numbers": row} for row in rows]
     return rows
 
 

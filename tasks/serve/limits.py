@@ -10,6 +10,10 @@ INPUTS = 64
 """Texts or pictures of a request."""
 FRAMES = 64
 """Pictures of a clip."""
+STEPS = 5_000
+"""Of a numeric series."""
+CHANNELS = 256
+"""Of a numeric series."""
 SHOWN = 256
 """Tokens of a text whose attention is shown: the map grows by their square."""
 

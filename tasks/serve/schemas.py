@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from tasks.serve.limits import FRAMES, INPUTS, TEXT
+from tasks.serve.limits import CHANNELS, FRAMES, INPUTS, STEPS, TEXT
 
 
 def said(text: str) -> str:
@@ -28,6 +28,26 @@ Clips = Annotated[
     list[Annotated[list[Picture], Field(min_length=1, max_length=FRAMES)]],
     Field(min_length=1, max_length=INPUTS),
 ]
+Number = Annotated[float, Field(allow_inf_nan=False)] | None
+Row = Annotated[list[Number], Field(min_length=1, max_length=CHANNELS)]
+Numbers = Annotated[list[Number], Field(min_length=1, max_length=STEPS)]
+
+
+def kind_of(series: Any) -> str:
+    """How a series is written, so that what is wrong is said of that way alone."""
+    if isinstance(series, dict):
+        return "channels"
+    first = series[0] if isinstance(series, list) and series else None
+    return "rows" if isinstance(first, list) else "numbers"
+
+
+Steps = Annotated[
+    Annotated[list[Row], Field(min_length=1, max_length=STEPS), Tag("rows")]
+    | Annotated[Numbers, Tag("numbers")]
+    | Annotated[dict[str, Numbers], Field(min_length=1, max_length=CHANNELS), Tag("channels")],
+    Discriminator(kind_of),
+]
+"""A series: a row of numbers a step, or a number a step, or of each channel its steps; null is a missing value."""
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=8)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -126,6 +146,7 @@ class DetectRequest(PicturesRequest):
 
 
 class SegmentRequest(PicturesRequest):
+    channels: list[str] = Field(description="of numeric series")
     instances: bool = Field(
         False, description="every object by itself too, of a model that finds them"
     )
@@ -181,11 +202,32 @@ class AttentionRequest(Request):
     target: str | None = Field(None, max_length=40, description="of a model of several languages")
 
 
-class SeenRequest(Request):
-    """A picture, and what is asked of it."""
+class SeriesRequest(Request):
+    """Numeric series with the channels of the training, in the data's own unit."""
 
-    picture: Picture
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"series": [[[1.2, 10], [1.3, 11]], {"speed": [4, 4.1], "height": [9, 8]}]}
+            ]
+        }
+    )
+    series: Annotated[list[Steps], Field(min_length=1, max_length=INPUTS)]
+
+
+class SeenRequest(Request):
+    """What an answer was read from: a picture, clip or series, a text, and which answer is meant."""
+
+    picture: Picture | None = None
+    clip: Annotated[list[Picture], Field(min_length=1, max_length=FRAMES)] | None = Field(
+        None, description="frames, in turn"
+    )
+    series: Steps | None = None
     text: Text | None = None
+    action: str | None = Field(
+        None, max_length=40, description="of a model that can do several things"
+    )
+    seed: Seed = Field(0, description="of what is drawn")
 
 
 # --- Answers ---
@@ -317,6 +359,19 @@ class AskAnswers(Answer):
     answers: list[AskAnswer]
 
 
+class SeriesAnswer(BaseModel):
+    label: str | None = None
+    score: float | None = None
+    probabilities: dict[str, float | None] | None = None
+    numbers: dict[str, float | list[float | None] | None] | None = Field(
+        None, description="by target; of a forecast those that follow, in turn"
+    )
+
+
+class SeriesAnswers(Answer):
+    answers: list[SeriesAnswer]
+
+
 class AttentionAnswer(Answer):
     """Row i of ``weights`` is how much token i of ``rows`` attends to each of ``columns``: the mean over
     the heads of the last layer."""
@@ -328,7 +383,8 @@ class AttentionAnswer(Answer):
 
 class SeenAnswer(Answer):
     """Row i of ``weights`` is what class, box, segment or word i was read from, cell by cell of the picture: of a
-    class what speaks for it, of others the mean over the heads of the last layer."""
+    class what speaks for it, of others the mean over the heads of the last layer. A clip is a sheet of its frames, a
+    series a picture of its curves; of a drawing row i is how much each cell read word i."""
 
     rows: list[str]
     picture: str = Field(description="as the model sees it, a PNG as a data URL")

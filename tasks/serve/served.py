@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from family.core.attention import Attention
 from family.inference.loaded import Loaded
 from family.inputs.pictures import WHITE
+from family.look.maps import has_attention
 from tasks.errors import UserError, some_of
 from tasks.serve.limits import Limits, RefusedError
 from tasks.serve.pictures import pictures_of
@@ -39,6 +39,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "SentenceEmbedding": ("search", "embed"),
     "RewardModeling": ("reward",),
     "TextToImage": ("draw",),
+    "Series": ("series",),
 }
 """By the task that a model is for, what can be asked of it; the first is shown first."""
 READS: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,7 @@ SHOWN = (
     "MaskedLanguageModeling",
     "LanguageModeling",
     "SentenceEmbedding",
+    "Unified",
 )
 """Tasks whose attention is shown beside the answer."""
 SEEN: dict[str, tuple[str, ...]] = {
@@ -69,9 +71,14 @@ SEEN: dict[str, tuple[str, ...]] = {
     "Captioning": ("caption",),
     "VisualQuestions": ("ask",),
     "VisionChat": ("ask",),
-    "Unified": ("ask",),
+    "Unified": ("ask", "caption", "classify", "detect", "draw"),
+    "VideoClassification": ("classify",),
+    "ImageText": ("search",),
+    "TextToImage": ("draw",),
+    "Series": ("series",),
 }
-"""By task, the actions beside whose answers stands what they read of the picture."""
+"""By task, the actions beside whose answers stands what they read of the picture, clip or series, or by which parts of a
+drawing each word was read."""
 WORDS = {"ask": "answer"}
 """What a model of all tasks calls an action, where that is not its name."""
 
@@ -88,9 +95,9 @@ class Served:
         self.model: Any = loaded.model
         self.actions = actions_of(loaded)
         self.reads = reads_of(loaded)
-        attends = any(isinstance(module, Attention) for module in self.model.modules())
+        attends = has_attention(self.model)
         self.attention = attends and loaded.task in SHOWN
-        self.seen = SEEN.get(loaded.task, ()) if attends else ()
+        self.seen = seen_of(loaded, self.actions) if attends else ()
         tokens = getattr(self.model, "language_tokens", None)
         self.languages = sorted(tokens.ids) if tokens is not None else []
         self.worker, self.together = Worker(loaded, limits), Together(self.model)
@@ -111,6 +118,9 @@ class Served:
             "seen": list(self.seen),
             "instances": hasattr(self.model, "instances"),
             "languages": self.languages,
+            "channels": list(self.loaded.preprocess.channels)
+            if self.loaded.task == "Series"
+            else [],
             "labels": [str(label) for label in (self.loaded.labels or [])[:1000]],
         }
 
@@ -118,9 +128,10 @@ class Served:
         """The answers of a call, which may run with those of others."""
         return await asyncio.wrap_future(self.worker.ask(call))
 
-    async def run(self, function: Callable[[], Any]) -> Any:
-        """What a function gives, called in the model's thread."""
-        return await asyncio.wrap_future(self.worker.run(function))
+    async def run(self, function: Callable[[], Any], weight: int = 0) -> Any:
+        """What a function gives, called in the model's thread; see :class:`~tasks.serve.worker.Call` for its
+        weight."""
+        return await asyncio.wrap_future(self.worker.run(function, weight))
 
 
 def actions_of(loaded: Loaded) -> list[str]:
@@ -145,6 +156,13 @@ def actions_of(loaded: Loaded) -> list[str]:
             f"served: give models for {some_of(ACTIONS, 30)}."
         )
     return found
+
+
+def seen_of(loaded: Loaded, actions: Sequence[str]) -> tuple[str, ...]:
+    """The actions of a model that attends beside whose answers stands what was read."""
+    if loaded.task == "ImageText" and not has_attention(loaded.model.image):
+        return ()  # a convolutional tower
+    return tuple(action for action in SEEN.get(loaded.task, ()) if action in actions)
 
 
 def reads_of(loaded: Loaded) -> list[str]:
@@ -194,6 +212,14 @@ class Catalogue:
         background = getattr(served.loaded.preprocess, "background", WHITE)
         async with self.decoding:
             return await asyncio.to_thread(pictures_of, given, self.limits, field, background)
+
+    async def clips(self, served: Served, given: Sequence[Sequence[str]], field: str) -> Any:
+        """The same of clips, each a list of frames."""
+        read, weight = await self.pictures(
+            served, [frame for clip in given for frame in clip], field
+        )
+        left = iter(read)
+        return [[next(left) for _ in clip] for clip in given], weight
 
     def close(self) -> None:
         for one in self.served.values():

@@ -53,15 +53,12 @@ class Call:
 
 @dataclass
 class Job:
-    """Something that waits: a call, or any function of the model's thread."""
+    """Something that waits: a call, or any function of the model's thread; and the pixels that it holds."""
 
     call: Call | None
     function: Callable[[], Any] | None
+    weight: int = 0
     answer: Future[Any] = field(default_factory=Future)
-
-    @property
-    def weight(self) -> int:
-        return 0 if self.call is None else self.call.weight
 
 
 class Growing:
@@ -124,15 +121,18 @@ class Worker:
         Raises:
             RefusedError: the queue is full.
         """
-        return self.add(Job(call, None))
+        return self.add(Job(call, None, call.weight))
 
-    def run(self, function: Callable[[], Any]) -> Future[Any]:
+    def run(self, function: Callable[[], Any], weight: int = 0) -> Future[Any]:
         """What a function gives that is called in the model's thread.
+
+        Args:
+            weight: pixels that it holds.
 
         Raises:
             RefusedError: the queue is full.
         """
-        return self.add(Job(None, function))
+        return self.add(Job(None, function, weight))
 
     def add(self, job: Job) -> Future[Any]:
         self.enter(job.weight)

@@ -31,6 +31,7 @@ from family.core.attention import Attention
 from family.core.config import TransformerConfig
 from family.inputs.chat import CHATML
 from family.inputs.preprocess import Preprocess
+from family.inputs.series import SeriesPreprocess
 from family.models.member import build
 from tasks.data.tokenizers import MASK, train_tokenizer
 from tasks.data.unified import UnifiedData
@@ -80,6 +81,10 @@ def tiny(task: str) -> Any:
         example = {**family.Omni.facts.example, **data.model_arguments}
         model = build(family.Omni, longer(example))
         model.tokenizer = data.tokenizer
+    elif task == "Series":
+        example = {**family.SeriesTransformer.facts.example, "num_classes": 3, "channels": 2}
+        model = build(family.SeriesTransformer, example)
+        model.preprocess = SeriesPreprocess(("speed", "height"), (1.0, 10.0), (2.0, 5.0))
     else:
         for cls, given in arguments_of(task):
             model = build(cls, given)

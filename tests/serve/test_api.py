@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from family import Sampling, load, record_attention
+from family import Sampling, SeriesTransformer, TransformerConfig, load, record_attention
+from family.inputs.series import SeriesPreprocess
 from family.look import view_of
 from tasks.serve.app import make_app
 from tasks.serve.limits import Limits
-from tasks.serve.served import ACTIONS, SEEN, named
+from tasks.serve.served import ACTIONS, SEEN, WORDS, named
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
 TEXTS = ["a red", "star"]
@@ -241,25 +242,94 @@ def test_attention_of_a_text(client, task):
 # --- What an answer about a picture was read from ---
 
 
-@pytest.mark.parametrize("task", SEEN)
-def test_what_was_read_of_a_picture(client, models, help, task):
-    picture, text = help.noise(5), "what?" if "ask" in SEEN[task] else None
-    body = {"model": task, "picture": help.url_of(picture)}
-    answer = client.post("/api/seen", json={**body, **({"text": text} if text else {})})
+def seen_as(task, action, help):
+    """What is asked of the API, and of the view."""
+    if task == "Series":
+        series = [[1.5, 10], [2, 12], [None, 9]][:2] * 3
+        return {"series": series}, {"series": series}
+    if action == "draw":
+        return {"text": "a star", "seed": 4}, {"text": "a star", "seed": 4}
+    if task == "VideoClassification":
+        clip = [help.noise(i) for i in range(4)]
+        return {"clip": [help.url_of(one) for one in clip]}, {"clip": clip}
+    text = {"text": "what"} if action in ("ask", "search") else {}
+    picture = help.noise(5)
+    return {"picture": help.url_of(picture), **text}, {"picture": picture, **text}
+
+
+@pytest.mark.parametrize(
+    ("task", "action"), [(task, action) for task in SEEN for action in SEEN[task]]
+)
+def test_what_was_read_of_a_picture(client, models, help, task, action):
+    body, given = seen_as(task, action, help)
+    if task == "Unified":
+        given["task"] = WORDS.get(action, action)
+    answer = client.post("/api/seen", json={"model": task, "action": action, **body})
     assert answer.status_code == 200, answer.text
-    found, view = answer.json(), view_of(models[task], text, picture)
+    found, view = answer.json(), view_of(models[task], **given)
+    if action == "draw":
+        return close_to_words(found, view)
     panel = view.panels[0]
     keys, queries = view.sides[panel.keys], view.sides[panel.queries]
     cells = [i for i, token in enumerate(keys.tokens) if isinstance(token, int)]
     assert found["grid"] == list(keys.grid) and found["picture"].startswith("data:image/png")
     if view.relevance:
-        assert found["rows"] == [one["class"] for one in view.relevance]
-        wanted = [[one["values"][i] for i in cells] for one in view.relevance]
+        told = [one for one in view.relevance if view.sides[one.get("side", 0)] is keys]
+        assert found["rows"] == [one["class"] for one in told]
+        wanted = [[one["values"][i] for i in cells] for one in told]
     else:
         assert found["rows"] == queries.tokens
         wanted = panel.maps[-1].mean(0)[:, cells].tolist()
     assert found["rows"] and len(found["weights"][0]) == keys.grid[0] * keys.grid[1]
     close([sorted(row) for row in found["weights"]], [sorted(row) for row in wanted])
+
+
+def close_to_words(found, view):
+    """Row i is how much each square read word i."""
+    read = view.sides[1].tokens
+    assert found["rows"] == [one for one in read if isinstance(one, str)]
+    close(found["weights"], view.panels[0].maps[-1].mean(0)[:, : len(found["rows"])].T.tolist())
+
+
+@pytest.mark.parametrize("task", ["TextToImage", "Unified"])
+def test_the_light_lies_over_the_picture_that_was_drawn(client, task):
+    body = {"model": task, "seed": 2}
+    [[drawn]] = client.post("/api/draw", json={**body, "texts": ["a star"]}).json()["answers"]
+    seen = client.post("/api/seen", json={**body, "text": "a star", "action": "draw"}).json()
+    assert picture_of(drawn).tobytes() == picture_of(seen["picture"]).tobytes()
+
+
+def test_attention_of_a_translation_by_a_model_for_everything(client, models):
+    body = {"model": "Unified", "text": "a red star"}
+    found = client.post("/api/attention", json=body).json()
+    view = view_of(models["Unified"], "a red star", task="translate")
+    assert found["rows"] == view.sides[1].tokens and found["columns"] == view.sides[0].tokens
+    close(found["weights"], view.panels[0].maps[-1].mean(0).tolist())
+
+
+def test_series(asked, models):
+    """Written in three ways; several together, of unequal length."""
+    loaded, rows = models["Series"], [[1.5, 10.0], [2.0, 12.0], [0.5, 9.0]]
+    named = {"height": [10, 12, 9], "speed": [1.5, 2, 0.5]}
+    found = asked("Series", "series", series=[rows, named, rows[:1]])
+    close(found, loaded.predict([rows, rows, rows[:1]]))
+    described = asked("Series", "series", series=[rows])[0]
+    assert described["numbers"] is None and len(described["probabilities"]) == 3
+
+
+def test_forecasts():
+    torch.manual_seed(0)
+    config = TransformerConfig(dim=16, depth=1, heads=2)
+    model = SeriesTransformer(4, config)
+    model.preprocess = SeriesPreprocess(("level",), (20.0,), (5.0,), ("level",), (20.0,), (5.0,), 4)
+    model.problem_type = "regression"
+    loaded = load(model, task="Series")
+    with TestClient(make_app({"next": loaded}), base_url="http://localhost:8000") as client:
+        answer = client.post("/api/series", json={"series": [[20, 21.5, 19]]})
+        seen = client.post("/api/seen", json={"series": [20, 21.5, 19]}).json()
+    close(answer.json()["answers"], [{"numbers": loaded.predict([[20, 21.5, 19]])[0]}])
+    assert seen["rows"] == ["level, 1 on", "level, 4 on"] and seen["grid"] == [1, 3]
+    assert seen["covers"] == [1, pytest.approx(3 / 7)]
 
 
 def test_objects_beside_the_classes_of_pixels(client, models, help):
@@ -345,7 +415,30 @@ def test_objects_beside_the_classes_of_pixels(client, models, help):
         ("attention", {"model": "Detection", "text": "a"}, 422, "no attention that is shown here"),
         ("attention", {"model": "Translation", "text": "a"}, 422, "give the translation"),
         ("seen", {"model": "Translation", "picture": "a"}, 404, "cannot"),
-        ("seen", {"picture": "aGVsbG8="}, 422, "is not a picture that can be read."),
+        ("seen", {"model": "Detection", "picture": "aGVsbG8="}, 422, "is not a picture that can"),
+        ("seen", {"model": "Unified", "text": "a"}, 422, "from a picture: give that too."),
+        (
+            "seen",
+            {"model": "Unified", "action": "translate", "text": "a"},
+            422,
+            "it is shown for ask",
+        ),
+        ("seen", {"model": "Series", "picture": "a", "series": [1]}, 422, "reads no picture here"),
+        ("series", {"series": []}, 422, "series: "),
+        ("series", {"series": [[]]}, 422, "series.0.numbers: "),
+        ("series", {"series": ["1,2"]}, 422, "series.0.numbers: input should be a valid list."),
+        (
+            "series",
+            {"series": [[[1, "x"]]]},
+            422,
+            "series.0.rows.0.1: input should be a valid number",
+        ),
+        ("series", {"series": [[[1, 2]] * 5001]}, 422, "5000 items"),
+        ("series", {"series": [[[1, 2, 3]]]}, 422, "must be (steps, 2)"),
+        ("series", {"series": [{"speed": [1]}]}, 422, "has no channel 'height'"),
+        ("series", {"series": [{"speed": [1, 2], "height": [1]}]}, 422, "of unequal length"),
+        ("series", {"series": [[[1, 2], [1]]]}, 422, "no array of numbers"),
+        ("series", {"series": [[[1, None]]]}, 422, "has no number at step 0 of 'height'"),
     ],
 )
 def test_refused_in_one_sentence(client, path, body, status, said):

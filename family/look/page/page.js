@@ -50,6 +50,7 @@ function row(weights, query) {
 function label(one, i) {
   const token = one.tokens[i];
   if (typeof token === "string") return token;
+  if (one.named) return one.named[token];
   return `row ${Math.floor(token / one.grid[1]) + 1}, column ${(token % one.grid[1]) + 1}`;
 }
 
@@ -91,7 +92,7 @@ function drawSide(into, one, values, query, asks) {
 
 function drawPicture(one, values, most, query, asks) {
   const holder = el("div", "pixels"), canvas = el("canvas");
-  const [width, height] = one.size, scale = 400 / Math.max(width, height);
+  const [width, height] = one.size, strip = one.grid[0] === 1, scale = (strip ? 860 : 400) / Math.max(width, height);
   const w = (canvas.width = Math.round(width * scale)), h = (canvas.height = Math.round(height * scale));
   const [rows, columns] = one.grid, [down, across] = one.covers;
   const cw = (w * across) / columns, ch = (h * down) / rows;

@@ -96,12 +96,37 @@ const ACTIONS = {
     fields: () => [text("text", "What is to be seen"), number("num", "Pictures", 1, 8), number("seed", "Seed", 0, 2 ** 31 - 1)],
     body: ({ text, ...rest }) => ({ texts: [text], ...rest }),
   },
+  series: {
+    button: "Read",
+    fields: (model) => [text("text", `A step a line: ${model.channels.join(", ")}; or JSON, [[…], …] or {"${model.channels[0]}": […]}`, "", 8)],
+    body: ({ text }, model) => ({ series: [seriesOf(text, model.channels)] }),
+  },
   reward: {
     button: "Judge",
     fields: () => [text("prompt", "Prompt"), text("answer", "Answer")],
     body: ({ prompt, answer }) => ({ prompts: [prompt], answers: [answer] }),
   },
 };
+
+// A series as it is pasted: JSON, or a table with a step a line and maybe the names of channels above.
+function seriesOf(text, channels) {
+  if (/^\s*[[{]/.test(text)) {
+    try { return JSON.parse(text); } catch { throw new Wrong("This begins as JSON, but is none that can be read."); }
+  }
+  const rows = lines(text), mark = [";", "\t", ","].find((one) => rows[0].includes(one)) ?? ",";
+  const cells = rows.map((row) => row.split(mark).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1")));
+  const numbers = (row, first) => row.map((cell) => {
+    const value = /^(nan|na|null|none)?$/i.test(cell) ? null : Number(cell);
+    if (Number.isNaN(value)) throw new Wrong(`Line ${first} has ${cell}, which is no number.`);
+    return value;
+  });
+  const named = cells[0].some((cell) => channels.includes(cell));
+  if (!named) return cells.map((row, i) => numbers(row, i + 1));
+  if (cells.length < 2) throw new Wrong("There is no step below the names of the channels.");
+  const places = channels.filter((name) => cells[0].includes(name)).map((name) => [name, cells[0].indexOf(name)]);
+  return Object.fromEntries(places.map(([name, place]) =>
+    [name, cells.slice(1).map((row, i) => numbers([row[place] ?? ""], i + 2)[0])]));
+}
 
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 
@@ -254,6 +279,29 @@ function looked(values, body, found) {
   return { text: values.text, other: values.pair };
 }
 
+// What the light over the picture is asked for with; nothing where none belongs to the answer.
+function litBy(values, body, found) {
+  if (action === "series") return { series: body.series[0] };
+  if (action === "draw") return values.num > 1 ? null : { text: values.text, ...(values.seed == null ? {} : { seed: values.seed }) };
+  if (action === "search") return values.pictures ? { text: values.query, picture: values.pictures[found[0].index] } : null;
+  if (model.reads.includes("clips")) return { clip: values.pictures };
+  return { picture: values.pictures[0], ...(values.question ? { text: values.question } : {}) };
+}
+
+async function light(given, signal) {
+  const seen = await (await ask("/api/seen", { model: model.name, action, ...given }, signal)).json();
+  attention.replaceChildren(...showSeen(seen, action));
+}
+
+// Of pictures that were found any may be looked into.
+function lightFound(values, found) {
+  answer.querySelectorAll("figure").forEach((figure, i) => {
+    figure.tabIndex = 0;
+    figure.onclick = () => light({ text: values.query, picture: values.pictures[found[i].index] }, running.signal).catch(console.error);
+    figure.onkeydown = (event) => { if (event.key === "Enter") figure.onclick(); };
+  });
+}
+
 async function submit(event) {
   event?.preventDefault();
   running?.abort();
@@ -272,7 +320,7 @@ async function submit(event) {
       found = (await (await ask(`/api/${action}`, body, mine.signal)).json()).answers;
       answer.replaceChildren(...show(action, found, values, model));
     }
-    if (model.attention && ["translate", "generate", "classify", "tag", "fill"].includes(action)) {
+    if (model.attention && !model.seen.includes(action) && ["translate", "generate", "classify", "tag", "fill"].includes(action)) {
       const seen = looked(values, body, found);
       if (action !== "translate" || seen.other) {
         const map = await (await ask("/api/attention", { model: model.name, ...seen }, mine.signal)).json();
@@ -280,10 +328,9 @@ async function submit(event) {
       }
     }
     if (model.seen.includes(action)) {
-      const [picture] = values.pictures;
-      const text = values.question ? { text: values.question } : {};
-      const seen = await (await ask("/api/seen", { model: model.name, picture, ...text }, mine.signal)).json();
-      attention.replaceChildren(...showSeen(seen));
+      const given = litBy(values, body, found);
+      if (given) await light(given, mine.signal);
+      if (given && action === "search") lightFound(values, found);
     }
   } catch (error) {
     if (error.name === "AbortError") return;

@@ -1,7 +1,12 @@
-// What an answer about a picture was read from, as light over it.
+// What an answer about a picture, clip or series was read from, as light over it; of a drawing what read each word.
 import { el } from "./show.js";
 
-export function showSeen({ rows, picture, grid, covers, weights }) {
+const SAID = {
+  draw: "The parts that read a word are lit: point at one",
+  search: "What of the picture speaks for the words is lit",
+};
+
+export function showSeen({ rows, picture, grid, covers, weights }, action) {
   if (!rows.length) return [];
   const canvas = el("canvas", { role: "img" }), image = new Image();
   const names = rows.map((name) => el("span", {}, name.trim() || "␣"));
@@ -37,7 +42,7 @@ export function showSeen({ rows, picture, grid, covers, weights }) {
   image.src = picture;
   choose(0);
   return [
-    el("h3", {}, "What it was read from is lit: point at one"),
+    el("h3", {}, SAID[action] ?? "What it was read from is lit: point at one"),
     el("div", { class: "tokens" }, ...names),
     el("div", { class: "stage" }, canvas),
   ];

@@ -27,6 +27,16 @@ function bars(pairs, most = 8) {
     el("output", {}, percent(value))));
 }
 
+// Classes of a series, numbers by target, or the steps that follow.
+function ofSeries([found]) {
+  if (!found.numbers) return classes([found]);
+  const said = (value) => value == null ? "—" : String(Number(value.toPrecision(5)));
+  return Object.entries(found.numbers).map(([name, value]) => Array.isArray(value)
+    ? el("div", {}, el("h3", {}, `${name}, the next ${value.length}`),
+      el("ol", { class: "steps" }, ...value.map((one) => el("li", {}, said(one)))))
+    : el("p", { class: "text" }, `${name} ${said(value)}`));
+}
+
 function legend(pairs) {
   return el("div", { class: "legend" }, ...pairs.map(([name, colour]) => el("span", { style: { "--tint": colour } }, name)));
 }
@@ -146,7 +156,7 @@ function drawn([made], { text }) {
 
 const SHOW = {
   translate: texts, caption: texts, classify: classes, fill: gaps, answer: spanOf, detect: boxes, segment: masks,
-  search: ranked, embed: vectors, draw: drawn, reconstruct: drawn,
+  series: ofSeries, search: ranked, embed: vectors, draw: drawn, reconstruct: drawn,
   tag: ([spans], { text }, { labels }) => [marked(text, spans, [...new Set(labels.map((label) => label.replace(/^[BIES]-/, "")))])],
   ask: (found) => found.map(({ answer, score }) => el("p", { class: "text" }, answer, " ", el("small", {}, percent(score)))),
   reward: ([value]) => [el("p", { class: "text" }, value.toFixed(3))],
