@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,43 @@ def answers(capsys, *arguments):
     capsys.readouterr()
     main(["classify", "run", *arguments, "--format", "jsonl"])
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_parquet_at_the_command_line(folder, capsys, monkeypatch):
+    """Read as the data module does; a page of one series of the same file; a sentence where no package reads it."""
+    pa, datasets = pytest.importorskip("pyarrow"), pytest.importorskip("datasets")
+    from pyarrow import parquet
+
+    del datasets
+    main(["fit", "--config=series/shapes", *SMALL])
+    found = [series_shapes.sample(i, 5, "test") for i in range(3)]
+    rows = [
+        {"series": one.name, **dict(zip(one.channels, map(float, step), strict=True))}
+        for one in found
+        for step in one.values
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), "new.parquet")
+    read = answers(capsys, "new.parquet")
+    assert [{**row, "file": ""} for row in read] == [
+        {**row, "file": ""} for row in answers(capsys, table(folder / "new.csv", found))
+    ]
+    main(["look", "run", "new.parquet", "--series", found[1].name, "--png", "look.png"])
+    assert (
+        read[1]["label"] in capsys.readouterr().out
+        and found[1].name in Path("look.html").read_text()
+    )
+    for name, said in (("none", "new.parquet has no series"), (None, "pip install")):
+        if name is None:
+            monkeypatch.setitem(sys.modules, "datasets", None)
+            Path("new.parquet").rename("other.parquet")
+        given = ["--series", name] if name else []
+        with pytest.raises(SystemExit):
+            main(["look", "run", "new.parquet" if name else "other.parquet", *given])
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["classify", "run", "other.parquet"])
+    assert "other.parquet needs datasets: pip install" in capsys.readouterr().err
 
 
 def table(path, found):

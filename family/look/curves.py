@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 WIDTH, HEIGHT = 896, 240
 FINER = 2
 """So many times as large are curves drawn, and then shrunk, so that their edges are smooth."""
-EDGE = 12
+EDGE, HEAD = 12, 30
+"""Pixels around curves, and above them, where their names stand."""
 NAMED = 6
 """Channels whose names stand in the picture, at most."""
 COLOURS = ("#2563eb", "#d9480f", "#2f9e44", "#9c36b5", "#b7791f", "#0b7285")
@@ -41,7 +42,7 @@ def curves(
 
     def at(step: int, value: float) -> Point:
         part = (value - low) / (high - low) if high > low else 0.5
-        down = EDGE + (HEIGHT - 2 * EDGE) * (1 - part)
+        down = HEAD + (HEIGHT - HEAD - EDGE) * (1 - part)
         return (step + 0.5) / count * WIDTH * FINER, down * FINER
 
     if count > steps:
@@ -83,6 +84,5 @@ def write_names(pen: ImageDraw.ImageDraw, channels: Sequence[str]) -> None:
     for i, name in enumerate(channels[:NAMED]):
         text = name if len(name) <= 20 else f"{name[:19]}\N{HORIZONTAL ELLIPSIS}"
         box = pen.textbbox((x, 6 * FINER), text, font=font)
-        pen.rectangle([box[0] - 6, box[1] - 6, box[2] + 6, box[3] + 6], fill="white")
         pen.text((x, 6 * FINER), text, fill=COLOURS[i % len(COLOURS)], font=font)
         x = box[2] + 14.0 * FINER

@@ -16,6 +16,8 @@ from family.look.view import Side, View
 TILES = 12
 """Pictures of a figure, at most."""
 COLUMNS = 6
+WIDE = 2.5
+"""So many times as wide as high: such pictures stand one below the other."""
 LABELLED = 80
 """Tokens of a matrix that are named."""
 
@@ -83,9 +85,10 @@ def tiles(figure: Any, view: View, side: Side, shown: list[tuple[str, Tensor]]) 
     """The picture as it is, and one for each of what is shown over it."""
     assert side.picture is not None
     count = len(shown) + 1
-    columns = min(COLUMNS, count)
+    wide = side.picture.width > WIDE * side.picture.height
+    columns = 1 if wide else min(COLUMNS, count)
     rows = -(-count // columns)
-    figure.set_size_inches(1.9 * columns, 2.1 * rows)
+    figure.set_size_inches(*((7.5, 2.2 * rows) if wide else (1.9 * columns, 2.1 * rows)))
     axes = np.atleast_1d(figure.subplots(rows, columns)).flatten()
     for ax in axes:
         ax.axis("off")

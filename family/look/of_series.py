@@ -39,7 +39,8 @@ def told(loaded: Any, series: Steps) -> View:
     picture = curves(preprocess.channels, shown[:, : len(preprocess.channels)].tolist(), foretold)
     cells: list[str | int] = [*range(count)]
     covers = 1.0, count * patch / (steps + preprocess.horizon)
-    named = [spoken(i * patch + 1, min(steps, (i + 1) * patch)) for i in range(count)]
+    before = len(preprocess.array(series)) - steps  # that the model is not shown
+    named = [spoken(i, patch, steps, before) for i in range(count)]
     side = Side("steps", cells, picture, (1, count), covers, named)
     panel = Panel("steps, to each other", 0, 0, first(own(maps).own), rolls=True)
     view = View(loaded.task, [], [side], kept([panel]))
@@ -50,9 +51,14 @@ def told(loaded: Any, series: Steps) -> View:
     return view
 
 
-def spoken(begin: int, end: int) -> str:
-    """The steps of a patch."""
-    return f"step {begin}" if begin == end else f"steps {begin} to {end}"
+def spoken(number: int, patch: int, steps: int, before: int) -> str:
+    """What a patch is called, by its steps."""
+    begin, end = before + number * patch + 1, before + min(steps, (number + 1) * patch)
+    return f"step {begin}" if begin == end else f"patch {number + 1} of the steps {begin} to {end}"
+
+
+def after(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)} on"
 
 
 def numbers(loaded: Any, view: View, values: Tensor, logits: Tensor) -> None:
@@ -64,13 +70,13 @@ def numbers(loaded: Any, view: View, values: Tensor, logits: Tensor) -> None:
 
     for i, (name, said) in enumerate(loaded.preprocess.said(logits)[0].items()):
         if not horizon:
-            view.answer.append(f"{name} {said:g}")
+            view.answer.append(f"{name} {said:.5g}")
             places = {name: i}
         else:
             end = f" \N{HORIZONTAL ELLIPSIS} {said[-1]:.5g}" if horizon > 1 else ""
             view.answer.append(f"{name} {said[0]:.5g}{end}")
             edges = dict.fromkeys([0, horizon - 1])
-            places = {f"{name}, {step + 1} on": i * horizon + step for step in edges}
+            places = {f"{name}, {after(step + 1)}": i * horizon + step for step in edges}
         if i < CLASSES:
             view.relevance += [
                 {"class": what, "score": None, "values": raised(number)}

@@ -146,7 +146,6 @@ class DetectRequest(PicturesRequest):
 
 
 class SegmentRequest(PicturesRequest):
-    channels: list[str] = Field(description="of numeric series")
     instances: bool = Field(
         False, description="every object by itself too, of a model that finds them"
     )
@@ -403,6 +402,7 @@ class Served(BaseModel):
     seen: list[str] = Field(
         description="actions of which /api/seen tells what the answer was read from"
     )
+    channels: list[str] = Field(description="of numeric series")
     instances: bool = Field(description="whether segment can tell objects apart")
     languages: list[str]
     labels: list[str]

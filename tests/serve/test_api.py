@@ -328,7 +328,7 @@ def test_forecasts():
         answer = client.post("/api/series", json={"series": [[20, 21.5, 19]]})
         seen = client.post("/api/seen", json={"series": [20, 21.5, 19]}).json()
     close(answer.json()["answers"], [{"numbers": loaded.predict([[20, 21.5, 19]])[0]}])
-    assert seen["rows"] == ["level, 1 on", "level, 4 on"] and seen["grid"] == [1, 3]
+    assert seen["rows"] == ["level, 1 step on", "level, 4 steps on"] and seen["grid"] == [1, 3]
     assert seen["covers"] == [1, pytest.approx(3 / 7)]
 
 

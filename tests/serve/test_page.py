@@ -149,6 +149,10 @@ def test_a_conversation_grows(page):
         ("ImageTokenizing", "reconstruct", {}),
         ("VisualQuestions", "ask", {"question": "what?"}),
         ("ImageText", "search", {"query": "a star"}),
+        ("Series", "series", {"text": "time,height,speed\n9:00,10,1.5\n9:01,12,2"}),
+        ("Series", "series", {"text": "1.5; 10\n2; 12"}),
+        ("Series", "series", {"text": '{"speed": [1.5, 2], "height": [10, 12]}'}),
+        ("Unified", "draw", {"text": "a star"}),
     ],
 )
 def test_every_form_is_answered(page, help, task, action, texts):
@@ -164,6 +168,41 @@ def test_every_form_is_answered(page, help, task, action, texts):
     assert page.locator("#answer .error").count() == 0, page.text_content("#answer")
 
 
+@pytest.mark.parametrize(
+    ("task", "action", "texts", "pictures"),
+    [
+        ("Series", "series", {"text": "1.5,10\n2,12\n3,1"}, 0),
+        ("VideoClassification", "classify", {}, 4),
+        ("ImageText", "search", {"query": "a star"}, 2),
+        ("TextToImage", "draw", {"text": "a star"}, 0),
+        ("Unified", "caption", {}, 1),
+        ("Unified", "translate", {"text": "a red star"}, 0),
+    ],
+)
+def test_light_beside_every_kind_of_answer(page, help, task, action, texts, pictures):
+    page.go(f"{task}/{action}")
+    for name, value in texts.items():
+        page.fill(f"#{name}", value)
+    for i in range(pictures):
+        page.evaluate(DROP, [help.url_of(help.noise(i)), f"{i}.png"])
+        page.wait_for_selector(f".thumbs img:nth-child({i + 1})")
+    page.click("button[type=submit]")
+    page.wait_for_selector(DONE)
+    assert page.locator("#answer .error").count() == 0, page.text_content("#answer")
+    if action == "translate":
+        return (
+            None
+            if page.text_content("#answer") == "(nothing)"
+            else page.wait_for_selector(".tokens")
+        )
+    drawn = "document.querySelector('#attention canvas').toDataURL()"
+    page.wait_for_selector("#attention canvas[aria-label]")
+    if action == "search":
+        before = page.evaluate(drawn)
+        page.locator("#answer figure").nth(1).click()
+        page.wait_for_function(f"before => {drawn} !== before", arg=before)
+
+
 def test_mistakes_are_said(page):
     page.go("Tagging/tag")
     page.click("button[type=submit]")
@@ -171,3 +210,13 @@ def test_mistakes_are_said(page):
     page.go("Detection/detect")
     page.click("button[type=submit]")
     assert page.text_content("#answer .error") == "Drop a picture first."
+    for text, said in {
+        "1,x": "Line 1 has x, which is no number.",
+        "[1": "This begins as JSON, but is none that can be read.",
+        "id,speed,height\na,1,2\nb,1,2": "The table has 2 series: give the lines of one.",
+    }.items():
+        page.go("Series/series")
+        page.fill("#text", text)
+        page.click("button[type=submit]")
+        page.wait_for_selector("#answer .error")
+        assert page.text_content("#answer .error") == said

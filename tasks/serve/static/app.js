@@ -122,6 +122,9 @@ function seriesOf(text, channels) {
   });
   const named = cells[0].some((cell) => channels.includes(cell));
   if (!named) return cells.map((row, i) => numbers(row, i + 1));
+  const name = cells[0].findIndex((cell) => ["series", "series_id", "unique_id", "item_id", "id"].includes(cell) && !channels.includes(cell));
+  const count = new Set(name < 0 ? [] : cells.slice(1).map((row) => row[name])).size;
+  if (count > 1) throw new Wrong(`The table has ${count} series: give the lines of one.`);
   if (cells.length < 2) throw new Wrong("There is no step below the names of the channels.");
   const places = channels.filter((name) => cells[0].includes(name)).map((name) => [name, cells[0].indexOf(name)]);
   return Object.fromEntries(places.map(([name, place]) =>

@@ -10,9 +10,10 @@ export function showSeen({ rows, picture, grid, covers, weights }, action) {
   if (!rows.length) return [];
   const canvas = el("canvas", { role: "img" }), image = new Image();
   const names = rows.map((name) => el("span", {}, name.trim() || "␣"));
-  let chosen = 0;
+  // What begins and ends a text is read often, and tells little.
+  let chosen = Math.max(0, rows.findIndex((name) => !/^[<[].*[>\]]$/.test(name)));
   const draw = () => {
-    const width = canvas.width = 544, height = canvas.height = Math.round(544 * image.naturalHeight / image.naturalWidth);
+    const width = canvas.width = grid[0] === 1 ? 1088 : 544, height = canvas.height = Math.round(width * image.naturalHeight / image.naturalWidth);
     const pen = canvas.getContext("2d");
     pen.imageSmoothingEnabled = image.naturalWidth >= 200;
     pen.drawImage(image, 0, 0, width, height);
@@ -40,10 +41,10 @@ export function showSeen({ rows, picture, grid, covers, weights }, action) {
   });
   image.onload = draw;
   image.src = picture;
-  choose(0);
+  choose(chosen);
   return [
     el("h3", {}, SAID[action] ?? "What it was read from is lit: point at one"),
-    el("div", { class: "tokens" }, ...names),
-    el("div", { class: "stage" }, canvas),
+    ...(action === "search" ? [] : [el("div", { class: "tokens" }, ...names)]),
+    el("div", { class: grid[0] === 1 ? "stage strip" : "stage" }, canvas),
   ];
 }
