@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -106,7 +107,7 @@ def drawn_from_noise(loaded: Any, text: str, generator: torch.Generator) -> View
     shares = torch.zeros(len(named))
     for wanted in reversed(TIMES):
         at = min(moments, key=lambda one: abs(float(one.time) - wanted))
-        maps, _ = recorded_maps(model, lambda at=at: model.velocity(at.x, at.time, told))
+        maps, _ = recorded_maps(model, partial(model.velocity, at.x, at.time, told))
         found = maps["transformer"]
         layers = first(found.across)
         if model.joint:

@@ -49,6 +49,8 @@ def test_a_picture(capsys):
         (["language_modeling", "red", "--head", "99"], "head 99 is not there"),
         (["language_modeling", "red", "--png", "a.xyz"], "a.xyz cannot be written"),
         (["language_modeling", "red", "--to", "de"], "takes no target"),
+        (["translation", "un", "--task", "draw"], "leave the task out"),
+        (["translation", "un", "--series", "a"], "leave --series out"),
     ],
 )
 def test_one_sentence(given, said, capsys):
@@ -107,6 +109,21 @@ def test_a_word_under_the_pointer_asks(page, folder):
     assert len(seen) == 3
     page.click("text=logit lens")
     assert page.locator("#lens td").count() > 5 and page.locator("#maps").is_hidden()
+
+
+@pytest.mark.slow
+def test_who_asks_stays_from_panel_to_panel(page, folder):
+    """So that one word can be followed through the times of a drawing, or from what is read to what was written."""
+    main(["look", str(RUNS / "translation"), "un cercle rouge"])
+    view = view_of(family.load(RUNS / "translation"), "un cercle rouge")
+    asking = [panel.queries for panel in view.panels]
+    assert asking == [1, 0, 1]
+    page.goto((folder / "look.html").as_uri())
+    page.locator("#sides .side").nth(0).locator(".word").nth(0).hover()
+    page.locator("#tabs button").nth(2).click()
+    assert page.evaluate("state.query") == 0
+    page.locator("#tabs button").nth(1).click()
+    assert page.evaluate("state.query") == page.evaluate("firstQuery(shown())")
 
 
 @pytest.mark.slow

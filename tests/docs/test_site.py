@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 import tasks
+from family.look.views import READERS
 from tasks.cli.configs import find_config
 from tasks.commands import COMMANDS, TRAINING
+from tasks.serve.served import ACTIONS, SEEN
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -27,6 +29,24 @@ def blocks(page: Path, kind: str) -> list[str]:
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks(page, "python")), str(page), "exec"), {"__name__": page.stem})
+
+
+def test_the_table_of_what_is_shown_has_every_task():
+    rows = re.findall(r"^\| (`.*?) \|(.*?)\|(.*?)\|(.*)\|$", read("looking.md"), re.MULTILINE)
+    shown, asked, lit = dict[str, str](), dict[str, set[str]](), dict[str, str]()
+    for names, looks, actions, below in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            shown[name], lit[name] = looks.strip(), below.strip()
+            asked[name] = {*re.findall(r"`(\w+)`", actions)}
+    assert {name for name, said in shown.items() if said} == set(READERS)
+    assert {name: found for name, found in asked.items() if found} == {
+        name: set(actions) for name, actions in ACTIONS.items()
+    }
+    assert set(SEEN) <= {name for name, said in lit.items() if said}
+
+
+def read(name):
+    return (ROOT / "docs" / name).read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=[*NAMES, "README"])
