@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from family.core.attention import Attention
 from family.heads.problem import REGRESSION
 from family.inference.batches import device_of, dtype_of
 from family.inputs.series import SeriesEmbedding, Steps
 from family.look.curves import curves
-from family.look.maps import recorded_maps
+from family.look.maps import recorded_maps, stacks_of
 from family.look.shared import CLASSES, classes, first, kept, own, shares
 from family.look.view import Panel, Side, View, check_count
 
@@ -20,7 +21,7 @@ def told(loaded: Any, series: Steps) -> View:
     for the first and the last step that is foretold."""
     model, preprocess = loaded.model, loaded.preprocess
     embedding = getattr(model, "embedding", None)
-    if not isinstance(embedding, SeriesEmbedding):
+    if not isinstance(embedding, SeriesEmbedding) or not stacks_of(model):
         raise ValueError(
             f"a {type(model).__name__} has no patches of steps whose attention could be shown."
         )
@@ -28,8 +29,8 @@ def told(loaded: Any, series: Steps) -> View:
     values = shown[None].to(device_of(model), dtype_of(model))
     steps, patch = len(shown), embedding.patch_size
     count = -(-steps // patch)
-    config = model.config
-    check_count(config.depth * config.heads * count**2, count)
+    heads = sum(one.heads for one in model.modules() if isinstance(one, Attention))
+    check_count(heads * count**2, count)
     maps, logits = recorded_maps(model, lambda: model(values))
     foretold = {}
     if preprocess.horizon:

@@ -91,6 +91,8 @@ def test_the_queue_has_an_end(made):
     with pytest.raises(RefusedError, match="pictures that wait") as refused:
         made.worker.ask(Call((["a"],), weight=30))
     assert refused.value.status == 429
+    with pytest.raises(RefusedError, match="pictures that wait"):
+        made.worker.run(lambda: 1, weight=30)
     answers += [made.worker.ask(Call((["a"],))) for _ in range(16)]
     with pytest.raises(RefusedError, match="20 requests wait for this model"):
         made.worker.run(lambda: 1)
