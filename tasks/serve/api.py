@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from tasks.serve import calls, schemas
+from tasks.serve import answers, calls, schemas
 from tasks.serve.attention import attention_of, check_given, seen_in
 from tasks.serve.events import Events, event
 from tasks.serve.limits import RefusedError
@@ -18,7 +18,7 @@ from tasks.serve.worker import Call
 
 def api_router(catalogue: Catalogue) -> APIRouter:
     """The routes of what is served."""
-    api = APIRouter(prefix="/api", responses=schemas.REFUSALS)
+    api = APIRouter(prefix="/api", responses=answers.REFUSALS)
     describe(api, catalogue)
     of_texts(api, catalogue)
     that_grow(api, catalogue)
@@ -32,23 +32,23 @@ def describe(api: APIRouter, catalogue: Catalogue) -> None:
     """What there is, and what is seen inside."""
 
     @api.get("/models", summary="What is served, and what each model can do")
-    async def models() -> schemas.ServedAnswer:
-        return schemas.ServedAnswer.model_validate(
+    async def models() -> answers.ServedAnswer:
+        return answers.ServedAnswer.model_validate(
             {"models": [one.described() for one in catalogue.served.values()]}
         )
 
     @api.post("/attention", summary="What a model attends to as it reads a text or translates it")
-    async def attention(body: schemas.AttentionRequest) -> schemas.AttentionAnswer:
+    async def attention(body: schemas.AttentionRequest) -> answers.AttentionAnswer:
         able = {action for one in catalogue.served.values() for action in one.actions}
         served = catalogue.pick(body.model, *sorted(able))
         if not served.attention:
             raise RefusedError(422, "this model has no attention that is shown here.", "model")
         given = (body.text, body.other, body.source, body.target)
         found = await served.run(lambda: attention_of(served.loaded, *given))
-        return schemas.AttentionAnswer(model=served.name, **found)
+        return answers.AttentionAnswer(model=served.name, **found)
 
     @api.post("/seen", summary="What the answer about a picture, clip or series was read from")
-    async def seen(body: schemas.SeenRequest) -> schemas.SeenAnswer:
+    async def seen(body: schemas.SeenRequest) -> answers.SeenAnswer:
         able = {action for one in catalogue.served.values() for action in one.seen}
         served = catalogue.pick(body.model, *sorted(able if body.action is None else {body.action}))
         if not served.seen:
@@ -70,7 +70,7 @@ def describe(api: APIRouter, catalogue: Catalogue) -> None:
         if action == "draw":
             inputs["seed"] = body.seed
         found = await served.run(lambda: seen_in(served.loaded, **inputs), weight)
-        return schemas.SeenAnswer(model=served.name, **found)
+        return answers.SeenAnswer(model=served.name, **found)
 
 
 def of_texts(api: APIRouter, catalogue: Catalogue) -> None:
@@ -79,7 +79,7 @@ def of_texts(api: APIRouter, catalogue: Catalogue) -> None:
     @api.post(
         "/translate", summary="Sentences into another language, or texts into what was learnt"
     )
-    async def translate(body: schemas.TranslateRequest) -> schemas.TextAnswers:
+    async def translate(body: schemas.TranslateRequest) -> answers.TextAnswers:
         served = catalogue.pick(body.model, "translate")
         languages = calls.given(source=body.source, target=body.target)
         if languages and not served.languages:
@@ -87,36 +87,36 @@ def of_texts(api: APIRouter, catalogue: Catalogue) -> None:
         call = Call((body.texts,), options=calls.given(beams=body.beams) | languages)
         if served.unified:
             call = calls.unified("translate", texts=body.texts)
-        return schemas.TextAnswers(model=served.name, answers=await served.ask(call))
+        return answers.TextAnswers(model=served.name, answers=await served.ask(call))
 
     @api.post("/fill", summary="The likeliest words for the gaps of texts")
-    async def fill(body: schemas.FillRequest) -> schemas.FillAnswers:
+    async def fill(body: schemas.FillRequest) -> answers.FillAnswers:
         served = catalogue.pick(body.model, "fill")
         rows = await served.ask(Call((body.texts,), options={"top": body.top}))
-        return schemas.FillAnswers(model=served.name, answers=rows)
+        return answers.FillAnswers(model=served.name, answers=rows)
 
     @api.post("/tag", summary="Names and other spans in texts")
-    async def tag(body: schemas.TextsRequest) -> schemas.TagAnswers:
+    async def tag(body: schemas.TextsRequest) -> answers.TagAnswers:
         served = catalogue.pick(body.model, "tag")
         rows = await served.ask(Call((body.texts,)))
-        return schemas.TagAnswers(model=served.name, answers=rows)
+        return answers.TagAnswers(model=served.name, answers=rows)
 
     @api.post("/answer", summary="The spans of texts that answer questions")
-    async def answer(body: schemas.AnswerRequest) -> schemas.SpanAnswers:
+    async def answer(body: schemas.AnswerRequest) -> answers.SpanAnswers:
         served = catalogue.pick(body.model, "answer")
         calls.as_many(body.questions, body.contexts, "questions", "contexts")
         call = Call((body.questions, body.contexts), ("", "contexts"))
-        return schemas.SpanAnswers(model=served.name, answers=await served.ask(call))
+        return answers.SpanAnswers(model=served.name, answers=await served.ask(call))
 
     @api.post("/reward", summary="How good answers are")
-    async def reward(body: schemas.RewardRequest) -> schemas.NumberAnswers:
+    async def reward(body: schemas.RewardRequest) -> answers.NumberAnswers:
         served = catalogue.pick(body.model, "reward")
         calls.as_many(body.prompts, body.answers, "prompts", "answers")
         call = Call((body.prompts, body.answers), ("", "answers"))
-        return schemas.NumberAnswers(model=served.name, answers=await served.ask(call))
+        return answers.NumberAnswers(model=served.name, answers=await served.ask(call))
 
     @api.post("/draw", summary="Pictures from sentences")
-    async def draw(body: schemas.DrawRequest) -> schemas.PictureAnswers:
+    async def draw(body: schemas.DrawRequest) -> answers.PictureAnswers:
         served = catalogue.pick(body.model, "draw")
         if served.unified:
             call = calls.unified(
@@ -128,7 +128,7 @@ def of_texts(api: APIRouter, catalogue: Catalogue) -> None:
         rows = await served.ask(call)
         if served.unified:
             rows = [rows[i : i + body.num] for i in range(0, len(rows), body.num)]
-        return schemas.PictureAnswers(model=served.name, answers=calls.drawn(rows))
+        return answers.PictureAnswers(model=served.name, answers=calls.drawn(rows))
 
 
 def that_grow(api: APIRouter, catalogue: Catalogue) -> None:
@@ -144,7 +144,7 @@ def that_grow(api: APIRouter, catalogue: Catalogue) -> None:
     @api.post(
         "/generate",
         summary="Continue a text",
-        response_model=schemas.GeneratedAnswer,
+        response_model=answers.GeneratedAnswer,
         responses=streamed,
     )
     async def generate(body: schemas.GenerateRequest) -> Any:
@@ -153,7 +153,7 @@ def that_grow(api: APIRouter, catalogue: Catalogue) -> None:
     @api.post(
         "/chat",
         summary="The next turn of a conversation",
-        response_model=schemas.GeneratedAnswer,
+        response_model=answers.GeneratedAnswer,
         responses=streamed,
     )
     async def chat(body: schemas.ChatRequest) -> Any:
@@ -207,12 +207,12 @@ def of_pictures(api: APIRouter, catalogue: Catalogue) -> None:
         return served, await served.ask(call)
 
     @api.post("/detect", summary="Objects in pictures")
-    async def detect(body: schemas.DetectRequest) -> schemas.DetectAnswers:
+    async def detect(body: schemas.DetectRequest) -> answers.DetectAnswers:
         served, rows = await seen(body, "detect", **calls.given(threshold=body.threshold))
-        return schemas.DetectAnswers(model=served.name, answers=rows)
+        return answers.DetectAnswers(model=served.name, answers=rows)
 
     @api.post("/segment", summary="The class of each pixel, and each object by itself")
-    async def segment(body: schemas.SegmentRequest) -> schemas.SegmentAnswers:
+    async def segment(body: schemas.SegmentRequest) -> answers.SegmentAnswers:
         if body.threshold is not None and not body.instances:
             raise RefusedError(
                 422, "threshold is the least score of an object: ask for instances.", "threshold"
@@ -224,21 +224,21 @@ def of_pictures(api: APIRouter, catalogue: Catalogue) -> None:
             _, objects = await seen(body, "segment", instances=True, **least)
             for one, some in zip(found, objects, strict=True):
                 one["objects"] = calls.instances(some)
-        return schemas.SegmentAnswers.model_validate({"model": served.name, "answers": found})
+        return answers.SegmentAnswers.model_validate({"model": served.name, "answers": found})
 
     @api.post("/caption", summary="A sentence about each picture")
-    async def caption(body: schemas.PicturesRequest) -> schemas.TextAnswers:
+    async def caption(body: schemas.PicturesRequest) -> answers.TextAnswers:
         served, rows = await seen(body, "caption")
-        return schemas.TextAnswers(model=served.name, answers=rows)
+        return answers.TextAnswers(model=served.name, answers=rows)
 
     @api.post("/reconstruct", summary="Pictures from the tokens of pictures")
-    async def reconstruct(body: schemas.PicturesRequest) -> schemas.PictureAnswers:
+    async def reconstruct(body: schemas.PicturesRequest) -> answers.PictureAnswers:
         served, rows = await seen(body, "reconstruct")
         found = calls.drawn([row["picture"] for row in rows])
-        return schemas.PictureAnswers(model=served.name, answers=found)
+        return answers.PictureAnswers(model=served.name, answers=found)
 
     @api.post("/ask", summary="Questions about pictures")
-    async def ask(body: schemas.AskRequest) -> schemas.AskAnswers:
+    async def ask(body: schemas.AskRequest) -> answers.AskAnswers:
         served = catalogue.pick(body.model, "ask")
         calls.as_many(body.pictures, body.questions, "pictures", "questions")
         pictures, weight = await catalogue.pictures(served, body.pictures, "pictures")
@@ -246,19 +246,19 @@ def of_pictures(api: APIRouter, catalogue: Catalogue) -> None:
         if served.unified:
             call = calls.unified("ask", texts=body.questions, pictures=pictures, weight=weight)
         found = calls.asked(await served.ask(call))
-        return schemas.AskAnswers.model_validate({"model": served.name, "answers": found})
+        return answers.AskAnswers.model_validate({"model": served.name, "answers": found})
 
 
 def of_both(api: APIRouter, catalogue: Catalogue) -> None:
     """What is asked of texts or of pictures, by the model."""
 
     @api.post("/classify", summary="Classes or numbers of texts, pairs of texts, pictures or clips")
-    async def classify(body: schemas.ClassifyRequest) -> schemas.ChanceAnswers:
+    async def classify(body: schemas.ClassifyRequest) -> answers.ChanceAnswers:
         served = catalogue.pick(body.model, "classify")
         kind = calls.one_of(served, body, "texts", "pictures", "clips")
         rows = await served.ask(await calls_of[kind](served, body))
         found = calls.classified(served, rows)
-        return schemas.ChanceAnswers.model_validate({"model": served.name, "answers": found})
+        return answers.ChanceAnswers.model_validate({"model": served.name, "answers": found})
 
     async def texts(served: Any, body: schemas.ClassifyRequest) -> Call:
         assert body.texts is not None
@@ -292,28 +292,28 @@ def of_both(api: APIRouter, catalogue: Catalogue) -> None:
         return await served.ask(Call((read,), ("pictures",), method="embed", weight=weight))
 
     @api.post("/embed", summary="Texts or pictures as vectors")
-    async def embed(body: schemas.EmbedRequest) -> schemas.EmbedAnswers:
+    async def embed(body: schemas.EmbedRequest) -> answers.EmbedAnswers:
         served = catalogue.pick(body.model, "embed")
         kind = calls.one_of(served, body, "texts", "pictures")
         rows = await vectors(served, kind, getattr(body, kind))
-        return schemas.EmbedAnswers(model=served.name, answers=rows)
+        return answers.EmbedAnswers(model=served.name, answers=rows)
 
     @api.post("/search", summary="Texts or pictures, by how near they are to a sentence")
-    async def search(body: schemas.SearchRequest) -> schemas.SearchAnswers:
+    async def search(body: schemas.SearchRequest) -> answers.SearchAnswers:
         served = catalogue.pick(body.model, "search")
         kind = calls.one_of(served, body, "texts", "pictures")
         rows = await vectors(served, kind, getattr(body, kind))
         query = await vectors(served, "texts", [body.query])
         found = calls.ranked(query, rows)
-        return schemas.SearchAnswers.model_validate({"model": served.name, "answers": found})
+        return answers.SearchAnswers.model_validate({"model": served.name, "answers": found})
 
 
 def of_series(api: APIRouter, catalogue: Catalogue) -> None:
     """Numeric series."""
 
     @api.post("/series", summary="Classes or numbers of numeric series, or the steps that follow")
-    async def series(body: schemas.SeriesRequest) -> schemas.SeriesAnswers:
+    async def series(body: schemas.SeriesRequest) -> answers.SeriesAnswers:
         served = catalogue.pick(body.model, "series")
         rows = await served.ask(Call((body.series,)))
         found = calls.of_series(served, rows)
-        return schemas.SeriesAnswers.model_validate({"model": served.name, "answers": found})
+        return answers.SeriesAnswers.model_validate({"model": served.name, "answers": found})
