@@ -67,11 +67,14 @@ def ending_together(trainer: pl.Trainer) -> Iterator[None]:
     """Let the first process, where it fails, end those that it has started.
 
     They would wait for it, some for ever. Where another fails, Lightning ends the first; torchrun and
-    SLURM see to theirs.
+    SLURM see to theirs. Signals then mean again what they did before, which Lightning sees to unless a
+    callback fails, too, in the end.
     """
     try:
         yield
     except BaseException:
+        connector: Any = trainer._signal_connector
+        connector.teardown()
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)  # who waits for others hears nothing less

@@ -153,10 +153,12 @@ def test_those_that_the_first_started_end_with_it():
     ended = []
     launcher = _SubprocessScriptLauncher(LightningEnvironment(), 2, 1)
     launcher.procs = [SimpleNamespace(send_signal=ended.append, pid=0)]
-    trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
+    signals = SimpleNamespace(teardown=lambda: ended.append("signals are as before"))
+    strategy = SimpleNamespace(launcher=launcher)
+    trainer = SimpleNamespace(strategy=strategy, _signal_connector=signals)
     with pytest.raises(KeyError), ending_together(trainer):
         raise KeyError
-    assert ended == [signal.SIGKILL]
+    assert sorted(ended, key=str) == [signal.SIGKILL, "signals are as before"]
     with ending_together(trainer):
         pass
-    assert len(ended) == 1
+    assert len(ended) == 2
