@@ -75,7 +75,9 @@ class SharedAveraging(WeightAveraging):
             return super().on_save_checkpoint(trainer, pl_module, checkpoint)
         checkpoint["current_model_state"] = checkpoint["state_dict"]
         self._swap_models(pl_module)
-        checkpoint["state_dict"] = trainer.strategy.lightning_module_state_dict()
+        averages = trainer.strategy.lightning_module_state_dict()
+        # Of weights that are not gathered these are the weights themselves, which are swapped again.
+        checkpoint["state_dict"] = {name: value.clone() for name, value in averages.items()}
         self._swap_models(pl_module)
         checkpoint["averaging_state"] = {"n_averaged": self._average_model.n_averaged}
 

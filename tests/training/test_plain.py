@@ -77,7 +77,10 @@ def loader(*batches):
 
 def test_a_plain_model_and_a_plain_loader(tmp_path):
     task = tasks.ImageClassification(Net(), lr=1e-2, warmup_steps=0)
-    train, val = DataLoader(pictures(), batch_size=4, shuffle=True), DataLoader(pictures(), 4)
+    train, val = (
+        DataLoader(pictures(), batch_size=4, shuffle=True),
+        DataLoader(pictures(), batch_size=4),
+    )
     before = task.build_model().head.weight.clone()
     run = trainer(tmp_path)
     run.fit(task, train, val)

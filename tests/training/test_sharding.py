@@ -84,7 +84,10 @@ class Otherwise(EMAWeightAveraging):
         pass
 
 
-def test_an_average_of_its_own_way_is_refused(tmp_path, capsys):
+def test_an_average_of_its_own_way_is_refused(tmp_path, capsys, monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")  # so that what Lightning leaves there is taken away
+        monkeypatch.delenv(name)
     average = f"--trainer.callbacks={__name__}.Otherwise"
     with pytest.raises(SystemExit):
         main([*FIT, *TEXT, "--trainer.strategy=fsdp2", average, f"--run_folder={tmp_path}/run"])
