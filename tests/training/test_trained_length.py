@@ -68,7 +68,8 @@ def test_a_run_that_goes_on_knows_the_longest(context, found):
     main([*FIT, *SMALL, "--data.context=12"])
     more = ["--ckpt_path=run", "--trainer.max_steps=4", "--run_folder=more"]
     main([*FIT, *SMALL, f"--data.context={context}", *more])
-    assert length("more") == found
+    # The best may be that of before, which saw no more than it says.
+    assert length("more/checkpoints/last.ckpt") == found
 
 
 def test_a_published_model_keeps_its_own_length():
