@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Count = Tensor | int
+UNIT = "loss_unit"
+"""Where a checkpoint keeps what the weights of losses are counted in."""
 
 
 class Counting(pl.LightningModule):
@@ -31,7 +33,8 @@ class Counting(pl.LightningModule):
         self._counted: Count = 0
         """Since the last optimizer step, where gradients come in several parts."""
         self._unit = 0.0
-        """What weights are counted in, to keep gradients in the range of half precision."""
+        """What weights are counted in, to keep gradients in the range of half precision. It is found at the
+        first batch of a run, and a checkpoint keeps it: the first after a cut would often give another."""
         self._whole: dict[str, Tensor] = {}
         """Of the step that is made, what each part counts in the mean, by name."""
         self._told: tuple[int, int] = (-1, 1)
@@ -62,7 +65,7 @@ class Counting(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         # What a fit before has left is of no step of this one.
-        self._counted, self._told, self._whole = 0, (-1, 1), {}
+        self._counted, self._unit, self._told, self._whole = 0, 0.0, (-1, 1), {}
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         if not self.in_parts or self._told[0] == self.global_step:
@@ -111,6 +114,13 @@ class Counting(pl.LightningModule):
             if parameter.grad is not None:
                 parameter.grad *= self._unit * parts / (total + (total == 0))
         self._counted = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._unit:
+            checkpoint[UNIT] = self._unit
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._unit = float(checkpoint.get(UNIT, 0.0))
 
 
 class Foreseen:

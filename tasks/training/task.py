@@ -365,9 +365,11 @@ class Task(Counting):
     # --- Checkpoints -------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["family"] = record_of(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(type(self.data).__qualname__, {})
         settle(checkpoint, state.get("batches"), self.validated_again)
 

@@ -257,10 +257,16 @@ def known(notes: list[dict[str, Any]]) -> dict[Any, Any]:
     found = {}
     for note in notes:
         if "at" in note:
-            found[tuple(note["at"])] = (note["data"], note["loss"], note["drawn"])
+            found[tuple(note["at"])] = {name: note[name] for name in ("data", "loss", "drawn")}
         elif "validated" in note:
             found["validated", note["validated"]] = note["found"]
     return found
+
+
+def unlike(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """What of a batch or a validation is not as it was in the unbroken run, and both values."""
+    pairs = {name: (found.get(name), expected.get(name)) for name in {**expected, **found}}
+    return "; ".join(f"{name} {a}, not {b}" for name, (a, b) in pairs.items() if a != b)
 
 
 class Result(NamedTuple):
@@ -305,7 +311,7 @@ def killed_and_resumed(
             where.append(part.killed)
         for key, value in known(part.notes).items():
             assert key in expected, f"{place_of}: {key} is in no unbroken run"
-            assert value == expected[key], f"{place_of}: {key} differs"
+            assert value == expected[key], f"{place_of}: {key}: {unlike(value, expected[key])}"
         if part.code > 0:
             assert part.code == 128 + signal.SIGTERM
         source = part.last or source

@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tasks.training.task import Task
 
@@ -64,3 +65,29 @@ def test_batches_behind_the_last_are_of_no_step(tmp_path):
 def test_one_batch_a_step_asks_for_none(tmp_path):
     with pytest.raises(KeyError, match="whole"):
         fitted(Sized(), tmp_path, 1)
+
+
+class Rows(Task):
+    fields = ("x",)
+
+    def loss(self, batch):
+        return {"loss": self.model(batch["x"]).square().mean()}
+
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        self.found.append(float(loss.detach()))
+        return loss
+
+
+def test_a_fit_counts_as_if_there_was_none_before(tmp_path):
+    """One of batches of 64 rows leaves nothing to one of 2 rows."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "default_root_dir": tmp_path}
+    task = Rows(nn.Linear(2, 1), optimizer="sgd", lr=0.0, warmup_steps=0, schedule="constant")
+    found = []
+    for rows in (2, 64, 2):
+        task.found = []
+        loader = DataLoader(TensorDataset(torch.ones(2 * rows, 2)), rows)
+        pl.Trainer(max_epochs=1, accumulate_grad_batches=2, **quiet).fit(task, loader)
+        found.append(task.found)
+    assert found[0] == pytest.approx(found[1]) and found[0] == found[2]
