@@ -66,4 +66,4 @@ def some_of(names: Iterable[str], most: int = 20) -> str:
 def closest(name: str, options: Iterable[str]) -> str:
     """`` Did you mean 'x'?``, or nothing where no option is near."""
     near = difflib.get_close_matches(name, list(options), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f" Did you mean {in_short(near[0])}?" if near else ""

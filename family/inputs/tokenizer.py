@@ -13,6 +13,7 @@ import tokenizers
 import torch
 from torch import Tensor
 
+from family.checks import first_line
 from family.inputs.chat import render
 from family.inputs.plain_text import characters, check_ids, exchange, renamed, texts_of, unwritable
 
@@ -178,7 +179,12 @@ class Tokenizer:
         inner.encode_special_tokens = not parse_special  # here, as copies lose it
         encode = inner.encode_batch_fast if fast else inner.encode_batch
         given: list[Any] = [some if len(some) > 1 else some[0] for some in texts]
-        found = encode(given, add_special_tokens=special_tokens)
+        try:
+            found = encode(given, add_special_tokens=special_tokens)
+        except Exception as error:
+            if type(error) is not Exception:  # the library's own is no more special than that
+                raise
+            raise ValueError(f"the tokenizer cannot read a text: {first_line(error)}.") from None
         if not parse_special:
             for row, some in enumerate(texts):
                 if self.finds_special(" ".join(some), found[row], special_tokens):

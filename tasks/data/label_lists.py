@@ -11,7 +11,7 @@ import numpy as np
 
 from family.heads.problem import MULTI
 from tasks.data.text_files import parse_json
-from tasks.errors import UserError, closest, in_short
+from tasks.errors import UserError, closest, in_short, some_of
 
 LARGEST = float(np.finfo(np.float32).max)
 """Of the numbers that models learn; beyond it they are infinite."""
@@ -113,10 +113,9 @@ def indicators(
     for i, row in enumerate(rows):
         for name in row:
             if name not in ids:
-                known = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
                 raise UserError(
                     f"{places[i]} has the label {in_short(name)}, which is none of the {len(names)} "
-                    f"labels ({known}).{closest(name, ids)}"
+                    f"labels ({some_of(names, 5)}).{closest(name, ids)}"
                 )
             found[i, ids[name]] = 1
     return found

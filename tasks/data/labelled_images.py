@@ -30,7 +30,7 @@ from tasks.data.images import (
     readable,
 )
 from tasks.data.tars import TAR_ERRORS, members, tar_reason
-from tasks.errors import UserError
+from tasks.errors import UserError, in_short
 
 log = logging.getLogger(__name__)
 
@@ -326,7 +326,7 @@ def refuse_other_set(labels: Sequence[str], ours: Sequence[str], where: str) -> 
     if theirs == mine:
         return
     odd = [
-        f"{', '.join(map(repr, [*more][:5]))} of {of} alone"
+        f"{', '.join(map(in_short, [*more][:5]))} of {of} alone"
         for more, of in ((theirs - mine, "the checkpoint"), (mine - theirs, where))
         if more
     ]

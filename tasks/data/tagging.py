@@ -24,7 +24,7 @@ from tasks.data.tagged_texts import (
 )
 from tasks.data.text_data import TextData
 from tasks.data.text_files import Column
-from tasks.errors import UserError, between, closest, in_short
+from tasks.errors import UserError, between, closest, in_short, some_of
 
 Batch = dict[str, Any]
 
@@ -131,10 +131,9 @@ class TaggingData(TextData[TaggedText]):
         for text in self.texts(split):
             for i, tag in enumerate(text.tags):
                 if tag not in ids:
-                    known = f"{', '.join(self.classes[:5])}{' ...' if len(ids) > 5 else ''}"
                     raise UserError(
                         f"{text.where(i)} has the tag {in_short(tag)}, which is none of the {len(ids)} tags of "
-                        f"the training split ({known}).{closest(tag, ids)}"
+                        f"the training split ({some_of(self.classes, 5)}).{closest(tag, ids)}"
                     )
         return [[ids[tag] for tag in text.tags] for text in self.texts(split)]
 

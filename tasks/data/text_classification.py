@@ -13,7 +13,7 @@ from tasks.data.labelled_text_data import Label, LabelledTextData
 from tasks.data.labelled_texts import LabelledText, class_names, labelled_shapes, said_shapes
 from tasks.data.shape_pairs import asked_shapes
 from tasks.data.text_files import Column
-from tasks.errors import UserError, closest, in_short
+from tasks.errors import UserError, closest, in_short, some_of
 
 
 class TextClassificationData(LabelledTextData):
@@ -110,10 +110,9 @@ class TextClassificationData(LabelledTextData):
         ids = {name: i for i, name in enumerate(self.classes)}
         for row in self.rows(split):
             if row.label not in ids:
-                known = f"{', '.join(self.classes[:5])}{' ...' if len(ids) > 5 else ''}"
                 raise UserError(
                     f"{row.where} has the label {in_short(row.label)}, which is none of the {len(ids)} "
-                    f"classes ({known}).{closest(row.label, ids)}"
+                    f"classes ({some_of(self.classes, 5)}).{closest(row.label, ids)}"
                 )
         return [ids[row.label] for row in self.rows(split)]
 

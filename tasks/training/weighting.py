@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, between, closest
+from tasks.errors import UserError, between, closest, in_short, some_of
 from tasks.training.alarms import guess
 from tasks.training.task import Task
 
@@ -168,15 +168,15 @@ def in_order(weights: list[float] | dict[str, float], names: Sequence[str]) -> l
         if len(weights) != len(names):
             raise UserError(
                 f"model.class_weights has {len(weights)} numbers, but there are {len(names)} classes: "
-                f"{', '.join(names[:10])}{' ...' * (len(names) > 10)}."
+                f"{some_of(names, 10)}."
             )
         return [float(weight) for weight in weights]
     given = {str(name): float(weight) for name, weight in weights.items()}
     for name in given:
         if name not in names:
             raise UserError(
-                f"model.class_weights names {name!r}, which is none of the {len(names)} classes "
-                f"({', '.join(names[:10])}{' ...' * (len(names) > 10)}).{closest(name, names)}"
+                f"model.class_weights names {in_short(name)}, which is none of the {len(names)} classes "
+                f"({some_of(names, 10)}).{closest(name, names)}"
             )
     return [given.get(name, 1.0) for name in names]
 
