@@ -131,7 +131,7 @@ class Tokenizer:
         """As :meth:`encode`, for many short texts in parallel.
 
         Raises:
-            ValueError: a vocabulary of characters has none for one of a text, and no unknown token.
+            ValueError: the vocabulary has nothing for a character of a text, and no unknown token.
         """
         rows = [(text,) for text in texts]
         found = self.encodings(rows, special_tokens, parse_special, fast=self.vocabulary is None)
@@ -166,8 +166,7 @@ class Tokenizer:
         parse_special: bool = False,
         fast: bool = False,
     ) -> list[tokenizers.Encoding]:
-        """Rows of one text or two, as the library gives them, with where in its text each token stands; see
-        :meth:`encode_batch`.
+        """Rows of one text or two, as the library gives them, with each token's place in its text.
 
         Args:
             fast: without these places.
@@ -182,8 +181,8 @@ class Tokenizer:
         try:
             found = encode(given, add_special_tokens=special_tokens)
         except Exception as error:
-            if type(error) is not Exception:  # the library's own is no more special than that
-                raise
+            if type(error) is not Exception:
+                raise  # else it is the library's own
             raise ValueError(f"the tokenizer cannot read a text: {first_line(error)}.") from None
         if not parse_special:
             for row, some in enumerate(texts):

@@ -357,10 +357,8 @@ class Task(Counting):
         schedule = build_schedule(
             self.schedule, optimizer, self.warmup_steps, total, self.min_lr_ratio
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        planned = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": planned}
 
     # --- Checkpoints -------------------------------------------------------------------------
 
