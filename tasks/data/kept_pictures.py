@@ -70,6 +70,13 @@ def as_pictures(root: str | None, columns: Columns, form: str, write: Any) -> Pa
     return made_once(place, columns, form, lambda new: write(splits_of(place), new, columns, root))
 
 
+def rows_of(split: str, rows: Rows, columns: Columns, root: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a split by our names, each with where it stands."""
+    features, found = rows
+    for number, row in enumerate(found):
+        yield f"{root} row {number} of {split}", picked(named(row, features), columns, root)
+
+
 def image_of(row: Row, folder: Path, stem: Path, where: str) -> str:
     """The picture of a row, written; its path from the folder."""
     value: Any = row.get("image")
@@ -96,9 +103,7 @@ def write_coco(splits: Mapping[str, Rows], folder: Path, columns: Columns, root:
             None if features is None else features.get((columns or {}).get("objects", "objects"))
         )
         known = known or names_in(field)
-        for number, row in enumerate(rows):
-            where = f"{root} row {number} of {split}"
-            row = picked(named(row, features), columns, root)
+        for number, (where, row) in enumerate(rows_of(split, (features, rows), columns, root)):
             stem = Path("pictures") / split / f"{number:07}"
             images.append({"id": number + 1, "file_name": image_of(row, folder, stem, where)})
             for one in objects_of(row.get("objects"), where):
@@ -151,11 +156,9 @@ def objects_of(value: Any, where: str) -> Iterator[Row]:
 
 def write_masks(splits: Mapping[str, Rows], folder: Path, columns: Columns, root: str) -> None:
     """Folders of pictures and of masks."""
-    for split, (features, rows) in splits.items():
+    for split, content in splits.items():
         place = place_of(split, splits)
-        for number, row in enumerate(rows):
-            where = f"{root} row {number} of {split}"
-            row = picked(named(row, features), columns, root)
+        for number, (where, row) in enumerate(rows_of(split, content, columns, root)):
             mask = next((row[name] for name in MASKS if is_picture(row.get(name))), None)
             if mask is None:
                 raise UserError(
@@ -175,11 +178,9 @@ def place_of(split: str, splits: Mapping[str, Rows]) -> Path:
 
 def write_clips(splits: Mapping[str, Rows], folder: Path, columns: Columns, root: str) -> None:
     """Folders of classes, with a video file or a folder of frames for each row."""
-    for split, (features, rows) in splits.items():
+    for split, content in splits.items():
         place = place_of(split, splits)
-        for number, row in enumerate(rows):
-            where = f"{root} row {number} of {split}"
-            row = picked(named(row, features), columns, root)
+        for number, (where, row) in enumerate(rows_of(split, content, columns, root)):
             clip = next((row[name] for name in CLIPS if row.get(name)), None)
             if clip is None or not isinstance(row.get("label"), str | int):
                 raise UserError(
