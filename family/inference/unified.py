@@ -16,6 +16,8 @@ from family.inference.drawing import as_pictures
 from family.inputs.encode import pad_rows
 
 PLACE = re.compile(r"<(\d+)>")
+BINS = 48
+"""Places along a side, where a run does not say."""
 MOST = 64
 """Words that are made, whatever room a row leaves: others of its batch then change nothing."""
 
@@ -136,7 +138,7 @@ def do_task(
     texts: Sequence[str] | None = None,
     pictures: Sequence[Picture] | None = None,
     task: str = "caption",
-    bins: int = 48,
+    bins: int = BINS,
     batch_size: int = PICTURES,
     seed: int = 0,
     temperature: float = 1.0,

@@ -10,16 +10,13 @@ from torch import Tensor
 
 from family.generation.sampling import Sampling
 from family.inference.batches import Picture, device_of
-from family.inference.unified import given_row, make, placed_objects
+from family.inference.unified import BINS, given_row, make, placed_objects
 from family.look.lens import logit_lens
 from family.look.maps import recorded_maps
 from family.look.of_drawings import of_square_maps
 from family.look.shared import first, own, spoken
 from family.look.sides import pixels_of, said, seen_by, words
 from family.look.view import Panel, Side, View
-
-BINS = 48
-"""Places along a side, where the run does not say."""
 
 
 def answered(loaded: Any, text: str, picture: Picture, task: str = "answer") -> View:
