@@ -91,13 +91,11 @@ class Unified(TokenizedTask, TokenTask):
         # A row's codes are given or to be made: of the latter the last is not fed.
         drawn = (labels == picture).any(1)
         has = drawn | (ids == picture).any(1)
-        of_drawn = drawn[has]
-        made = labels.clone()
-        made[drawn] = self.model.with_codes(labels[drawn], codes[of_drawn])
-        fed = ids.clone()
-        for row, code in zip(has.nonzero()[:, 0].tolist(), codes, strict=True):
-            places = ids[row] == picture
-            fed[row, places] = code[: int(places.sum())]
+        made, fed = labels.clone(), ids.clone()
+        made[drawn] = self.model.with_codes(labels[drawn], codes[drawn[has]])
+        places = ids[has] == picture
+        which = (places.cumsum(1) - 1).clamp(min=0)
+        fed[has] = torch.where(places, codes.gather(1, which), ids[has])
         return {**batch, "input_ids": fed, "labels": made}
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:

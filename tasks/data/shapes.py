@@ -11,6 +11,7 @@ import math
 import random
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -163,13 +164,19 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     return [(x + radius * dx, y + radius * dy) for dx, dy in corners]
 
 
-def _mask(thing: ShapeObject, size: int, scale: int = 4) -> Image.Image:
+def _mask(thing: ShapeObject, size: int) -> Image.Image:
     """The object's cover of the picture, 0 to 255, antialiased."""
+    return _cover(thing.shape, SIZES[thing.size], thing.row, thing.column, size)
+
+
+@lru_cache(maxsize=1024)  # there are 144 in pictures of one size
+def _cover(
+    shape: str, reach: float, row: int, column: int, size: int, scale: int = 4
+) -> Image.Image:
     canvas = Image.new("L", (size * scale, size * scale))
     cell = size * scale / 3
-    centre = (thing.column + 0.5) * cell, (thing.row + 0.5) * cell
-    radius = SIZES[thing.size] * cell / 2
-    ImageDraw.Draw(canvas).polygon(outline(thing.shape, *centre, radius), fill=255)
+    centre = (column + 0.5) * cell, (row + 0.5) * cell
+    ImageDraw.Draw(canvas).polygon(outline(shape, *centre, reach * cell / 2), fill=255)
     return canvas.resize((size, size), Image.Resampling.BOX)
 
 

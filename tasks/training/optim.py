@@ -161,14 +161,15 @@ class MuonAdamW(Optimizer):
         return loss
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        updates = []
         for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            gradient: Any = parameter.grad
-            state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            updates.append(gradient.lerp(state["momentum"], group["momentum"]))
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        updates: list[Tensor] = []
+        for some in together(parameters):
+            momenta = [self.state[parameter]["momentum"] for parameter in some]
+            gradients: Any = [parameter.grad for parameter in some]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates += torch._foreach_lerp(gradients, momenta, group["momentum"])
         counts = [self.parts.get(id(parameter), 1) for parameter in parameters]
         parts: list[Tensor] = []
         for update, count in zip(updates, counts, strict=True):
@@ -184,11 +185,12 @@ class MuonAdamW(Optimizer):
             for i, flat in zip(places, orthogonalise(torch.stack(wide)), strict=True):
                 scaled = flat * (0.2 * math.sqrt(max(flat.shape)))
                 parts[i] = scaled if parts[i].shape == flat.shape else scaled.T
+        steps = []
         for parameter, count in zip(parameters, counts, strict=True):
-            update = like(parameter, torch.cat(parts[:count]))
+            steps.append(like(parameter, torch.cat(parts[:count])))
             del parts[:count]
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update, alpha=-group["lr"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, steps, alpha=-group["lr"])
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
@@ -199,13 +201,24 @@ class MuonAdamW(Optimizer):
                 state["mean"] = torch.zeros_like(parameter)
                 state["square"] = torch.zeros_like(parameter)
             state["step"] += 1
-            gradient: Any = parameter.grad
-            state["mean"].lerp_(gradient, 1 - beta1)
-            state["square"].lerp_(gradient.square(), 1 - beta2)
-            mean = state["mean"] / (1 - beta1 ** state["step"])
-            square = state["square"] / (1 - beta2 ** state["step"])
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+        for some in together(parameters):
+            states = [self.state[parameter] for parameter in some]
+            gradients: Any = [parameter.grad for parameter in some]
+            means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+            torch._foreach_lerp_(means, gradients, 1 - beta1)
+            torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+            mean = torch._foreach_div(means, [1 - beta1 ** state["step"] for state in states])
+            roots = torch._foreach_div(squares, [1 - beta2 ** state["step"] for state in states])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_add_(roots, group["eps"])
+            torch._foreach_mul_(some, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_addcdiv_(some, mean, roots, -group["lr"])
+
+
+def together(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """What is stepped at once: on a GPU all, in one kernel for each operation; elsewhere each by itself, whose
+    numbers stay in the cache."""
+    return [parameters] if parameters[0].is_cuda else [[parameter] for parameter in parameters]
 
 
 def check_matrices(strategy: Any) -> None:
