@@ -224,5 +224,10 @@ class Cache:
         for state in self._others():
             state.reorder(parents)
 
+    @property
+    def has_others(self) -> bool:
+        """Whether a layer remembers anything but keys and values."""
+        return bool(self._others())
+
     def _others(self) -> list[Any]:
         return [s.mixer for s in self.layers if not isinstance(s.mixer, KeyValues)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +14,47 @@ from torch import Tensor, fx
 def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A step ``(tokens, cache)`` of one token, compiled for each number of rows and size of the cache.
 
-    Layers that are exchanged later on are not noticed: to look for them would take a tenth of the time.
+    On a GPU the steps of a text are one recorded graph, which is launched as a whole. Layers that are exchanged
+    later on are not noticed: to look for them would take a tenth of the time.
     """
     unguarded: dict[str, Any] = {
         "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
     }
     compiled = torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
     known: set[tuple[int, int]] = set()
+    recorded: WeakKeyDictionary[Any, Recorded] = WeakKeyDictionary()
 
     def run(tokens: Tensor, cache: Any) -> Tensor:
         size = len(tokens), cache.progress.capacity
         if size in known:
-            return compiled(tokens, cache)
+            # What stands elsewhere after a step, as other mixers' states may, would be read where it was.
+            if not tokens.is_cuda or cache.has_others:
+                return compiled(tokens, cache)
+            if cache not in recorded or recorded[cache].size != size:
+                recorded[cache] = Recorded(compiled, tokens, cache, size)
+            return recorded[cache](tokens)
         known.add(size)
         with torch._dynamo.config.patch(recompile_limit=8 + len(known)):  # else it gives up at 8
             return compiled(tokens, cache)
 
     return run
+
+
+class Recorded:
+    """The step of one cache, as its GPU is to do it: what it reads and writes stands in the same places each time."""
+
+    def __init__(
+        self, step: Callable[..., Tensor], tokens: Tensor, cache: Any, size: tuple[int, int]
+    ) -> None:
+        self.size, self.tokens = size, tokens.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = step(self.tokens, cache)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        self.tokens.copy_(tokens)
+        self.graph.replay()
+        return self.logits.clone()
 
 
 def inductor(graph: fx.GraphModule, inputs: Any) -> Any:

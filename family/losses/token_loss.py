@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class TokenLoss:
         else:
             if features.is_cpu and not bool(counted.all()):
                 features, labels = features[counted], labels[counted]
-            total = in_parts(head, features, labels, self, cap, part)
+            fused = torch.compiler.is_compiling() and features.is_cuda
+            total = in_parts(head, features, labels, self, cap, part, fused)
         return total / counted.sum().clamp(min=1)
 
     def of(self, logits: Tensor) -> Tensor:
@@ -86,14 +88,21 @@ def is_plain(head: Any) -> bool:
 
 @torch.compiler.disable  # of a compiled model the last step: what it does in place is fast as it is
 def in_parts(
-    head: Any, features: Tensor, labels: Tensor, loss: TokenLoss, cap: float | None, part: int
+    head: Any,
+    features: Tensor,
+    labels: Tensor,
+    loss: TokenLoss,
+    cap: float | None,
+    part: int,
+    fused: bool = False,
 ) -> Tensor:
-    """What :meth:`TokenLoss.of_logits` gives of a head's logits, so many of them at a time."""
+    """What :meth:`TokenLoss.of_logits` gives of a head's logits, so many of them at a time; ``fused`` by kernels
+    that are compiled."""
     rows = max(FEWEST, part // head.out_features)
     product = getattr(head, "product", F.linear)
     given = (features, head.weight, head.bias)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given):
-        total: Tensor = InParts.apply(*given, labels, loss, cap, rows, product)
+        total: Tensor = InParts.apply(*given, labels, loss, cap, rows, product, fused)
         return total
     pairs = zip(features.split(rows), labels.split(rows), strict=True)
     sums = [loss.of_logits(head(some), wanted, cap) for some, wanted in pairs]
@@ -114,6 +123,7 @@ class InParts(torch.autograd.Function):
         cap: float | None,
         rows: int,
         product: Callable[..., Tensor],
+        fused: bool,
     ) -> Tensor:
         device, needed = features.device.type, ctx.needs_input_grad
         under = torch.is_autocast_enabled(device)
@@ -124,16 +134,17 @@ class InParts(torch.autograd.Function):
         of_features = torch.empty_like(features, dtype=dtype) if needed[0] else None
         of_weight = torch.zeros_like(weight, dtype=exact) if needed[1] else None
         of_bias = torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None
+        asked = loss.label_smoothing, loss.z_loss, cap
+        slope_of = fused_slope() if fused else with_slope
         with torch.autocast(device, enabled=False):
             for begin in range(0, len(labels), rows):
                 place = slice(begin, begin + rows)
                 some = features[place].to(dtype)
-                logits = product(some, matrix, shift).to(exact)
-                found, slope = with_slope(logits, labels[place], loss, cap)
+                logits = product(some, matrix, shift)
+                found, slope, shifts = slope_of(logits, labels[place], *asked, of_bias is not None)
                 total += found
-                if of_bias is not None:
-                    of_bias += slope.sum(0)
-                slope = slope.to(dtype)
+                if of_bias is not None and shifts is not None:
+                    of_bias += shifts
                 if of_features is not None:
                     of_features[place] = product(slope, matrix.t())
                 if of_weight is None:
@@ -150,20 +161,27 @@ class InParts(torch.autograd.Function):
     def backward(ctx: Any, factor: Tensor) -> Any:
         # In place, as they are large: a second way back is refused by PyTorch, which counts changes.
         scaled = [None if x is None else x.mul_(factor) for x in ctx.saved_tensors]
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None, None, None, None, None)
 
 
 def with_slope(
-    logits: Tensor, labels: Tensor, loss: TokenLoss, cap: float | None
-) -> tuple[Tensor, Tensor]:
-    """The sum of the losses of some rows, and its gradient by the logits ``(rows, vocab)``."""
-    bent = None
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    z_loss: float,
+    cap: float | None,
+    of_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The sum of the losses of some rows, its gradient by the logits ``(rows, vocab)``, in their precision, and by
+    the head's bias."""
+    dtype, bent = logits.dtype, None
+    logits = logits.to(torch.promote_types(dtype, torch.float32))
     if cap is not None:
         bent = torch.tanh(logits / cap)
         logits = cap * bent
     counted = labels != IGNORE
     places = labels.where(counted, 0)[:, None]
-    weight, spread = 1 - loss.label_smoothing, loss.label_smoothing
+    weight, spread = 1 - label_smoothing, label_smoothing
     given = logits.gather(1, places)
     logs = logits.log_softmax(-1)
     likely = logs.gather(1, places)
@@ -172,15 +190,23 @@ def with_slope(
         each -= spread * logs.mean(-1, keepdim=True)
     share = counted[:, None].to(logs.dtype)
     slope, factor = logs.exp_(), share
-    if loss.z_loss:
+    if z_loss:
         divided = given - likely  # the logarithm of what softmax divides by
-        each += loss.z_loss * divided.square()
-        factor = share * (1 + 2 * loss.z_loss * divided)
-    if loss.z_loss or not bool(counted.all()):
+        each += z_loss * divided.square()
+        factor = share * (1 + 2 * z_loss * divided)
+    if (
+        z_loss or not labels.is_cpu or not bool(counted.all())
+    ):  # on a GPU nobody waits for an answer
         slope *= factor
     slope.scatter_add_(1, places, -weight * share)
     if spread:
         slope -= share * (spread / logits.shape[1])
     if bent is not None:
         slope *= 1 - bent.square()
-    return (each * share).sum(), slope
+    return (each * share).sum(), slope.to(dtype), slope.sum(0) if of_bias else None
+
+
+@cache
+def fused_slope() -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+    """:func:`with_slope`, in which a GPU reads the logits as few times as can be."""
+    return torch.compile(with_slope)
