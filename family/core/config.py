@@ -142,7 +142,7 @@ class TransformerConfig:
     """Factor on the scores; None is 1/sqrt(head_dim), T5 uses 1."""
     score_cap: float | None = None
     """Scores are bent to stay under it, ``cap * tanh(score / cap)`` (Gemma 2)."""
-    qk_norm: str | bool | None = None
+    qk_norm: bool | str | None = None
     """Norm of queries and keys (Dehghani et al. 2023), by name; True is "rmsnorm"."""
     qk_norm_whole: bool = False
     """That norm is over all heads together (OLMo 2), not over each."""

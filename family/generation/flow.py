@@ -39,6 +39,7 @@ def follow(
     steps: int = 50,
     sampler: str = "euler",
     moved: Callable[[Tensor], Tensor] | None = None,
+    last: str | None = None,
 ) -> Tensor:
     """Where noise ends that follows a field from time 0 to 1.
 
@@ -48,6 +49,8 @@ def follow(
         sampler: "euler", or "heun" at two velocities a step.
         moved: where the times of equal steps are moved to, such as
             :func:`~family.losses.flow.shifted`; None leaves the steps equal.
+        last: the sampler of the last step, "euler" of a field that has no value at time 1 (as Karras et al.
+            2022, algorithm 1); None is as all.
 
     Raises:
         ValueError: an unknown sampler, or no step at all.
@@ -60,7 +63,8 @@ def follow(
     times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     for here, there in pairwise((times if moved is None else moved(times)).tolist()):
         time = torch.full((len(x),), here, device=x.device)
-        x = SAMPLERS[sampler](field, x, time, there - here)
+        way = last if last is not None and there == 1 else sampler
+        x = SAMPLERS[way](field, x, time, there - here)
     return x
 
 

@@ -191,7 +191,7 @@ class DiT(nn.Module):
         x = self.reader(x, mask=mask, positions=positions)
         return Words(self.beside(x), mask, self.summary(pool_mean(x, mask)))
 
-    def velocity(self, noisy: Tensor, time: Tensor, words: Words) -> Tensor:
+    def velocity(self, noisy: Tensor, time: Tensor, words: Words, least: float = LEAST) -> Tensor:
         """:meth:`forward` where captions are read already."""
         size = noisy.shape[-2], noisy.shape[-1]
         x = self.patches(noisy)
@@ -209,12 +209,7 @@ class DiT(nn.Module):
             both = torch.cat([words.x, x], dim=1)
             x = self.transformer(both, mask=mask, condition=condition)[:, words.x.shape[1] :]
         found = self.head(x, condition, self.patches.grid(*size))
-        return found if self.predicts == "velocity" else self.towards(found, noisy, time)
-
-    def towards(self, data: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
-        """The velocity that leads from ``noisy`` at a time to ``data``, all ``(batch, ...)``."""
-        left = (1 - time).clamp(min=LEAST).view(-1, *[1] * (data.dim() - 1))
-        return (data - noisy) / left.to(data.dtype)
+        return found if self.predicts == "velocity" else towards(found, noisy, time, least)
 
     # --- Training ---
 
@@ -244,7 +239,7 @@ class DiT(nn.Module):
             mask = told.expand_as(input_ids) if mask is None else mask & told
         noisy, velocity = straight_path(noise, data, time)
         if self.predicts == "data":  # near the end as its own velocity is
-            velocity = self.towards(data, noisy, time)
+            velocity = towards(data, noisy, time)
         return {"loss": flow_matching_loss(self(noisy, time, input_ids, mask), velocity)}
 
     @torch.no_grad()
@@ -315,7 +310,7 @@ class DiT(nn.Module):
         words = self.read(input_ids, mask)
 
         def field(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(x.to(like.dtype), time, words).to(x.dtype)
+            return self.velocity(x.to(like.dtype), time, words, 0.0).to(x.dtype)
 
         # Steps are small, and add up: in float32 at least.
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -323,7 +318,16 @@ class DiT(nn.Module):
             count, *self.shape, dtype=dtype, device=like.device, generator=generator
         )
         told = guided(field, float(guidance or 0)) if overstates else field
-        return self.pixels(follow(told, noise, steps, sampler, partial(shifted, shift=self.shift)))
+        times = partial(shifted, shift=self.shift)
+        last = "euler" if self.predicts == "data" else None
+        return self.pixels(follow(told, noise, steps, sampler, times, last))
+
+
+def towards(data: Tensor, noisy: Tensor, time: Tensor, least: float = LEAST) -> Tensor:
+    """The velocity that leads from ``noisy`` at a time to ``data``, all ``(batch, ...)``; near the end in no less
+    than ``least``, as what is off by a little would be off by far there."""
+    left = (1 - time).clamp(min=least).view(-1, *[1] * (data.dim() - 1))
+    return (data - noisy) / left.to(data.dtype)
 
 
 def each(of_channels: Tensor) -> Tensor:

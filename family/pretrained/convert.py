@@ -173,7 +173,9 @@ def read_one(weights: Weights, names: list[str]) -> Tensor:
 
 def same(one: Tensor, two: Tensor) -> bool:
     """Whether two tensors are one, be it that one of them was rounded."""
-    return any(torch.equal(one.to(dtype).cpu(), two.to(dtype).cpu()) for dtype in {one.dtype, two.dtype})
+    return any(
+        torch.equal(one.to(dtype).cpu(), two.to(dtype).cpu()) for dtype in {one.dtype, two.dtype}
+    )
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:

@@ -37,6 +37,9 @@ def renewed(value: Any) -> Any:
 
 
 def load(text: str) -> Any:
+    """A file, or a value of the command line: a null that is meant for a part of a part comes to it as "None"."""
+    if text == "None":
+        return None
     return renewed(get_loader("yaml")(text))
 
 

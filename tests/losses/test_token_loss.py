@@ -57,11 +57,13 @@ def test_it_is_the_loss_of_whole_logits(monkeypatch, part, bias, smoothing, z_lo
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
 
 
-def test_where_nothing_is_dropped_ignored_rows_teach_nothing(monkeypatch):
-    """On a GPU rows stay, so that nobody waits to hear how many there are."""
+@pytest.mark.parametrize("fused", [False, True])
+def test_where_nothing_is_dropped_ignored_rows_teach_nothing(fused):
+    """On a GPU rows stay, so that nobody waits to hear how many there are; of a compiled model in fused kernels."""
     head, features, labels = drawn()
     loss = TokenLoss(labels, 0.1, 1e-2)
-    ours = token_loss.in_parts(head, features, labels, loss, 2.0, 17 * 4) / (labels != IGNORE).sum()
+    total = token_loss.in_parts(head, features, labels, loss, 2.0, 17 * 4, fused)
+    ours = total / (labels != IGNORE).sum()
     theirs = by_hand(head, features, labels, 0.1, 1e-2, 2.0)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     of = (features, *head.parameters())

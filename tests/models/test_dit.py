@@ -129,6 +129,16 @@ def test_it_begins_at_zero(text):
     close(model.transformer.blocks[0].self_attention.modulation.weight, torch.zeros(48, 16))
 
 
+@pytest.mark.parametrize("text", ["cross", "joint"])
+def test_what_says_the_picture(text):
+    """Its velocity leads there in the time that is left; of the last twentieth in as much as that."""
+    plain, model = (moved(small({"text": text, "predicts": p})) for p in ("velocity", "data"))
+    model.load_state_dict(plain.state_dict())
+    given = {**batch(), "time": torch.tensor([0.0, 0.6, 0.99])}
+    left = torch.tensor([1.0, 0.4, 0.05])[:, None, None, None]
+    close(model(**given), (plain(**given) - given["noisy"]) / left)
+
+
 # --- Words ---
 
 
@@ -186,6 +196,15 @@ def watched(**options) -> Watched:
     torch.manual_seed(0)
     sizes = {"image_size": (HEIGHT, WIDTH), "patch_size": PATCH}
     return Watched(30, TransformerConfig(**STACK), TransformerConfig(**WORDS), **sizes, **options)
+
+
+def test_what_says_the_right_picture_is_right_at_all_times(monkeypatch):
+    model, data = watched(predicts="data"), torch.rand(3, 3, HEIGHT, WIDTH) * 2 - 1
+    monkeypatch.setattr(model.head, "forward", lambda *_: data)
+    assert model.losses(data, **captions())["loss"] < 1e-8
+    model.eval()
+    ids, mask = captions().values()
+    close(model.draw(ids, mask, steps=40, sampler="euler"), data)
 
 
 def test_the_loss_is_that_of_the_velocity():
