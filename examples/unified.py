@@ -1,7 +1,7 @@
 """One model for everything against specialists of the same kind: the built-in world's six tasks, by several seeds.
 
     family fit --config image_tokenizing/shapes --run_folder RUNS/tokens
-    python examples/unified.py RUNS [--seeds 0 1 2] [--steps 1500] [--jobs 1]
+    python examples/unified.py RUNS [--seeds 0 1 2] [--steps 960] [--jobs 1]
 
 Each of the following is trained and tested in RUNS, where it is not there yet; figures and a table of what is there
 are written into examples/unified.
@@ -99,13 +99,12 @@ def train(run: Run, root: Path) -> None:
             for name, value in run.stack.items()
             for part in (f"--model.model.config.{name}", str(value))
         ]
-        often = str(max(1, run.steps // 2))
         family(
             folder,
             *("fit", "--config", "unified/shapes", "--run_folder", str(folder), *stack, *tasks),
             *("--model.image_tokenizer", str(root / "tokens")),
             *("--seed_everything", str(run.seed), "--trainer.max_steps", str(run.steps)),
-            *("--trainer.val_check_interval", often, "--data.examples", "60000"),
+            *("--trainer.val_check_interval", str(run.steps)),
         )
     if not (folder / "test" / "metrics-test.json").exists():
         options = ["--data.examples", str(TESTED), "--run_folder", str(folder / "test")]
@@ -209,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="where they train; holds the image tokenizer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1500, help="of the one model")
+    parser.add_argument("--steps", type=int, default=960, help="of the one model, of 480 rows")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--only", nargs="*", default=[], help="names of runs, such as omni")
     options = parser.parse_args()

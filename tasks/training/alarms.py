@@ -77,7 +77,8 @@ class Alarms(pl.Callback):
         self._settle()
         numbers: dict[str, Tensor] = {"loss": torch.stack(self.parts).sum()} if self.parts else {}
         self.parts = []
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        stepped = (p for group in optimizer.param_groups for p in group["params"])
+        gradients = [p.grad for p in stepped if p.grad is not None]
         if gradients and not str(trainer.precision).startswith("16"):
             norm: Any = get_total_norm(gradients)
             numbers["norm of the gradient"] = getattr(norm, "full_tensor", lambda: norm)()

@@ -96,7 +96,7 @@ def test_processes_and_runs_of_other_seeds_draw_other_numbers():
         callback.load_state_dict({"seed": seed})
         trainer.global_rank, trainer.global_step = process, step
         for _ in range(2):  # batches of one step
-            callback.on_train_batch_start(trainer, nn.Linear(1, 1), None, 0)
+            callback.on_train_batch_start(trainer, pl.LightningModule(), None, 0)
             drawn.add((float(torch.rand(())), np.random.rand(), random.random()))
     assert len({row[0] for row in drawn}) == len({row[1] for row in drawn}) == 8
     assert len({row[2] for row in drawn}) == 8
