@@ -168,6 +168,8 @@ def chance(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> st
 def transfer(found: dict[str, dict[str, list[float]]]) -> str:
     """In Markdown: what each task loses where another was left out of training, against all six."""
     kinds = [f"without {task}" for task in TASKS if f"without {task}" in found]
+    if not kinds:
+        return ""
     lines = [f"| | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 1) + "|"]
     for task in TASKS:
         whole = found["omni"][task]
