@@ -26,16 +26,20 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def run(tokens: Tensor, cache: Any) -> Tensor:
         size = len(tokens), cache.progress.capacity
-        if size in known:
-            # What stands elsewhere after a step, as other mixers' states may, would be read where it was.
-            if not tokens.is_cuda or cache.has_others:
-                return compiled(tokens, cache)
-            if cache not in recorded or recorded[cache].size != size:
-                recorded[cache] = Recorded(compiled, tokens, cache, size)
+        if cache in recorded and recorded[cache].size == size:
             return recorded[cache](tokens)
-        known.add(size)
-        with torch._dynamo.config.patch(recompile_limit=8 + len(known)):  # else it gives up at 8
-            return compiled(tokens, cache)
+        if size not in known:
+            known.add(size)
+            with torch._dynamo.config.patch(
+                recompile_limit=8 + len(known)
+            ):  # else it gives up at 8
+                logits = compiled(tokens, cache)
+        else:
+            logits = compiled(tokens, cache)
+        # What stands elsewhere after a step, as other mixers' states may, would be read where it was.
+        if tokens.is_cuda and not cache.has_others:
+            recorded[cache] = Recorded(compiled, tokens, cache, size)
+        return logits
 
     return run
 

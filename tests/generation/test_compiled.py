@@ -48,6 +48,18 @@ def test_compiled_generation_is_the_same_for_every_length():
             assert torch.equal(model.generate(prompt, max_new_tokens=8), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="recorded graphs are a GPU's")
+def test_recorded_generation_is_the_same_with_padding_and_in_later_texts():
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, max_tokens=64).cuda().eval()
+    mask = torch.ones(3, 6, dtype=torch.bool, device="cuda")
+    mask[1, :3] = False
+    prompts = [torch.randint(0, 31, (3, 6), device="cuda") for _ in range(3)]
+    plain = [model.generate(prompt, mask, max_new_tokens=50) for prompt in prompts]
+    model.compile_decoding()
+    for prompt, expected in zip(prompts, plain, strict=True):
+        assert torch.equal(model.generate(prompt, mask, max_new_tokens=50), expected)
+
+
 @pytest.mark.parametrize(("rows", "sums"), [(1, 2), (3, 0)])
 def test_products_of_one_row_become_sums(rows, sums):
     torch._dynamo.reset()
