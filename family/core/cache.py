@@ -180,9 +180,9 @@ class Cache:
         Raises:
             ValueError: of a mixer whose state cannot go back but to its begin.
         """
-        if length and self._others():
+        if length and self.others():
             raise ValueError(
-                f"{type(self._others()[0]).__name__} keeps no earlier states: what was decoded with it cannot "
+                f"{type(self.others()[0]).__name__} keeps no earlier states: what was decoded with it cannot "
                 "be taken back."
             )
         self.progress.length = length
@@ -201,7 +201,7 @@ class Cache:
         self.seen[:, :, :length] = True if self.mask is None else self.mask[:, None, :length]
         self.branch_positions = filled.new_zeros(shape[::2])
         self.branch_positions[:, :length] = positions
-        for state in self._others():
+        for state in self.others():
             state.branch(count)
 
     def visible(self, columns: Tensor, branches: int, window: int | None) -> Tensor:
@@ -221,13 +221,9 @@ class Cache:
         self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.progress.capacity))
         self.seen.narrow(2, first, count).diagonal(dim1=1, dim2=2).fill_(True)
         self.branch_positions.narrow(1, first, count).copy_(self.seen.sum(-1) - 1)
-        for state in self._others():
+        for state in self.others():
             state.reorder(parents)
 
-    @property
-    def has_others(self) -> bool:
-        """Whether a layer remembers anything but keys and values."""
-        return bool(self._others())
-
-    def _others(self) -> list[Any]:
+    def others(self) -> list[Any]:
+        """States that are not keys and values."""
         return [s.mixer for s in self.layers if not isinstance(s.mixer, KeyValues)]

@@ -28,16 +28,13 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         size = len(tokens), cache.progress.capacity
         if cache in recorded and recorded[cache].size == size:
             return recorded[cache](tokens)
-        if size not in known:
-            known.add(size)
-            with torch._dynamo.config.patch(
-                recompile_limit=8 + len(known)
-            ):  # else it gives up at 8
-                logits = compiled(tokens, cache)
-        else:
+        if size in known and not tokens.is_cuda:
+            return compiled(tokens, cache)
+        known.add(size)
+        with torch._dynamo.config.patch(recompile_limit=8 + len(known)):  # else it gives up at 8
             logits = compiled(tokens, cache)
         # What stands elsewhere after a step, as other mixers' states may, would be read where it was.
-        if tokens.is_cuda and not cache.has_others:
+        if tokens.is_cuda and not cache.others():
             recorded[cache] = Recorded(compiled, tokens, cache, size)
         return logits
 

@@ -194,9 +194,8 @@ def with_slope(
         divided = given - likely  # the logarithm of what softmax divides by
         each += z_loss * divided.square()
         factor = share * (1 + 2 * z_loss * divided)
-    if (
-        z_loss or not labels.is_cpu or not bool(counted.all())
-    ):  # on a GPU nobody waits for an answer
+    # Whether all are counted a GPU would have to be waited for.
+    if z_loss or not labels.is_cpu or not bool(counted.all()):
         slope *= factor
     slope.scatter_add_(1, places, -weight * share)
     if spread:

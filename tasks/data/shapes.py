@@ -164,20 +164,18 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     return [(x + radius * dx, y + radius * dy) for dx, dy in corners]
 
 
-def _mask(thing: ShapeObject, size: int) -> Image.Image:
+def _mask(thing: ShapeObject, side: int) -> Image.Image:
     """The object's cover of the picture, 0 to 255, antialiased."""
-    return _cover(thing.shape, SIZES[thing.size], thing.row, thing.column, size)
+    return _cover(thing.shape, SIZES[thing.size], thing.row, thing.column, side)
 
 
 @lru_cache(maxsize=1024)  # there are 144 in pictures of one size
-def _cover(
-    shape: str, reach: float, row: int, column: int, size: int, scale: int = 4
-) -> Image.Image:
-    canvas = Image.new("L", (size * scale, size * scale))
-    cell = size * scale / 3
+def _cover(shape: str, reach: float, row: int, column: int, side: int) -> Image.Image:
+    canvas = Image.new("L", (4 * side, 4 * side))
+    cell = 4 * side / 3
     centre = (column + 0.5) * cell, (row + 0.5) * cell
     ImageDraw.Draw(canvas).polygon(outline(shape, *centre, reach * cell / 2), fill=255)
-    return canvas.resize((size, size), Image.Resampling.BOX)
+    return canvas.resize((side, side), Image.Resampling.BOX)
 
 
 def draw(scene: Scene, image_size: int = 96) -> Image.Image:
