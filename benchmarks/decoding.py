@@ -27,21 +27,35 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCAB, CONTEXT = 8192, 256
 PROMPT, NEW = 16, 128
 PEER = "transformers"
+TIE = 1e-3
+"""Of the largest logit: less is rounding."""
 
 
-def agree(steps: Steps, names: list[str]) -> None:
-    """What the steps of these names write is the same, but for rows in which two tokens are as likely.
+def agree(steps: Steps, names: list[str], model: Any, prompt: torch.Tensor) -> None:
+    """What the steps of these names write is the same, but where a row parts at two tokens that are as likely.
+
+    Args:
+        model: whose logits say how likely.
 
     Raises:
-        SystemExit: more than one row and a tenth of them differ, and times do not compare.
+        SystemExit: a row parts elsewhere, and times do not compare.
     """
     texts = {name: listed(steps[name]()) for name in names}
     first = texts[names[0]]
     for name, text in texts.items():
+        for row, (a, b) in enumerate(zip(text, first, strict=True)):
+            if a != b and (apart := parting(model, prompt[row].tolist(), a, b)) > TIE:
+                raise SystemExit(f"{name} parts from {names[0]} in row {row}, {apart:.1e} apart.")
         alike = sum(a == b for a, b in zip(text, first, strict=True))
-        print(f"{name}: {alike} of {len(first)} rows are {names[0]}'s")
-        if len(first) - alike > max(1, 0.1 * len(first)):
-            raise SystemExit(f"{name} writes other tokens than {names[0]}.")
+        print(f"{name}: {alike} of {len(first)} rows are {names[0]}'s, the others part at a tie")
+
+
+@torch.no_grad()
+def parting(model: Any, prompt: list[int], a: list[int], b: list[int]) -> float:
+    """How far the logits of the first two tokens that differ are apart, as a share of the largest."""
+    at = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+    logits = model(torch.tensor([[*prompt, *a[:at]]], device=DEVICE))[0, -1].float()
+    return float((logits[a[at]] - logits[b[at]]).abs() / logits.abs().max())
 
 
 def listed(text: Any) -> list[list[int]]:
@@ -82,7 +96,7 @@ def gpt(smollm2: str | None, rounds: int) -> dict[str, Any]:
             "ours, compiled": lambda p=prompt: compiled.generate(p, max_new_tokens=NEW),
             PEER: lambda p=prompt: theirs.generate(p, **options)[:, PROMPT:].tolist(),
         }
-        agree(steps, list(steps))
+        agree(steps, list(steps), ours, prompt)
         found[f"batch {batch}"] = speeds(
             f"Decoding {NEW} tokens at batch {batch}", steps, batch * NEW, rounds
         )
@@ -147,7 +161,7 @@ def smollm2(file: str | None, rounds: int) -> dict[str, Any]:
             name: lambda one=one, p=prompt: one.generate(p, **wanted) for name, one in ours.items()
         }
         steps[PEER] = lambda p=prompt: theirs.generate(p, **options)[:, PROMPT:].tolist()
-        agree(steps, ["ours", "ours, compiled", PEER])
+        agree(steps, ["ours", "ours, compiled", PEER], ours["ours"], prompt)
         if batch == 1 and importlib.util.find_spec("llama_cpp"):
             steps["llama.cpp, its four bits"] = llama_cpp(file, prompt[0].tolist())
         title = f"SmolLM2-135M, 64 tokens at batch {batch}"

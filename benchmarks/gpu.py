@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 import transformers
-from timing import medians, report, run, same, train_step
+from language import as_ours, filled
+from timing import medians, product_peak, report, run, same, train_step
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,8 +29,6 @@ PROMPT, NEW = 32, 512
 
 def train(nanogpt: str | None, rounds: int) -> dict[str, Any]:
     """A step of AdamW over 32 x 1,024 tokens; a vocabulary that is a multiple of 64, as nanoGPT advises."""
-    from language import as_ours
-
     ids = torch.randint(0, VOCAB, (BATCH, CONTEXT + 1), device=DEVICE)
     inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     theirs = transformers.GPT2LMHeadModel(published())
@@ -44,7 +43,7 @@ def train(nanogpt: str | None, rounds: int) -> dict[str, Any]:
         models["nanoGPT"] = nano, lambda: nano(inputs, labels)[1]
     with FlopCounterMode(display=False) as counter:
         train_step(ours, models["ours"][1], half=True)()
-    flops, peak = counter.get_total_flops(), products()
+    flops, peak = counter.get_total_flops(), product_peak(torch.bfloat16, 8192)
     for model, _ in models.values():
         model.compile()
     steps = {name: train_step(*given, half=True) for name, given in models.items()}
@@ -105,16 +104,7 @@ def their_nanogpt(folder: str, theirs: transformers.GPT2LMHeadModel) -> nn.Modul
     from model import GPT, GPTConfig
 
     nano = GPT(GPTConfig(CONTEXT, VOCAB, dropout=0.0, bias=True))
-    turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    weights = {n: w.t() if n.endswith(turned) else w for n, w in theirs.state_dict().items()}
-    nano.load_state_dict(weights)
-    return nano.to(DEVICE)
-
-
-def products(size: int = 8192) -> float:
-    """Operations a second of a square product in bfloat16."""
-    a, b = (torch.randn(size, size, device=DEVICE).bfloat16() for _ in range(2))
-    return 2 * size**3 / medians({"": lambda: a @ b}, 12, 3)[""]
+    return filled(nano, theirs.state_dict())
 
 
 def copying(count: int = 2**30) -> float:

@@ -104,9 +104,13 @@ def their_nanogpt(folder: str, vocab_size: int, ours: nn.Module) -> nn.Module:
     with tempfile.TemporaryDirectory() as saved:
         family.save_pretrained(ours, saved, format="gpt2")
         weights = transformers.GPT2LMHeadModel.from_pretrained(saved).state_dict()
+    return filled(nano, weights)
+
+
+def filled(nano: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """nanoGPT with GPT-2's weights, on the device."""
     turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    weights = {n: w.t() if n.endswith(turned) else w for n, w in weights.items()}
-    nano.load_state_dict(weights)
+    nano.load_state_dict({n: w.t() if n.endswith(turned) else w for n, w in weights.items()})
     return nano.to(DEVICE)
 
 

@@ -173,9 +173,8 @@ def read_one(weights: Weights, names: list[str]) -> Tensor:
 
 def same(one: Tensor, two: Tensor) -> bool:
     """Whether two tensors are one, be it that one of them was rounded."""
-    return any(
-        torch.equal(one.to(dtype).cpu(), two.to(dtype).cpu()) for dtype in {one.dtype, two.dtype}
-    )
+    one, two = one.cpu(), two.cpu()
+    return any(torch.equal(one.to(dtype), two.to(dtype)) for dtype in {one.dtype, two.dtype})
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
