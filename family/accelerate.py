@@ -25,6 +25,9 @@ WORTH, WORTH_WITH_GRADIENTS = 2**17, 2**22
 
 OPERATOR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 """A product by oneDNN; None in a PyTorch without it."""
+PRODUCT: Any = getattr(
+    OPERATOR, "default", None
+)  # called by itself: to choose among overloads takes a tenth of a small one
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -163,7 +166,7 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
     # The operator reads a bias without regard to its strides.
     bias = None if bias is None else bias.contiguous()
-    return OPERATOR(x, weight, bias, "none", [], "")
+    return PRODUCT(x, weight, bias, "none", [], "")
 
 
 class OneDNN(torch.autograd.Function):

@@ -17,12 +17,19 @@ class Progress:
     def __init__(self, capacity: int, branches: int, device: torch.device, spare: int = 0) -> None:
         self.capacity, self.branches, self.length, self.spare = capacity, branches, 0, spare
         self.static = False  # in a compiled step: shapes and columns do not depend on the length
+        self.there: Tensor | None = (
+            None  # but for what is read, where so many columns are: as long as the text
+        )
         self.filled = torch.zeros((), dtype=torch.long, device=device)
 
     @property
     def column(self) -> Tensor | int:
         """The column to be written next; a tensor in a compiled step, so that none recompiles."""
         return self.filled if self.static else self.length
+
+    def read(self, size: int) -> int:
+        """How many of a layer's ``size`` columns are read: in a compiled step maybe those alone that there are."""
+        return size if self.there is None or not self.static else min(len(self.there), size)
 
 
 class KeyValues:
@@ -58,7 +65,7 @@ class KeyValues:
         """Write new keys and values ``(batch, kv_heads, tokens, head_dim)``; return all that they may
         attend to, in the columns that :meth:`columns` tells.
 
-        In a compiled step, that is the whole buffer, so that shapes stay the same.
+        In a compiled step, that is the whole buffer, so that shapes stay the same, or as ``progress.there`` says.
         """
         start, tokens = self.progress.column, keys.shape[2]
         keys, values = keys.to(self.keys.dtype), values.to(self.values.dtype)  # under autocast
@@ -66,7 +73,8 @@ class KeyValues:
             places = (start + torch.arange(tokens, device=keys.device)) % self.size
             self.keys.index_copy_(2, places, keys)
             self.values.index_copy_(2, places, values)
-            return self.keys, self.values
+            count = self.progress.read(self.size)
+            return self.keys[:, :, :count], self.values[:, :, :count]
         end = start + tokens
         if end <= self.size:
             # narrow, as slices take twice as long, and this runs for every layer and token.
@@ -88,7 +96,7 @@ class KeyValues:
     def columns(self, tokens: int) -> Tensor:
         """The columns ``(keys)`` of what :meth:`append` returns; negative where nothing stands yet."""
         start, device = self.progress.column, self.keys.device
-        places = torch.arange(self.size, device=device)
+        places = torch.arange(self.progress.read(self.size), device=device)
         if isinstance(start, int):
             if start + tokens <= self.size:
                 return places[: start + tokens]

@@ -121,7 +121,8 @@ def allow_own(
         same = shared.documents.unsqueeze(-1) == shared.documents.unsqueeze(-2)
         mask = same[:, None] if mask is None else mask & same[:, None]
     # Of a cache's columns, a last query alone sees all that its layer kept.
-    alone = cache is not None and columns is not None and queries == 1 and not cache.progress.static
+    whole = cache is not None and cache.progress.static and cache.progress.there is None
+    alone = columns is not None and queries == 1 and not whole
     if (config.causal and not alone) or window is not None:
         seen = within(config.causal, window, x, cache, columns)[None, None]
         mask = seen if mask is None else mask & seen

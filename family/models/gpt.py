@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from family.core.cache import Cache
 from family.core.config import TransformerConfig
@@ -187,18 +186,11 @@ class GPT(nn.Module):
 
         The cache then has the size of a bucket, and grows to the next one as the text does: a step costs
         what its text takes, and only another bucket or number of rows compiles anew. Layers that are
-        exchanged later on are not noticed.
-
-        Raises:
-            ValueError: weights in eight bits, whose compiled products end the process.
+        exchanged later on are not noticed. Where several rows are decoded, some processors read a copy of the
+        weights in blocks, which is made for each text.
         """
         if self.compiled:
             return
-        if any(is_traceable_wrapper_subclass(weight) for weight in self.parameters()):
-            raise ValueError(
-                "a step on weights in eight bits cannot be compiled: it crashes within PyTorch. Decode "
-                "without compile_decoding(), or keep the weights in bfloat16."
-            )
         self.compiled = True
         self._step = compile_step(self._step)  # type: ignore[method-assign]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import family
-from family.generation.compiled import row_product, rows_as_sums
+from family.generation.compiled import columns
+from family.quantise import quantise
 
 
 @pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "relative"])
@@ -60,20 +63,58 @@ def test_recorded_generation_is_the_same_with_padding_and_in_later_texts():
         assert torch.equal(model.generate(prompt, mask, max_new_tokens=50), expected)
 
 
-@pytest.mark.parametrize(("rows", "sums"), [(1, 2), (3, 0)])
-def test_products_of_one_row_become_sums(rows, sums):
+@pytest.mark.parametrize("changes", [{"position": "rotary"}, {"position": "alibi"}, {"window": 5}])
+def test_steps_that_read_what_there_is_compile_twice_at_most(changes):
+    torch.manual_seed(0)
     torch._dynamo.reset()
-    layers = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 4, bias=False))
-    x, seen = torch.randn(rows, 1, 16), []
+    model = family.gpt_nano(31, dim=16, depth=2, heads=2, max_tokens=24, **changes).eval()
+    ids = torch.randint(0, 31, (2, 6))
+    mask = torch.tensor([[True] * 6, [False] * 2 + [True] * 4])
+    graphs = []
 
     def backend(graph, inputs):
-        rows_as_sums(graph)
-        seen.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        graphs.append(graph)
         return graph.forward
 
+    step = torch.compile(model._step, fullgraph=True, dynamic=False, backend=backend)
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(layers, backend=backend)(x), layers(x))
-    assert seen.count(row_product) == sums
+        plain, cache = model.prefill(ids, mask, capacity=18)
+        compiled, static = model.prefill(ids, mask, capacity=18)
+        for _ in range(18):
+            torch.testing.assert_close(compiled, plain)
+            tokens = plain.argmax(-1)
+            plain = model.decode(tokens, cache)
+            static.progress.static, static.progress.there = (
+                True,
+                columns(static.progress.length + 1),
+            )
+            compiled = step(tokens, static)
+            static.advance(1)
+    assert len(graphs) <= 2  # a cache that is full
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 2, 6])
+@pytest.mark.parametrize("bits", [32, 8])
+def test_compiled_texts_follow_the_weights_and_grow(rows, bits):
+    torch._dynamo.reset()
+    model = family.llama(31, dim=32, depth=2, heads=4, kv_heads=2, max_tokens=150).eval()
+    plain = copy.deepcopy(model)
+    prompt = torch.randint(0, 31, (rows, 5))
+    if bits == 8:
+        pytest.importorskip("torchao")
+        quantise(model), quantise(plain)
+    model.compile_decoding()
+    expected = plain.generate(prompt, max_new_tokens=120)  # past the first size of the cache
+    assert torch.equal(model.generate(prompt, max_new_tokens=120), expected)
+    if bits == 32:
+        with torch.no_grad():
+            for one in (model, plain):
+                one.transformer.blocks[0].self_attention.sublayer.qkv.weight.neg_()
+                one.head.weight.roll(1, 0)
+        changed = plain.generate(prompt, max_new_tokens=20)
+        assert not torch.equal(changed, expected[:, :20])
+        assert torch.equal(model.generate(prompt, max_new_tokens=20), changed)
 
 
 @pytest.mark.parametrize("name", ["gpt", "seq2seq"])

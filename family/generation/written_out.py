@@ -1,0 +1,119 @@
+"""What a compiled step of one token computes otherwise than PyTorch's libraries, which are made for many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from family.accelerate import mkl_is_slow
+from family.packed import packed_linear  # noqa: F401  (registers the product)
+
+FEW_ROWS = 4
+"""Of a product with weights in eight bits, up to which it is faster as sums."""
+
+
+def write_out(graph: fx.GraphModule) -> None:
+    """Exchange, in place, the products and attention of a step on the CPU, where others are faster.
+
+    One row times a matrix as a sum of products, and attention of one query as sums too: they are compiled to
+    code that reads weights and keys at the full speed of the memory. Several rows by weights in blocks, on
+    processors where that is faster.
+    """
+    ways: dict[Any, Callable[[list[Tensor]], Callable[..., Tensor] | None]] = {
+        F.linear: product,
+        F.scaled_dot_product_attention: one_query,
+    }
+    for target, choose in ways.items():
+        for node in graph.graph.find_nodes(op="call_function", target=target):
+            values = [n.meta["example_value"] for n in node.args if isinstance(n, fx.Node)]
+            other = choose(values) if all(v.is_cpu for v in values) else None
+            if other is None:
+                continue
+            with graph.graph.inserting_before(node):
+                new = graph.graph.call_function(other, node.args, node.kwargs)
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def product(values: list[Tensor]) -> Callable[..., Tensor] | None:
+    """In the place of ``F.linear``, of what it is given; None leaves it."""
+    x, weight = values[0], values[1]
+    rows = x.numel() // x.shape[-1]
+    if in_eight_bits(weight):
+        return sums_in_eight_bits if rows <= FEW_ROWS else dequantised
+    if is_traceable_wrapper_subclass(weight) or x.dtype != weight.dtype:
+        return None
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    if rows == 1:
+        return row_product
+    if mkl_is_slow():
+        return torch.ops.transformer_family.packed_linear.default
+    return None
+
+
+def row_product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """:func:`torch.nn.functional.linear` of one row ``(1, ..., in)``."""
+    row = (input.reshape(-1) * weight).sum(-1)
+    return (row if bias is None else row + bias).view(*input.shape[:-1], -1)
+
+
+def in_eight_bits(weight: Any) -> bool:
+    """Whether these are torchao's weights in int8, one scale a row, for a product with what is not quantised."""
+    kept = getattr(weight, "qdata", None)
+    return (
+        kept is not None
+        and kept.dtype == torch.int8
+        and weight.scale.shape == (len(weight), 1)
+        and weight.act_quant_kwargs is None
+        and weight.act_pre_scale is None
+    )
+
+
+def sums_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
+    """:func:`torch.nn.functional.linear` with torchao's int8, which is read as it is; 0 stands for 0."""
+    x = input.flatten(0, -2).float()
+    sums = (x.unsqueeze(1) * weight.qdata).sum(-1) * weight.scale.flatten()
+    sums = sums if bias is None else sums + bias
+    return sums.to(input.dtype).view(*input.shape[:-1], -1)
+
+
+def dequantised(input: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
+    """:func:`torch.nn.functional.linear` with torchao's int8, which PyTorch's compiler has no working product for."""
+    return F.linear(input, weight.dequantize(), bias)
+
+
+def one_query(values: list[Tensor]) -> Callable[..., Tensor] | None:
+    """In the place of attention, of what it is given; None leaves it."""
+    return attention_as_sums if values[0].shape[2] == 1 else None
+
+
+def attention_as_sums(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """:func:`torch.nn.functional.scaled_dot_product_attention` of one query ``(batch, heads, 1, head_dim)``
+    without dropout, of keys and values of maybe fewer heads, which are not repeated."""
+    batch, heads, _, head_dim = query.shape
+    scale = head_dim**-0.5 if scale is None else scale
+    # The heads of one key side by side: (batch, kv_heads, group, keys, head_dim).
+    grouped = (query.float() * scale).view(batch, key.shape[1], -1, 1, head_dim)
+    scores = (grouped * key.unsqueeze(2)).sum(-1)
+    if attn_mask is not None:  # (..., 1 or heads, 1, keys)
+        scores = (scores.view(batch, heads, 1, -1) + attn_mask).view(scores.shape)
+    weights = scores.softmax(-1)
+    found = (weights.unsqueeze(-1) * value.unsqueeze(2)).sum(-2)
+    return found.view(batch, heads, 1, -1).to(query.dtype)
