@@ -153,6 +153,7 @@ def smollm2(file: str | None, rounds: int) -> dict[str, Any]:
         "ours, bf16": model(lambda one: one.bfloat16()),
         "ours, bf16, compiled": model(lambda one: one.bfloat16(), compiled=True),
         "ours, int8": model(quantise),
+        "ours, int8, compiled": model(quantise, compiled=True),
     }
     wanted = {"max_new_tokens": 64, "min_new_tokens": 64}
     for batch in (1, 8):

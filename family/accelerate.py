@@ -7,27 +7,18 @@ go to MKL, which uses half the width of a register there.
 
 from __future__ import annotations
 
-import platform
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from family.core.attention import Attention, attend, attend_eagerly
 from family.core.mask import Allowed
+from family.onednn import mkl_is_slow, onednn
 
 WORTH, WORTH_WITH_GRADIENTS = 2**17, 2**22
 """Multiplications below which the calls of oneDNN take longer than what they save."""
-
-OPERATOR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-"""A product by oneDNN; None in a PyTorch without it."""
-PRODUCT: Any = getattr(
-    OPERATOR, "default", None
-)  # called by itself: to choose among overloads takes a tenth of a small one
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -150,25 +141,6 @@ def is_ordinary(t: Tensor) -> bool:
     )
 
 
-@cache
-def mkl_is_slow() -> bool:
-    """Whether this is a processor of AMD with AVX-512, and oneDNN is there."""
-    if OPERATOR is None or not torch.backends.mkl.is_available():
-        return False
-    try:
-        processor = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        processor = platform.processor()
-    return "AuthenticAMD" in processor and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``(..., in)`` and ``(out, in)`` to ``(..., out)``."""
-    # The operator reads a bias without regard to its strides.
-    bias = None if bias is None else bias.contiguous()
-    return PRODUCT(x, weight, bias, "none", [], "")
-
-
 class OneDNN(torch.autograd.Function):
     """The product by oneDNN with gradients, which PyTorch's operator lacks."""
 
@@ -206,12 +178,3 @@ class OneDNN(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         change = linear(of_x, weight) + linear(x, of_weight)
         return change if of_bias is None else change + of_bias
-
-
-def count_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
-    return 2 * torch.Size(x).numel() * weight[0]
-
-
-if OPERATOR is not None and OPERATOR not in flop_registry:
-    # So that PyTorch's FlopCounterMode sees these products.
-    register_flop_formula(OPERATOR)(count_flops)

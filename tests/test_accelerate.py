@@ -16,7 +16,7 @@ from torch.func import functional_call, jvp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 import family
-from family import Transformer, TransformerConfig
+from family import Transformer, TransformerConfig, onednn
 from family import accelerate as module
 from family.accelerate import Linear, accelerate, attend_fast, linear, restore
 from family.core.attention import attend
@@ -185,7 +185,7 @@ def test_the_layer_is_a_linear_layer() -> None:
 
 
 def test_only_processors_of_amd_are_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Path", lambda path: pathlib.Path("none"))
+    monkeypatch.setattr(onednn, "Path", lambda path: pathlib.Path("none"))
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     for processor, capability, slow in [
         ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", "AVX512", True),

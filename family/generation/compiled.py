@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from family.generation.written_out import write_out
-from family.packed import forget
+from family.onednn import forget
 
 
 def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from family.accelerate import mkl_is_slow
-from family.packed import packed_linear  # noqa: F401  (registers the product)
+from family.onednn import mkl_is_slow
 
 FEW_ROWS = 4
 """Of a product with weights in eight bits, up to which it is faster as sums."""

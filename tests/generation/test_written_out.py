@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from family import packed
-from family.accelerate import PRODUCT
+from family import onednn
 from family.generation import written_out
 from family.generation.written_out import (
     attention_as_sums,
@@ -39,7 +38,7 @@ def written(module, x):
     ("rows", "slow", "sums", "packs"), [(1, True, 2, 0), (3, True, 0, 2), (3, False, 0, 0)]
 )
 def test_products_become_sums_or_read_weights_in_blocks(monkeypatch, rows, slow, sums, packs):
-    if PRODUCT is None:
+    if onednn.OPERATOR is None:
         pytest.skip("this PyTorch has no oneDNN")
     monkeypatch.setattr(written_out, "mkl_is_slow", lambda: slow)
     layers = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 4, bias=False))
@@ -49,19 +48,19 @@ def test_products_become_sums_or_read_weights_in_blocks(monkeypatch, rows, slow,
 
 
 def test_weights_in_blocks_are_laid_out_anew_for_a_text_and_end_with_their_weight():
-    if PRODUCT is None:
+    if onednn.OPERATOR is None:
         pytest.skip("this PyTorch has no oneDNN")
-    packed.forget()
+    onednn.forget()
     x, weight, bias = torch.randn(3, 1, 16), torch.randn(8, 16), torch.randn(8)
     product = torch.ops.transformer_family.packed_linear
     torch.testing.assert_close(product(x, weight, bias), F.linear(x, weight, bias))
     weight.mul_(2)
-    packed.forget()
+    onednn.forget()
     torch.testing.assert_close(product(x, weight, None), F.linear(x, weight))
     torch.testing.assert_close(product(x[:1], weight, None), F.linear(x[:1], weight))
-    assert len(packed.packs) == 1
+    assert len(onednn.packs) == 1
     del weight
-    assert not packed.packs
+    assert not onednn.packs
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6])
