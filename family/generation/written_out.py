@@ -46,7 +46,7 @@ def product(values: list[Tensor]) -> Callable[..., Tensor] | None:
     x, weight = values[0], values[1]
     rows = x.numel() // x.shape[-1]
     if in_eight_bits(weight):
-        return sums_in_eight_bits if rows <= FEW_ROWS else dequantised
+        return sums_in_eight_bits if rows <= FEW_ROWS else rows_in_eight_bits
     if is_traceable_wrapper_subclass(weight) or x.dtype != weight.dtype:
         return None
     if x.dtype not in (torch.float32, torch.bfloat16):
@@ -84,9 +84,10 @@ def sums_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -
     return sums.to(input.dtype).view(*input.shape[:-1], -1)
 
 
-def dequantised(input: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
-    """:func:`torch.nn.functional.linear` with torchao's int8, which PyTorch's compiler has no working product for."""
-    return F.linear(input, weight.dequantize(), bias)
+def rows_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
+    """:func:`sums_in_eight_bits`, for more rows."""
+    product = torch.ops.transformer_family.int8_linear
+    return product(input, weight.qdata, weight.scale.flatten(), bias)
 
 
 def one_query(values: list[Tensor]) -> Callable[..., Tensor] | None:

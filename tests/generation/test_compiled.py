@@ -94,7 +94,7 @@ def test_steps_that_read_what_there_is_compile_twice_at_most(changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [1, 2, 6])
+@pytest.mark.parametrize("rows", [1, 2, 9])
 @pytest.mark.parametrize("bits", [32, 8])
 def test_compiled_texts_follow_the_weights_and_grow(rows, bits):
     torch._dynamo.reset()
