@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Repeating(pl.Callback):
@@ -29,14 +29,21 @@ class Repeating(pl.Callback):
         """The step that is made, and the batch in it."""
         self.before: dict[str, Tensor] = {}
         """Buffers as that step found them."""
-        self.saved: set[str] = set()
-        """What checkpoints have."""
+        self.buffers: list[tuple[str, nn.Module, str]] = []
+        """Those that checkpoints have: their names, whose they are, and what they are called there."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.seed is None:  # a checkpoint brought none
             self.seed = torch.initial_seed()
         self.place, self.before = (-1, 0), {}
-        self.saved = set(module.state_dict(keep_vars=True))
+        # Once: to walk through a large model takes as long as a small step.
+        saved = module.state_dict(keep_vars=True)
+        named = (
+            (f"{path}.{key}".lstrip("."), owner, key)
+            for path, owner in module.named_modules()
+            for key in owner._buffers
+        )
+        self.buffers = [one for one in named if one[0] in saved]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
@@ -44,7 +51,7 @@ class Repeating(pl.Callback):
         step, part = self.place
         self.place = (step, part + 1) if step == trainer.global_step else (trainer.global_step, 0)
         if self.place[1] == 0:
-            self._hold(module)
+            self._hold()
         key = (self.seed or 0, trainer.global_rank, *self.place)
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         # torch.manual_seed also notes it for devices that nobody uses, with the stack of calls: a millisecond.
@@ -54,8 +61,8 @@ class Repeating(pl.Callback):
         random.seed(seed)
 
     @torch.no_grad()
-    def _hold(self, module: pl.LightningModule) -> None:
-        now = {name: value for name, value in module.named_buffers() if name in self.saved}
+    def _hold(self) -> None:
+        now = {name: getattr(owner, key) for name, owner, key in self.buffers}
         if self.before.keys() != now.keys():
             self.before = {name: value.detach().clone() for name, value in now.items()}
         for name, value in now.items():
