@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx
 
+from family.core.cache import KeyValues
 from family.generation.written_out import write_out
 from family.onednn import forget
 
@@ -24,7 +25,7 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
     }
     compiled = torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
-    known: set[tuple[int, int]] = set()
+    known: set[tuple[int, ...]] = set()
     recorded: WeakKeyDictionary[Any, Recorded] = WeakKeyDictionary()
     begun: WeakSet[Any] = WeakSet()
 
@@ -35,13 +36,13 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if cache not in begun:  # the weights may have learnt since the last text
             begun.add(cache)
             forget()
+        program = *size, cache.mask is not None, full(cache)
         if not tokens.is_cuda:
             cache.progress.there = columns(cache.progress.length + 1)
-        if size in known and not tokens.is_cuda:
-            return compiled(tokens, cache)
-        known.add(size)
-        # Else it gives up at 8; a text that fills the cache, or a ring, may be a program of its own.
-        with torch._dynamo.config.patch(recompile_limit=8 + 3 * len(known)):
+            if program in known:
+                return compiled(tokens, cache)
+        known.add(program)
+        with torch._dynamo.config.patch(recompile_limit=8 + len(known)):  # else it gives up at 8
             logits = compiled(tokens, cache)
         # What stands elsewhere after a step, as other mixers' states may, would be read where it was.
         if tokens.is_cuda and not cache.others():
@@ -49,6 +50,13 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return logits
 
     return run
+
+
+def full(cache: Any) -> int:
+    """How many layers this step fills, or a ring's has filled: all that they hold is another program."""
+    states = (state.mixer for state in cache.layers)
+    count = cache.progress.length + 1
+    return sum(isinstance(one, KeyValues) and count >= one.size for one in states)
 
 
 def columns(count: int) -> Tensor:

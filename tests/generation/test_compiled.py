@@ -94,6 +94,19 @@ def test_steps_that_read_what_there_is_compile_twice_at_most(changes):
 
 
 @pytest.mark.slow
+def test_more_than_eight_programs_are_compiled():
+    torch._dynamo.reset()
+    model = family.gpt_nano(31, dim=16, depth=1, heads=2, max_tokens=12).eval()
+    plain = copy.deepcopy(model)
+    model.compile_decoding()
+    for rows in range(1, 7):
+        prompt = torch.randint(0, 31, (rows, 5))
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            found = model.generate(prompt, max_new_tokens=7)  # fills the cache
+        assert torch.equal(found, plain.generate(prompt, max_new_tokens=7))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 9])
 @pytest.mark.parametrize("bits", [32, 8])
 def test_compiled_texts_follow_the_weights_and_grow(rows, bits):
