@@ -27,6 +27,7 @@ from family.models.languages import LanguageTokens
 from family.models.member import is_member, ready
 from family.pretrained.found import Published
 from family.pretrained.generation import generation_of
+from family.pretrained.parts import check_parts, fill, in_parts
 from family.pretrained.records import are_weights, damaged, is_whole
 from family.pretrained.saved import CONFIG, MODEL_TYPE, same_names
 from family.pretrained.table import Format
@@ -107,16 +108,30 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     return file
 
 
-def read_checkpoint(file: Path, any_module: bool = False) -> dict[str, Any]:
+def read_checkpoint(file: Path, any_module: bool = False, weights: bool = True) -> dict[str, Any]:
     """All that a file holds, as plain values and tensors; nothing in it is executed.
 
     Args:
         any_module: a checkpoint of Lightning's own will do, be it of no task of ours.
+        weights: read those that lie beside the file too, of a checkpoint in parts (see
+            :mod:`family.pretrained.parts`); without, that they are there is checked alone. What else lies
+            there, such as the optimizer's state, is not read.
 
     Raises:
-        ValueError: no checkpoint of ours.
+        ValueError: no checkpoint of ours, or one whose parts are not there.
     """
     refuse_pointer(file)
+    content = read_file(file, any_module)
+    if in_parts(content):
+        if weights:
+            fill(file, content, ["state_dict"])
+        else:
+            check_parts(file, content)
+    return content
+
+
+def read_file(file: Path, any_module: bool) -> dict[str, Any]:
+    """See :func:`read_checkpoint`; without what lies beside it."""
     try:
         # Mapped: weights that nobody asks for are never read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

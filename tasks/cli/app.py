@@ -289,7 +289,7 @@ class FamilyCLI(LightningCLI):
     def _use_run(self, file: Path, fit: bool) -> None:
         """Take from a run's checkpoint what its record says of model and data."""
         ours = isinstance(self.model, Task)
-        content = read_checkpoint(file, any_module=not ours)
+        content = read_checkpoint(file, any_module=not ours, weights=False)
         record = content.get("family", {})
         if ours:
             check_same_model(file, record, self.model)

@@ -65,7 +65,7 @@ def hand_on(folder: Path, out: Path, layout: str | None = None) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} exists and is not empty: choose another folder.")
     one, file = read_run(folder), find_checkpoint(str(folder))
-    metrics = read_checkpoint(file).get("metrics") or one.metrics
+    metrics = read_checkpoint(file, weights=False).get("metrics") or one.metrics
     model, there = load(str(file)), out.exists()
     try:
         found = written(model, out, layout)

@@ -225,7 +225,7 @@ def set_aside(run: Run) -> Path | None:
     run.place.rename(aside)
     last = aside / "checkpoints" / "last.ckpt"
     try:
-        read_checkpoint(last)
+        read_checkpoint(last, weights=False)
     except (UserError, OSError):
         return None
     return last

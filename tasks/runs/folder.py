@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from family.files import no_room, whole, write_picture, write_text
+from family.pretrained.parts import SHARDS, folder_of, in_parts
 from tasks.errors import NotFiniteError
 from tasks.runs.gathering import gather
 from tasks.runs.tables import write_table
@@ -133,7 +134,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state, "dirpath": None})  # what it names is not here
         if score is None or not path.is_file():
             return
-        theirs = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        parts = folder_of(path, content) if in_parts(content) else None
+        if parts is not None and not parts.is_dir():
+            return  # without its weights it is none
+        theirs = content["callbacks"]
         found = theirs.get(self.state_key, theirs.get(self._legacy_state_key, {}))
         if not torch.equal(torch.as_tensor(found.get("best_model_score", torch.nan)), score):
             return  # of after this checkpoint
@@ -142,6 +147,8 @@ class BestCheckpoint(ModelCheckpoint):
         self.kth_value = self.best_model_score = score
         if not getattr(rank_zero_only, "rank", 0):
             kept.parent.mkdir(parents=True, exist_ok=True)
+            if parts is not None:
+                shutil.copytree(parts, kept.parent / content[SHARDS])
             with whole(kept) as new:
                 shutil.copyfile(path, new)
 

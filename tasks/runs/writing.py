@@ -14,11 +14,15 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.loggers import CSVLogger
 
 from family.files import whole
+from family.pretrained.parts import SHARDS, fill, in_parts
+from tasks.errors import user_errors
+from tasks.runs.parts import clear
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's own would write to the system's folder for temporary files, from which another disk gets them
-    by copying, and holds the whole of it in memory."""
+    by copying, and holds the whole of it in memory. One in parts is read as a whole, and replaced or removed with
+    its folder."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -30,6 +34,20 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())  # else the name may be on the disk before what it names
+        clear(Path(os.path.realpath(path)), but=checkpoint.get(SHARDS))
+
+    def load_checkpoint(self, path: Any, *options: Any, **more: Any) -> dict[str, Any]:
+        content = super().load_checkpoint(path, *options, **more)
+        if in_parts(content):
+            with user_errors():
+                fill(Path(path), content)
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        link = os.path.islink(path)
+        super().remove_checkpoint(path)
+        if not link and "://" not in str(path):
+            clear(Path(path))
 
 
 def written_whole(trainer: Any) -> None:

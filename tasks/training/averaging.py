@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from family.sharding import held
@@ -90,5 +91,6 @@ class SharedAveraging(WeightAveraging):
         self._average_model.module.load_state_dict(Held(pl_module).state_dict())
         if "current_model_state" in checkpoint:
             self._average_model.load_state_dict(checkpoint["averaging_state"], strict=False)
-            options = StateDictOptions(full_state_dict=True)
-            set_model_state_dict(pl_module, checkpoint["current_model_state"], options=options)
+            now = checkpoint["current_model_state"]
+            full = not any(isinstance(value, DTensor) for value in now.values())
+            set_model_state_dict(pl_module, now, options=StateDictOptions(full_state_dict=full))

@@ -25,8 +25,8 @@ class Trainer(pl.Trainer):
     """As Lightning's.
 
     Args:
-        strategy: beside Lightning's own, "fsdp2": weights shared out over processes, see
-            :class:`~tasks.training.sharding.FSDP2`.
+        strategy: beside Lightning's own, "fsdp2": weights shared out over processes; and "fsdp2_sharded",
+            whose checkpoints each process writes its part of. See :class:`~tasks.training.sharding.FSDP2`.
         precision: beside Lightning's own, "auto": bf16-mixed where it multiplies fast, and 32-true
             elsewhere; which of them, and why, is said.
         arguments: all others.
@@ -46,10 +46,17 @@ class Trainer(pl.Trainer):
             rank_zero_info(f"trainer.precision=auto is {precision}: {why}.")
         super().__init__(
             accelerator=accelerator,
-            strategy=FSDP2() if strategy == "fsdp2" else strategy,
+            strategy=named(strategy) if isinstance(strategy, str) else strategy,
             precision=precision,  # type: ignore[arg-type]
             **arguments,
         )
+
+
+def named(strategy: str) -> str | Strategy:
+    """One of ours by its name; others are Lightning's to find."""
+    if strategy in ("fsdp2", "fsdp2_sharded"):
+        return FSDP2(sharded=strategy == "fsdp2_sharded")
+    return strategy
 
 
 def best_precision(device: str) -> tuple[Precision, str]:
