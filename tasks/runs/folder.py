@@ -119,17 +119,21 @@ class BestCheckpoint(ModelCheckpoint):
 
     before: Path | None = None
     """Where it would lie."""
+    there: bool = False
+    """Whether this run's folder has one already, as all processes know before the first one copies any."""
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.ckpt_path is not None:
             self.before = Path(trainer.ckpt_path).parent / f"{self.filename}{self.FILE_EXTENSION}"
+            kept = self.dirpath is not None and (Path(self.dirpath) / self.before.name).exists()
+            self.there = trainer.strategy.broadcast(kept)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         score, path = state.get("best_model_score"), self.before
         kept = None if path is None or self.dirpath is None else Path(self.dirpath) / path.name
-        if path is None or kept is None or kept.exists():
+        if path is None or kept is None or self.there:
             return super().load_state_dict(state)
         super().load_state_dict({**state, "dirpath": None})  # what it names is not here
         if score is None or not path.is_file():

@@ -52,6 +52,8 @@ def write_parts(folder: Path, parts: dict[str, Tensor]) -> None:
     except dcp.CheckpointException as error:  # the same in all processes
         shutil.rmtree(folder, ignore_errors=True)
         first = next((failed[0] for failed in error.failures.values()), error)
+        if not isinstance(first, Exception):
+            raise first from error  # Ctrl-C
         if (said := no_room(first)) is not None:
             raise OSError(said, os.strerror(said), str(folder)) from error
         raise RuntimeError(f"{folder} cannot be written: {first_line(first)}.") from error

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -172,15 +173,23 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path, mesh, monkeypatch
     same(read_checkpoint(file)["state_dict"], whole["state_dict"])
 
 
-def test_the_best_of_before_is_taken_along_with_its_folder(tmp_path, mesh):
+def test_the_best_of_before_is_taken_along_with_its_folder(tmp_path, mesh, monkeypatch):
     whole, parts = content(mesh)
-    here, there = (
-        BestCheckpoint(tmp_path / name, filename="best", monitor="val/loss") for name in "ab"
+    old, first, second = (
+        BestCheckpoint(tmp_path / name, filename="best", monitor="val/loss") for name in "abb"
     )
     score = {"best_model_score": torch.tensor(0.5)}
-    write(tmp_path / "a/best.ckpt", {**parts, "callbacks": {here.state_key: score}})
-    there.on_load_checkpoint(SimpleNamespace(ckpt_path=tmp_path / "a/last.ckpt"), None, {})
-    there.load_state_dict({**here.state_dict(), **score})
-    assert there.best_model_path == str(tmp_path / "b/best.ckpt")
+    write(tmp_path / "a/best.ckpt", {**parts, "callbacks": {old.state_key: score}})
+    alone = SimpleNamespace(broadcast=lambda value: value)
+    trainer = SimpleNamespace(ckpt_path=tmp_path / "a/last.ckpt", strategy=alone)
+    for process in (first, second):
+        process.on_load_checkpoint(trainer, None, {})
+    first.load_state_dict({**old.state_dict(), **score})
+    # Another process, which comes once the first one has copied, knows the same.
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    second.load_state_dict({**old.state_dict(), **score})
+    for process in (first, second):
+        assert list(process.best_k_models) == [process.best_model_path]
+        assert process.best_model_path == str(tmp_path / "b/best.ckpt")
     shutil.rmtree(tmp_path / "a")
     same(read_checkpoint(tmp_path / "b/best.ckpt")["state_dict"], whole["state_dict"])
