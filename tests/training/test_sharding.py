@@ -309,8 +309,9 @@ def test_parts_go_on_with_any_number_of_processes(tmp_path, kind):
     whole = go_on("whole", "two", 4, *shared(2), parts=2)
     assert not in_parts(tmp_path / "whole")
     parts = go_on("parts", "whole", 6, *shared(2, PARTS), parts=2)
-    assert [*two, *four, *one] == pytest.approx(alone, rel=2e-5)
-    assert ddp == pytest.approx(one, rel=2e-5)
+    assert [*two, *four] == pytest.approx(alone[:2], rel=2e-5)
+    # When validations are due is counted in batches, of which another number of processes makes others.
+    assert [one[-1], ddp[-1]] == pytest.approx(alone[-1:] * 2, rel=2e-5)
     assert [*two, *whole, *parts] == pytest.approx(alone, rel=2e-5)
     for name in ("one", "ddp", "parts"):
         compare(tmp_path / name, tmp_path / "alone")
