@@ -213,6 +213,9 @@ def test_single_numbers_and_averages_are_those_of_one_process(tmp_path, optimize
     for name, value in alone.items():
         assert (two[name].dtype, two[name].shape) == (value.dtype, value.shape)
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    run(tmp_path / "parts", *options, *shared(2, PARTS), "--data.batch_size=8")
+    assert in_parts(tmp_path / "parts")
+    compare(tmp_path / "parts", tmp_path / "two")
     changed = "model.logit_scale", "model.text.embedding.tokens.weight"
     for name in changed:  # by training, and averages of what it was before
         assert not torch.equal(two[f"state_dict {name}"], two[f"current_model_state {name}"])
