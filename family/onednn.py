@@ -49,7 +49,7 @@ if OPERATOR is not None and OPERATOR not in flop_registry:
 
 # --- For compiled steps: weights in blocks, and in eight bits ---
 
-library = torch.library.Library("transformer_family", "DEF")
+library = torch.library.Library("transformer_family", "FRAGMENT")
 library.define("packed_linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
 library.define("int8_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias) -> Tensor")
 packs = WeakTensorKeyDictionary()
@@ -80,7 +80,8 @@ def packed_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def int8_linear(input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """As ``F.linear``, of weights ``(out, in)`` int8 that are to be multiplied with ``scale``, ``(out)``. PyTorch's
     compiler writes such a product by a kernel that is slow for float32, and crashes with some sizes."""
-    product = onednn if mkl_is_slow() else F.linear
+    fast = mkl_is_slow() and input.dtype in (torch.float32, torch.bfloat16)
+    product = onednn if fast else F.linear
     pieces = weight.split(max(1, PIECE // weight.shape[1]))
     parts = [product(input, piece.to(input.dtype), None) for piece in pieces]
     sums = torch.cat(parts, dim=-1) * scale.to(input.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -15,7 +16,8 @@ from family.onednn import forget
 
 
 def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A step ``(tokens, cache)`` of one token, compiled for each number of rows and size of the cache.
+    """A step ``(tokens, cache)`` of one token, a method, compiled for each number of rows and size of the cache, with
+    padding and without.
 
     On the CPU it reads the columns that there are, on a GPU all that there is room for: there the steps of a text
     are one recorded graph, which is launched as a whole. Layers that are exchanged later on, and weights that
@@ -24,7 +26,7 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
     unguarded: dict[str, Any] = {
         "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
     }
-    compiled = torch.compile(step, dynamic=False, backend=inductor, options=unguarded)
+    compiled = torch.compile(own(step), dynamic=False, backend=inductor, options=unguarded)
     known: set[tuple[int, ...]] = set()
     recorded: WeakKeyDictionary[Any, Recorded] = WeakKeyDictionary()
     begun: WeakSet[Any] = WeakSet()
@@ -50,6 +52,17 @@ def compile_step(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return logits
 
     return run
+
+
+def own(step: Any) -> Any:
+    """The same method by a code of its own: PyTorch keeps programs by code, and as modules are not guarded, would
+    take one model's for another's."""
+    plain = step.__func__
+    code = plain.__code__.replace()
+    function = FunctionType(
+        code, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__
+    )
+    return MethodType(function, step.__self__)
 
 
 def full(cache: Any) -> int:

@@ -23,14 +23,14 @@ def write_out(graph: fx.GraphModule) -> None:
     code that reads weights and keys at the full speed of the memory. Several rows by weights in blocks, on
     processors where that is faster.
     """
-    ways: dict[Any, Callable[[list[Tensor]], Callable[..., Tensor] | None]] = {
+    ways: dict[Any, Callable[[fx.Node, list[Tensor]], Callable[..., Tensor] | None]] = {
         F.linear: product,
         F.scaled_dot_product_attention: one_query,
     }
     for target, choose in ways.items():
         for node in graph.graph.find_nodes(op="call_function", target=target):
             values = [n.meta["example_value"] for n in node.args if isinstance(n, fx.Node)]
-            other = choose(values) if all(v.is_cpu for v in values) else None
+            other = choose(node, values) if all(v.is_cpu for v in values) else None
             if other is None:
                 continue
             with graph.graph.inserting_before(node):
@@ -41,7 +41,7 @@ def write_out(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def product(values: list[Tensor]) -> Callable[..., Tensor] | None:
+def product(node: fx.Node, values: list[Tensor]) -> Callable[..., Tensor] | None:
     """In the place of ``F.linear``, of what it is given; None leaves it."""
     x, weight = values[0], values[1]
     rows = x.numel() // x.shape[-1]
@@ -53,7 +53,8 @@ def product(values: list[Tensor]) -> Callable[..., Tensor] | None:
         return None
     if rows == 1:
         return row_product
-    if mkl_is_slow():
+    # What the step itself computes a weight of, it would lay out once for all.
+    if mkl_is_slow() and node.args[1].op == "placeholder":  # type: ignore[union-attr]
         return torch.ops.transformer_family.packed_linear.default
     return None
 
@@ -90,9 +91,18 @@ def rows_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -
     return product(input, weight.qdata, weight.scale.flatten(), bias)
 
 
-def one_query(values: list[Tensor]) -> Callable[..., Tensor] | None:
+def one_query(node: fx.Node, values: list[Tensor]) -> Callable[..., Tensor] | None:
     """In the place of attention, of what it is given; None leaves it."""
-    return attention_as_sums if values[0].shape[2] == 1 else None
+    asked = (
+        dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
+        | node.kwargs
+    )
+    known = not asked.get("is_causal") and not asked.get("dropout_p")
+    added = len(values) < 4 or values[3].dtype != torch.bool
+    query = values[0]
+    return (
+        attention_as_sums if query.dim() == 4 and query.shape[2] == 1 and known and added else None
+    )
 
 
 def attention_as_sums(

@@ -156,7 +156,7 @@ class GPT(nn.Module):
                 f"a prompt of {tokens} tokens and {capacity} new ones do not fit the context of "
                 f"{longest} tokens."
             )
-        room = self._size(tokens + 1) if compiled else tokens + capacity * branches
+        room = self._size(tokens + 2) if compiled else tokens + capacity * branches
         cache = self.transformer.new_cache(batch, room, branches, spare)
         if mask is not None and not bool(mask.all()):
             # Flush right, whichever side the padding was on: the next column is then one for all.
@@ -206,8 +206,9 @@ class GPT(nn.Module):
             if any(bool((position == border).any()) for border in self.borders):
                 return self._read_anew(cache.ids, cache)
         needed = cache.progress.length + tokens[0].numel()
-        if self.compiled and needed > cache.progress.capacity:
-            cache.grow(self._size(needed))
+        capacity = cache.progress.capacity
+        if self.compiled and capacity <= needed and capacity < self.config.max_tokens:
+            cache.grow(self._size(needed + 1))  # before it is full, which is a program of its own
         if tokens.dim() == 2:
             logits = self.logits(self.features(tokens, cache=cache))
         else:

@@ -63,8 +63,15 @@ def in_parts(content: Any) -> bool:
 
 
 def folder_of(file: Path, content: dict[str, Any]) -> Path:
-    """Where the parts of a checkpoint lie."""
-    return Path(os.path.realpath(file)).parent / content[SHARDS]  # beside what a link leads to
+    """Where the parts of a checkpoint lie.
+
+    Raises:
+        ValueError: not beside it.
+    """
+    named = Path(content[SHARDS])
+    if named.is_absolute() or ".." in named.parts:
+        raise ValueError(f"{file} names its weights in {named}, which is not beside it.")
+    return Path(os.path.realpath(file)).parent / named  # beside what a link leads to
 
 
 def check_parts(file: Path, content: dict[str, Any]) -> Any:

@@ -45,11 +45,6 @@ class FamilyData(pl.LightningDataModule):
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     @property
-    def monitor(self) -> tuple[str, str] | None:
-        """The metric by which the best checkpoint is to be chosen, and "max" or "min", where that is not the task's."""
-        return None
-
-    @property
     def order_seed(self) -> int:
         """What the order of batches, and augmentation, depend on."""
         return self.seed + self.run_seed

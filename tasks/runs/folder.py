@@ -152,7 +152,7 @@ class BestCheckpoint(ModelCheckpoint):
         if not getattr(rank_zero_only, "rank", 0):
             kept.parent.mkdir(parents=True, exist_ok=True)
             if parts is not None:
-                shutil.copytree(parts, kept.parent / content[SHARDS])
+                shutil.copytree(parts, kept.parent / content[SHARDS], dirs_exist_ok=True)
             with whole(kept) as new:
                 shutil.copyfile(path, new)
 

@@ -4,6 +4,7 @@ folder that no other save has used, so that the one before stays whole until the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,17 @@ def clear(file: Path, but: str | None = None) -> None:
         but: the folder that stays, as a path from where the file lies.
     """
     folder = shards_of(file)
-    if but is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.is_dir():
-        for old in folder.iterdir():
-            if old != file.parent / but:
-                shutil.rmtree(old, ignore_errors=True)
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if (but is None or old != file.parent / but) and is_ours(old):
+            shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether it is one of :func:`unused`, with parts and no other files in it."""
+    return re.fullmatch(r"\d+(-\d+)?", folder.name) is not None and all(
+        file.name.split(".")[-1] in ("safetensors", "json", "tmp")
+        for file in folder.rglob("*")
+        if file.is_file()
+    )

@@ -28,10 +28,9 @@ def teach(model: Any, data: Any) -> None:
 
 
 def monitor_of(task: Any, data: Any) -> Any:
-    """The metric that the best checkpoint of a task on these data is chosen by, and how it is better: where data
-    know a better one than the task, theirs."""
-    if isinstance(data, FamilyData) and data.monitor is not None:
-        return data.monitor
+    """The metric that the best checkpoint of a task on these data is chosen by, and how it is better."""
+    if hasattr(task, "monitor_on"):
+        return task.monitor_on(data)
     own = getattr(task, "monitors", {})
     return own.get(getattr(data, "problem_type", None), getattr(task, "monitor", None))
 

@@ -62,7 +62,8 @@ class Repeating(pl.Callback):
 
     @torch.no_grad()
     def _hold(self) -> None:
-        now = {name: getattr(owner, key) for name, owner, key in self.buffers}
+        found = ((name, getattr(owner, key)) for name, owner, key in self.buffers)
+        now = {name: value for name, value in found if value is not None}
         if self.before.keys() != now.keys():
             self.before = {name: value.detach().clone() for name, value in now.items()}
         for name, value in now.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,11 @@ class FSDP2(ModelParallelStrategy):
         write_parts(folder, parts)
         if self.is_global_zero:
             light[SHARDS] = folder.relative_to(file.parent).as_posix()
-            self.checkpoint_io.save_checkpoint(light, file)
+            try:
+                self.checkpoint_io.save_checkpoint(light, file)
+            except BaseException:  # such as a disk that is full
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def load_checkpoint(
         self, checkpoint_path: Any, weights_only: bool | None = None

@@ -94,6 +94,18 @@ def test_steps_that_read_what_there_is_compile_twice_at_most(changes):
 
 
 @pytest.mark.slow
+def test_two_models_have_programs_of_their_own():
+    torch._dynamo.reset()
+    prompt = torch.randint(0, 31, (2, 5))
+    for changes in ({}, {"activation": "relu"}, {"norm": "rmsnorm"}):
+        model = family.gpt_nano(31, dim=16, depth=1, heads=2, max_tokens=24, **changes).eval()
+        torch.nn.init.normal_(model.head.weight)
+        expected = model.generate(prompt, max_new_tokens=12)
+        model.compile_decoding()
+        assert torch.equal(model.generate(prompt, max_new_tokens=12), expected)
+
+
+@pytest.mark.slow
 def test_more_than_eight_programs_are_compiled():
     torch._dynamo.reset()
     model = family.gpt_nano(31, dim=16, depth=1, heads=2, max_tokens=12).eval()

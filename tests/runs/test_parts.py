@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from family.pretrained.parts import SHARDS
+from family.pretrained.parts import SHARDS, folder_of
 from family.pretrained.runs import open_run, read_checkpoint
 from tasks.errors import UserError
 from tasks.runs.folder import BestCheckpoint
@@ -133,6 +133,12 @@ def test_the_older_folder_goes_once_the_file_names_the_newer(tmp_path, mesh, mon
     assert sorted(one.name for one in tmp_path.glob("last*")) == ["last-4.ckpt", "last-4.shards"]
 
 
+@pytest.mark.parametrize("named", ["/tmp/last.shards/4", "../last.shards/4"])
+def test_parts_elsewhere_are_refused(tmp_path, named):
+    with pytest.raises(ValueError, match="not beside it"):
+        folder_of(tmp_path / "last.ckpt", {SHARDS: named})
+
+
 def test_what_is_missing_is_said_in_one_sentence(tmp_path, mesh):
     file = tmp_path / "last.ckpt"
     folder = write(file, content(mesh)[1])
@@ -193,3 +199,12 @@ def test_the_best_of_before_is_taken_along_with_its_folder(tmp_path, mesh, monke
         assert process.best_model_path == str(tmp_path / "b/best.ckpt")
     shutil.rmtree(tmp_path / "a")
     same(read_checkpoint(tmp_path / "b/best.ckpt")["state_dict"], whole["state_dict"])
+
+
+def test_folders_of_others_stay(tmp_path):
+    for name in ("0001.tar", "1/notes.txt", "3/shard-00001-model-00001-of-00001.safetensors"):
+        file = tmp_path / "train.shards" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    WholeCheckpoints().save_checkpoint({"state_dict": {}}, tmp_path / "train.ckpt")
+    assert sorted(one.name for one in (tmp_path / "train.shards").iterdir()) == ["0001.tar", "1"]
