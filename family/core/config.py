@@ -15,16 +15,14 @@ from family.core.rotary import RotaryScaling
 
 POSITIONS = ("none", "sinusoidal", "timing", "learned", "rotary", "relative", "alibi")
 NORM_ORDERS = ("pre", "post", "sandwich", "branch")
-MIXERS = ("attention",)
-FEEDFORWARDS = ("dense", "experts")
 CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "norm": tuple(NORMS),
     "norm_order": NORM_ORDERS,
     "position": POSITIONS,
     "qk_norm": tuple(NORMS),
-    "mixer": MIXERS,
-    "feedforward": FEEDFORWARDS,
+    "mixer": ("attention",),
+    "feedforward": ("dense", "experts"),
 }
 """What fields that are names may be; in the place of the last two stands the path of a class, too."""
 SCALING = "rotary_scaling"
