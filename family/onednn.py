@@ -92,6 +92,6 @@ def shape_of(input: Tensor, weight: Tensor, *_: Any) -> Tensor:
     return input.new_empty(*input.shape[:-1], len(weight))
 
 
-for name, product in (("packed_linear", packed_linear), ("int8_linear", int8_linear)):
-    library.impl(name, product, "CPU")
-    torch.library.register_fake(f"transformer_family::{name}", shape_of, lib=library)
+for operator in (packed_linear, int8_linear):
+    library.impl(operator.__name__, operator, "CPU")
+    torch.library.register_fake(f"transformer_family::{operator.__name__}", shape_of, lib=library)

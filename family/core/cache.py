@@ -17,9 +17,8 @@ class Progress:
     def __init__(self, capacity: int, branches: int, device: torch.device, spare: int = 0) -> None:
         self.capacity, self.branches, self.length, self.spare = capacity, branches, 0, spare
         self.static = False  # in a compiled step: shapes and columns do not depend on the length
-        self.there: Tensor | None = (
-            None  # but for what is read, where so many columns are: as long as the text
-        )
+        self.there: Tensor | None = None
+        """As long as the text: what a compiled step reads, where it is not all that there is room for."""
         self.filled = torch.zeros((), dtype=torch.long, device=device)
 
     @property

@@ -79,7 +79,7 @@ def in_eight_bits(weight: Any) -> bool:
 
 def sums_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
     """:func:`torch.nn.functional.linear` with torchao's int8, which is read as it is; 0 stands for 0."""
-    x = input.flatten(0, -2).float()
+    x = input.flatten(0, -2).to(torch.promote_types(input.dtype, torch.float32))
     sums = (x.unsqueeze(1) * weight.qdata).sum(-1) * weight.scale.flatten()
     sums = sums if bias is None else sums + bias
     return sums.to(input.dtype).view(*input.shape[:-1], -1)
@@ -93,16 +93,12 @@ def rows_in_eight_bits(input: Tensor, weight: Any, bias: Tensor | None = None) -
 
 def one_query(node: fx.Node, values: list[Tensor]) -> Callable[..., Tensor] | None:
     """In the place of attention, of what it is given; None leaves it."""
-    asked = (
-        dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
-        | node.kwargs
-    )
-    known = not asked.get("is_causal") and not asked.get("dropout_p")
-    added = len(values) < 4 or values[3].dtype != torch.bool
-    query = values[0]
-    return (
-        attention_as_sums if query.dim() == 4 and query.shape[2] == 1 and known and added else None
-    )
+    names = ("attn_mask", "dropout_p", "is_causal")
+    asked = dict(zip(names, node.args[3:], strict=False)) | node.kwargs
+    query, masks = values[0], values[3:]
+    if query.dim() != 4 or query.shape[2] != 1 or asked.get("is_causal") or asked.get("dropout_p"):
+        return None
+    return None if masks and masks[0].dtype == torch.bool else attention_as_sums
 
 
 def attention_as_sums(
@@ -120,7 +116,8 @@ def attention_as_sums(
     batch, heads, _, head_dim = query.shape
     scale = head_dim**-0.5 if scale is None else scale
     # The heads of one key side by side: (batch, kv_heads, group, keys, head_dim).
-    grouped = (query.float() * scale).view(batch, key.shape[1], -1, 1, head_dim)
+    working = torch.promote_types(query.dtype, torch.float32)
+    grouped = (query.to(working) * scale).view(batch, key.shape[1], -1, 1, head_dim)
     scores = (grouped * key.unsqueeze(2)).sum(-1)
     if attn_mask is not None:  # (..., 1 or heads, 1, keys)
         scores = (scores.view(batch, heads, 1, -1) + attn_mask).view(scores.shape)

@@ -79,7 +79,7 @@ def test_products_with_eight_bits(rows):
 
 @pytest.mark.parametrize("kv_heads", [6, 2])
 @pytest.mark.parametrize("masks", [None, "shared", "by_head"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_attention_of_one_query(kv_heads, masks, dtype):
     torch.manual_seed(0)
     query = torch.randn(2, 6, 1, 16, dtype=dtype)
@@ -93,3 +93,17 @@ def test_attention_of_one_query(kv_heads, masks, dtype):
     exact = [None if x is None else x.double() for x in (query, key, value, mask)]
     expected = F.scaled_dot_product_attention(*exact, **options)
     torch.testing.assert_close(found, expected.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "options", [{"is_causal": True}, {"attn_mask": torch.ones(1, 1, 1, 9) > 0}]
+)
+def test_other_attention_is_left_as_it_is(options):
+    class Attends(torch.nn.Module):
+        def forward(self, x):
+            mask = options.get("attn_mask")
+            return F.scaled_dot_product_attention(
+                x[:, :, :1], x, x, mask, 0.0, "is_causal" in options
+            )
+
+    assert attention_as_sums not in written(Attends(), torch.randn(2, 2, 9, 4))
