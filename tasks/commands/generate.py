@@ -15,7 +15,7 @@ from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked, given_or_read
 from tasks.commands.streaming import show, tell_window
-from tasks.errors import at_least, user_errors
+from tasks.errors import UserError, at_least, user_errors
 
 USUAL = Sampling(temperature=0.8)
 """Where neither the command nor the model's ``generation`` says how to draw."""
@@ -31,6 +31,8 @@ def run(arguments: list[str]) -> None:
     check(options, drawing)
     loaded = open_model(options.checkpoint, options, "LanguageModeling", *ANSWERING)
     model = loaded.model
+    if options.compile:
+        compile_step(model)
     generator = random_numbers(model, options.seed)
     answering = loaded.task in ANSWERING
     usual = Sampling() if answering and not drawing.keys() - {"repetition_penalty"} else USUAL
@@ -111,8 +113,23 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="what spells a special token in a prompt, as <|im_end|>, is one; otherwise it is text",
     )
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        help="the step of one token: the first text begins some ten seconds later or more, and each token takes a half "
+        "to a third of the time, the less with --precision int8",
+    )
     model_options(made, None)
     return made
+
+
+def compile_step(model: Any) -> None:
+    """Refuse (UserError) a model that has no such step."""
+    if not hasattr(model, "compile_decoding"):
+        raise UserError(
+            f"--compile is for language models, and not for a {type(model).__name__}: leave it out."
+        )
+    model.compile_decoding()
 
 
 def drafted(options: argparse.Namespace) -> dict[str, Any]:

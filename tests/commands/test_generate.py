@@ -164,6 +164,19 @@ def test_a_draft_changes_no_word(source, capsys):
     assert "--draft_tokens must be at least 1" in capsys.readouterr().err
 
 
+def test_the_step_of_a_token_is_compiled_where_there_is_one(source, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(family.GPT, "compile_decoding", lambda model: asked.append(model))
+    plain = shown(capsys, source, "--max_new_tokens=5")
+    assert not asked
+    assert shown(capsys, source, "--max_new_tokens=5", "--compile") == plain
+    assert len(asked) == 1
+    monkeypatch.delattr(family.GPT, "compile_decoding")
+    with pytest.raises(SystemExit):
+        shown(capsys, source, "--compile")
+    assert "--compile is for language models, and not for a GPT" in capsys.readouterr().err
+
+
 def test_weights_in_eight_bits(source, capsys):
     pytest.importorskip("torchao")
     assert shown(capsys, source, "--precision=int8", "--max_new_tokens=5").startswith("there")
