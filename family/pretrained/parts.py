@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> 
     return [new for _, new in made] if isinstance(value, list) else tuple(new for _, new in made)
 
 
-def tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
+def tensors(value: Any) -> list[tuple[str, Tensor]]:
     """All of a value by where they stand, see :func:`mapped`."""
     found: list[tuple[str, Tensor]] = []
 
@@ -54,7 +54,7 @@ def tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
         return tensor
 
     mapped(value, keep)
-    yield from found
+    return found
 
 
 def in_parts(content: Any) -> bool:

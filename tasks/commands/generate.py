@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
     loaded = open_model(options.checkpoint, options, "LanguageModeling", *ANSWERING)
     model = loaded.model
     if options.compile:
-        compile_step(model)
+        compile_decoding(model)
     generator = random_numbers(model, options.seed)
     answering = loaded.task in ANSWERING
     usual = Sampling() if answering and not drawing.keys() - {"repetition_penalty"} else USUAL
@@ -123,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def compile_step(model: Any) -> None:
-    """Refuse (UserError) a model that has no such step."""
+def compile_decoding(model: Any) -> None:
+    """Its own, or refuse (UserError) a model that has none."""
     if not hasattr(model, "compile_decoding"):
         raise UserError(
             f"--compile is for language models, and not for a {type(model).__name__}: leave it out."
