@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from family.core.attention import attend_eagerly
+from family.core.mask import Allowed
 from family.onednn import mkl_is_slow
 
 FEW_ROWS = 4
@@ -112,15 +114,13 @@ def attention_as_sums(
     enable_gqa: bool = False,
 ) -> Tensor:
     """:func:`torch.nn.functional.scaled_dot_product_attention` of one query ``(batch, heads, 1, head_dim)``
-    without dropout, of keys and values of maybe fewer heads, which are not repeated."""
-    batch, heads, _, head_dim = query.shape
-    scale = head_dim**-0.5 if scale is None else scale
-    # The heads of one key side by side: (batch, kv_heads, group, keys, head_dim).
+    without dropout, of keys and values of maybe fewer heads."""
     working = torch.promote_types(query.dtype, torch.float32)
-    grouped = (query.to(working) * scale).view(batch, key.shape[1], -1, 1, head_dim)
-    scores = (grouped * key.unsqueeze(2)).sum(-1)
-    if attn_mask is not None:  # (..., 1 or heads, 1, keys)
-        scores = (scores.view(batch, heads, 1, -1) + attn_mask).view(scores.shape)
-    weights = scores.softmax(-1)
-    found = (weights.unsqueeze(-1) * value.unsqueeze(2)).sum(-2)
-    return found.view(batch, heads, 1, -1).to(query.dtype)
+    allowed = Allowed(added=attn_mask)
+    found, _ = attend_eagerly(query.to(working), key, value, allowed, scale=scale, product=sums)
+    return found.to(query.dtype)
+
+
+def sums(left: Tensor, right: Tensor) -> Tensor:
+    """:func:`torch.matmul`, as sums of products in the precision of the more exact of both."""
+    return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2)
