@@ -86,20 +86,15 @@ class Unified(TokenizedTask, TokenTask):
         pixels = batch.get("pixel_values")
         if pixels is None or not len(pixels):
             return batch
-        ids, labels, codes = batch["input_ids"], batch["labels"], self.model.codes(pixels)
-        picture = self.model.picture_id
-        # A row's codes are given or to be made: of the latter the last is not fed.
-        drawn = (labels == picture).any(1)
-        has = drawn | (ids == picture).any(1)
-        made, fed = labels.clone(), ids.clone()
-        made[drawn] = self.model.with_codes(labels[drawn], codes[drawn[has]])
-        places = ids[has] == picture
-        which = (places.cumsum(1) - 1).clamp(min=0)
-        fed[has] = torch.where(places, codes.gather(1, which), ids[has])
+        ids, labels = batch["input_ids"], batch["labels"]
+        fed = self.model.with_codes(ids, self.model.codes(pixels))
+        # What is to be made is what is fed next.
+        made = torch.where(labels == self.model.picture_id, fed.roll(-1, 1), labels)
         return {**batch, "input_ids": fed, "labels": made}
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
-        return self.model(batch["input_ids"], **asked)
+        packed = {name: batch[name] for name in ("documents",) if name in batch}
+        return self.model(batch["input_ids"], **packed, **asked)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return super().loss(self.coded(batch))

@@ -8,7 +8,7 @@ import torch
 
 import family
 from family.inference.unified import objects_in
-from family.losses.language_model import language_model_loss
+from family.losses.language_model import IGNORE, language_model_loss
 from tasks.data import shapes
 from tasks.data.shape_pictures import seen
 from tasks.data.unified import PICTURE, TASKS, UnifiedData
@@ -70,19 +70,35 @@ def test_the_loss_is_that_of_the_rows_with_their_codes():
     picture = task.model.picture_id
     assert picture in batch["input_ids"] and picture in batch["labels"]
     assert picture not in coded["input_ids"] and picture not in coded["labels"]
-    codes = iter(task.model.codes(batch["pixel_values"]))
-    for i, name in enumerate(batch["task"]):
-        if name == "translate":
-            assert torch.equal(coded["input_ids"][i], batch["input_ids"][i])
-            continue
-        mine = next(codes)
-        place = (batch["labels" if name == "draw" else "input_ids"][i] == picture).nonzero()[:, 0]
-        assert torch.equal(coded["labels" if name == "draw" else "input_ids"][i][place], mine)
-        if name == "draw":  # each is fed but the last one's successor
-            assert torch.equal(coded["input_ids"][i][place[1:]], mine[:-1])
-    logits = task.model(coded["input_ids"])
+    logits = task.model(coded["input_ids"], documents=batch["documents"])
     expected = language_model_loss(logits, coded["labels"])
     torch.testing.assert_close(task.loss(batch)["loss"], expected)
+
+
+def test_packed_rows_are_those_that_stand_alone():
+    torch.manual_seed(0)
+    data = UnifiedData(**SMALL, batch_size=12, examples=60)
+    task = task_of(data)
+    batch = next(iter(data.train_dataloader()))
+    coded = task.coded(batch)
+    assert len(batch["input_ids"]) < 12 == len(batch["task"])
+    codes = iter(task.model.codes(batch["pixel_values"]))
+    logits = task.model(coded["input_ids"], documents=batch["documents"])
+    lines = [
+        (i, batch["documents"][i] == number)
+        for i in range(len(batch["input_ids"]))
+        for number in range(int(batch["documents"][i].max()) + 1)
+    ]
+    for (i, mine), number, name in zip(lines, batch["number"], batch["task"], strict=True):
+        before, after = data.row(data.given("train", number))
+        ids = torch.tensor([*before, *after])
+        if name != "translate":
+            ids[ids == task.model.picture_id] = next(codes)
+        assert torch.equal(coded["input_ids"][i][mine], ids[:-1])
+        labels = ids[1:].clone()
+        labels[: len(before) - 1] = IGNORE
+        assert torch.equal(coded["labels"][i][mine], labels)
+        torch.testing.assert_close(logits[i][mine], task.model(ids[None, :-1])[0])
 
 
 def test_it_learns_rows_by_heart_and_says_how_well_it_does_each():

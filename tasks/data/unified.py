@@ -50,6 +50,8 @@ class UnifiedData(FamilyData):
     - ``input_ids (batch, tokens)`` int64: ``<bos> <task> ... <sep> ...``, padded at the right, with ``<picture>``
       in the places of codes;
     - ``labels (batch, tokens)`` int64: the token after each, of what is to be made; else -100;
+    - ``documents (batch, tokens)`` int64, in training, where short rows stand behind each other in lines as long
+      as the longest: the number of each token's row in its line, -1 where it is padding;
     - ``pixel_values (pictures, 3, height, width)`` float32: -1 to 1, of the rows that have one, in their order;
     - ``task``: list of names; ``text``, ``answer``: lists of what is given in words, and of what is right;
       ``number``: list of the scenes' numbers in their split.
@@ -205,21 +207,52 @@ class UnifiedBatches(Dataset[Batch]):
     def __getitems__(self, picks: list[Pick]) -> Batch:
         some = [self.data.given(self.split, pick.index) for pick in picks]
         rows = [self.data.row(one) for one in some]
-        ids = pad_rows([[*before, *after[:-1]] for before, after in rows], -1)
+        lengths = [len(before) + len(after) - 1 for before, after in rows]
+        train = self.split == "train"
+        lines = side_by_side(lengths) if train else [[i] for i in range(len(rows))]
+        order = [i for line in lines for i in line]
+        ids = [[*before, *after[:-1]] for before, after in rows]
         labels = [[*[IGNORE] * (len(before) - 1), *after] for before, after in rows]
-        pad = self.data._tokenizer().pad_id or 0
+        packed = {
+            "input_ids": joined(ids, lines, self.data._tokenizer().pad_id or 0),
+            "labels": joined(labels, lines, IGNORE),
+        }
+        if train:
+            place = {i: number for line in lines for number, i in enumerate(line)}
+            numbers = [[place[i]] * length for i, length in enumerate(lengths)]
+            packed["documents"] = joined(numbers, lines, -1)
+        some = [some[i] for i in order]
         seen = [one.scene for one in some if one.task == "draw" or one.task in READS]
         size = self.data.preprocess.size
         pixels = [self.pixels(scene) for scene in seen]
         return {
-            "input_ids": ids.masked_fill(ids < 0, pad),
-            "labels": pad_rows(labels, IGNORE),
+            **packed,
             "pixel_values": torch.stack(pixels) if pixels else torch.empty(0, 3, *size),
             "task": [one.task for one in some],
             "text": [one.text for one in some],
             "answer": [one.answer for one in some],
-            "number": [pick.index for pick in picks],
+            "number": [picks[i].index for i in order],
         }
+
+
+def side_by_side(lengths: Sequence[int]) -> list[list[int]]:
+    """Lines of rows that are together no longer than the longest one: each, the longest first, in the first line that
+    has room for it."""
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        line = next((k for k, left in enumerate(room) if left >= lengths[i]), len(lines))
+        if line == len(lines):
+            lines.append([])
+            room.append(max(lengths))
+        lines[line].append(i)
+        room[line] -= lengths[i]
+    return lines
+
+
+def joined(rows: Sequence[list[int]], lines: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """The rows of each line behind each other, ``(lines, tokens)``, filled up at the right."""
+    return pad_rows([[token for i in line for token in rows[i]] for line in lines], fill)
 
 
 def places(scene: shapes.Scene, bins: int) -> str:
