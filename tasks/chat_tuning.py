@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,13 @@ SHOWN = 8
 """Answers among the samples."""
 MORE = 8
 """Tokens that an answer may have more than the true one, to be seen."""
+
+
+@cache
+def drawn(count: int, some: int) -> frozenset[int]:
+    """So many of the numbers below ``count``, the same each time; evenly spaced ones would be all of one kind where
+    kinds take turns."""
+    return frozenset(np.random.default_rng(0).permutation(count)[:some].tolist())
 
 
 class Asked(NamedTuple):
@@ -42,7 +51,7 @@ class ChatTuning(LanguageModeling):
     of each row, its answers can be written: see :class:`~tasks.data.chat_tuning.ChatTuningData`.
 
     Args:
-        answers: so many conversations, evenly among those of validation, are answered at each validation,
+        answers: so many conversations, drawn from those of validation, are answered at each validation,
             and all of them in a test; 0 is none in either.
         model, options: of :class:`~tasks.training.token_task.TokenTask`.
     """
@@ -90,12 +99,10 @@ class ChatTuning(LanguageModeling):
 
     def chosen(self, batch: dict[str, Any]) -> list[int]:
         """The rows of a batch of validation that are answered."""
-        rows, every = batch.get("messages", ()), 1
-        if "number" in batch and hasattr(self.data, "conversations"):
-            every = -(-len(self.data.conversations("val")) // self.answers)
-        numbers = batch.get("number", range(len(rows)))
-        left = self.answers - len(self.answered)
-        return [i for i in range(len(rows)) if numbers[i] % every == 0][:left]
+        if "number" not in batch or not hasattr(self.data, "conversations"):
+            return list(range(len(batch.get("messages", ()))))[: self.answers - len(self.answered)]
+        some = drawn(len(self.data.conversations("val")), self.answers)
+        return [i for i, number in enumerate(batch["number"]) if number in some]
 
     def answer(self, batch: dict[str, Any], rows: Sequence[int]) -> list[tuple[str, str, str]]:
         """Write the last answer of some conversations, as ``family chat`` would but greedily.

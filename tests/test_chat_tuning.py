@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 import family
 import tasks
 from family.losses.language_model import IGNORE
-from tasks.chat_tuning import Asked, fitting
+from tasks.chat_tuning import Asked, drawn, fitting
 from tasks.cli import main
 from tasks.data.chat_tuning import ChatTuningData
 from tasks.errors import UserError
@@ -251,7 +251,7 @@ def test_answers_that_are_written_together_have_room():
 
 
 @pytest.mark.parametrize(("answers", "asked"), [(0, 0), (3, 3), (4, 4), (99, 8)])
-def test_so_many_answers_evenly_among_the_conversations(run, monkeypatch, answers, asked):
+def test_so_many_answers_drawn_from_the_conversations(run, monkeypatch, answers, asked):
     task = tasks.ChatTuning.load_from_checkpoint(run, answers=answers)
     data = ChatTuningData(".", context=128, batch_size=3)
     data.use_assets(task.assets())
@@ -261,7 +261,12 @@ def test_so_many_answers_evenly_among_the_conversations(run, monkeypatch, answer
     )
     found = trainer().validate(task, data, verbose=False)[0]
     assert len(seen) == asked and "val/exact" not in found and found["val/accuracy"] == 1
-    assert sorted(seen) == [*range(0, 8, -(-8 // answers) if answers else 9)][:asked]
+    assert set(seen) == drawn(8, answers) <= set(range(8))
+
+
+def test_answers_are_of_all_kinds_where_kinds_take_turns():
+    kinds = [sum(number % 4 == kind for number in drawn(2000, 100)) for kind in range(4)]
+    assert sum(kinds) == 100 and min(kinds) > 10
 
 
 def test_an_answer_without_room_is_wrong(run, tmp_path):
