@@ -34,7 +34,7 @@ class VisionChat(ChatTuning):
 
     Args:
         model: the model, or what builds it: ``model(pixel_values, input_ids, documents=...) -> logits``.
-        vision: where the picture tower comes from: a run, a folder or a published model of pictures.
+        vision: where the picture tower comes from: a run, a folder or a published model of pictures, or a Captioner.
         language: where the language model does.
         projector, shuffle: between the two, see
             :class:`~family.models.vision_language.VisionLanguage`.

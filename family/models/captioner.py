@@ -4,15 +4,20 @@ for both halves: Cornia et al. 2020; as Xu et al. 2015 the decoder attends to th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from family.core.config import TransformerConfig
 from family.core.transformer import Transformer
+from family.heads.classifier import PoolConfig
 from family.heads.language_model import language_model_head
 from family.inputs.patches import PatchConfig, PatchEmbedding, over_patches
 from family.inputs.text import TextEmbedding
 from family.models.encoder_decoder import EncoderDecoder, decoder_of
 from family.models.examples import CAPTIONED
 from family.models.member import member
+from family.models.vit import ViT
 
 
 @member(
@@ -72,4 +77,16 @@ class Captioner(EncoderDecoder):
             bos_id=bos_id,
         )
         self.config, self.decoder_config = config, decoder
-        self.vocab_size, self.image_size = vocab_size, source.image_size
+        self.vocab_size, self.image_size, self.patches = vocab_size, source.image_size, patches
+
+    @torch.no_grad()
+    def eyes(self) -> ViT:
+        """A copy of patches and encoder as a :class:`~family.models.vit.ViT` without classes: who has learnt to
+        describe pictures sees their parts (Tschannen et al. 2023, image captioners are scalable vision learners)."""
+        source: Any = self.source_embedding
+        pooling = PoolConfig("mean", norm_after=False)
+        size, side = self.image_size, source.patch_size
+        vit = ViT(0, self.config, size, side, patches=self.patches, pooling=pooling)
+        vit.embedding.load_state_dict(source.state_dict())
+        vit.transformer.load_state_dict(self.encoder.state_dict())
+        return vit

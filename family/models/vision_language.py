@@ -279,14 +279,15 @@ def join_vision_language(vision: Any, language: Any, **options: Any) -> VisionLa
     the picture tower's, ``generation`` the language model's.
 
     Args:
-        vision: a ViT, or a model with one as its ``image``, such as a CLIP.
+        vision: a ViT, or a model with one as its ``image``, such as a CLIP, or whose ``eyes()`` are one, such as a
+            Captioner.
         language: a GPT.
         options: ``projector``, ``shuffle`` and ``keep_prefix`` of :class:`VisionLanguage`.
 
     Raises:
         ValueError: other models, a language model without tokenizer, or what :class:`VisionLanguage` refuses.
     """
-    eyes = getattr(vision, "image", vision)
+    eyes = vision.eyes() if hasattr(vision, "eyes") else getattr(vision, "image", vision)
     for name, part, kind in (("vision", eyes, ViT), ("language", language, GPT)):
         if not isinstance(part, kind):
             raise ValueError(f"{name} must be a {kind.__name__}, not a {type(part).__name__}.")

@@ -11,6 +11,7 @@ from torch import nn
 
 import family
 from family import TransformerConfig, VisionLanguage, join_vision_language
+from family.inputs.patches import PatchConfig
 from family.inputs.text import Vectors
 from family.models.member import build, describe
 from family.models.vision_language import merged
@@ -208,6 +209,21 @@ def test_a_clip_gives_its_picture_tower():
     model = join_vision_language(clip, gpt).eval()
     pixels = torch.randn(2, 3, 16, 16)
     close(model.vision.forward_features(pixels), clip.image.forward_features(pixels))
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_a_captioner_gives_its_eyes(position, stem):
+    config = TransformerConfig(dim=16, depth=2, heads=2, position=position, max_tokens=16)
+    patches = PatchConfig(class_token=False, stem=stem)
+    captioner = family.Captioner(40, config, image_size=16, patch_size=8, patches=patches).eval()
+    captioner.preprocess = family.inputs.preprocess.Preprocess((16, 16))
+    model = join_vision_language(captioner, parts()[1]).eval()
+    pixels = torch.randn(2, 3, 16, 16)
+    assert model.slots == 4
+    close(model.vision.forward_features(pixels), captioner.encode(pixels))
+    nn.init.zeros_(captioner.encoder.norm.weight)  # the eyes are a copy
+    assert not torch.allclose(model.vision.forward_features(pixels), captioner.encode(pixels))
 
 
 def test_it_is_saved_and_read_again(tmp_path):
