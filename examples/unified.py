@@ -1,10 +1,10 @@
 """One model for everything against specialists of the same kind: the built-in world's six tasks, by several seeds.
 
     family fit --config image_tokenizing/shapes --run_folder RUNS/tokens
-    python examples/unified.py RUNS [--seeds 0 1 2] [--steps 960] [--jobs 1]
+    python examples/unified.py RUNS [--seeds 0 1 2] [--steps 960] [--jobs 1] [--out examples/unified]
 
 Each of the following is trained and tested in RUNS, where it is not there yet; figures and a table of what is there
-are written into examples/unified.
+are written into a folder.
 
 - ``omni``: all six tasks, so many steps.
 - ``small-TASK``: one task each with a sixth of the parameters, as many steps: together as many parameters and as many
@@ -166,20 +166,22 @@ def chance(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> st
 
 
 def transfer(found: dict[str, dict[str, list[float]]]) -> str:
-    """In Markdown: what each task loses where another was left out of training, against all six."""
+    """In Markdown: what each task gains or loses where another is left out of training, against all six."""
     kinds = [f"without {task}" for task in TASKS if f"without {task}" in found]
     if not kinds:
         return ""
-    lines = [f"| | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 1) + "|"]
+    lines = [f"| | all six | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 2) + "|"]
     for task in TASKS:
-        whole = found["omni"][task]
-        row = []
-        for kind in kinds:
-            values = found[kind].get(task)
-            change = None if values is None else mean(values) - mean(whole)
-            row.append("" if change is None else f"{change:+.1f}")
-        lines.append(f"| {task} | {' | '.join(row)} |")
+        row = [change(found, kind, task) for kind in kinds]
+        cells = ["" if one is None else f"{one:+.1f}" for one in row]
+        lines.append(f"| {task} | {mean(found['omni'][task]):.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def change(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> float | None:
+    """Of a task's score, from all six to those that a kind of run has; None of the one that it has not."""
+    values = found[kind].get(task)
+    return None if values is None else mean(values) - mean(found["omni"][task])
 
 
 def mean(values: list[float]) -> float:
@@ -206,6 +208,26 @@ def figure(found: dict[str, dict[str, list[float]]], file: Path) -> None:
     picture.savefig(file, dpi=110)
 
 
+def taught(found: dict[str, dict[str, list[float]]], file: Path) -> None:
+    """Which task teaches which: what each (a row) gains or loses where one (a column) is left out."""
+    left = [task for task in TASKS if f"without {task}" in found]
+    rows = [[change(found, f"without {other}", task) for other in left] for task in TASKS]
+    values = [[float("nan") if one is None else one for one in row] for row in rows]
+    picture, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    shown = axes.imshow(values, cmap="RdBu", vmin=-25, vmax=25)
+    for i, row in enumerate(rows):
+        for j, one in enumerate(row):
+            dark = one is not None and abs(one) > 15
+            text = "-" if one is None else f"{one:+.1f}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(left)), left)
+    axes.set_yticks(range(len(TASKS)), TASKS)
+    axes.set_xlabel("left out of training")
+    axes.set_ylabel("what becomes of")
+    picture.colorbar(shown, label="points, against all six")
+    picture.savefig(file, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="where they train; holds the image tokenizer")
@@ -213,6 +235,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=960, help="of the one model, of 480 rows")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--only", nargs="*", default=[], help="names of runs, such as omni")
+    parser.add_argument("--out", type=Path, default=HERE, help="of results.json and the pictures")
     options = parser.parse_args()
     runs = plan(options.seeds, options.steps)
     wanted = [run for run in runs if not options.only or run.name in options.only]
@@ -226,9 +249,12 @@ def main() -> None:
         "rows_tested": TESTED // 300,
         "scores": found,
     }
-    HERE.mkdir(exist_ok=True)
-    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    figure(found, HERE / "unified.png")
+    options.out.mkdir(exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if "small" in found:
+        figure(found, options.out / "unified.png")
+    if any(kind.startswith("without") for kind in found):
+        taught(found, options.out / "left_out.png")
     print(table(found), transfer(found), sep="\n\n")
 
 
