@@ -4,7 +4,7 @@
     python examples/unified.py RUNS [--seeds 0 1 2] [--steps 960] [--jobs 1] [--out examples/unified]
 
 Each of the following is trained and tested in RUNS, where it is not there yet; figures and a table of what is there
-are written into a folder.
+are written into the folder of --out.
 
 - ``omni``: all six tasks, so many steps.
 - ``small-TASK``: one task each with a sixth of the parameters, as many steps: together as many parameters and as many
@@ -168,7 +168,7 @@ def chance(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> st
 def transfer(found: dict[str, dict[str, list[float]]]) -> str:
     """In Markdown: what each task gains or loses where another is left out of training, against all six."""
     kinds = [f"without {task}" for task in TASKS if f"without {task}" in found]
-    if not kinds:
+    if not kinds or "omni" not in found:
         return ""
     lines = [f"| | all six | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 2) + "|"]
     for task in TASKS:
@@ -223,8 +223,8 @@ def taught(found: dict[str, dict[str, list[float]]], file: Path) -> None:
     axes.set_xticks(range(len(left)), left)
     axes.set_yticks(range(len(TASKS)), TASKS)
     axes.set_xlabel("left out of training")
-    axes.set_ylabel("what becomes of")
-    picture.colorbar(shown, label="points, against all six")
+    axes.set_ylabel("score of")
+    picture.colorbar(shown, label="points, against all six", extend="both")
     picture.savefig(file, dpi=110)
 
 
@@ -249,11 +249,11 @@ def main() -> None:
         "rows_tested": TESTED // 300,
         "scores": found,
     }
-    options.out.mkdir(exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    if "small" in found:
+    if {"small", "same"} & found.keys():
         figure(found, options.out / "unified.png")
-    if any(kind.startswith("without") for kind in found):
+    if "omni" in found and any(kind.startswith("without") for kind in found):
         taught(found, options.out / "left_out.png")
     print(table(found), transfer(found), sep="\n\n")
 

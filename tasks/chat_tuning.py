@@ -25,7 +25,7 @@ MORE = 8
 
 
 @cache
-def drawn(count: int, some: int) -> frozenset[int]:
+def sampled(count: int, some: int) -> frozenset[int]:
     """So many of the numbers below ``count``, the same each time; evenly spaced ones would be all of one kind where
     kinds take turns."""
     return frozenset(np.random.default_rng(0).permutation(count)[:some].tolist())
@@ -99,9 +99,11 @@ class ChatTuning(LanguageModeling):
 
     def chosen(self, batch: dict[str, Any]) -> list[int]:
         """The rows of a batch of validation that are answered."""
+        if "messages" not in batch:
+            return []
         if "number" not in batch or not hasattr(self.data, "conversations"):
-            return list(range(len(batch.get("messages", ()))))[: self.answers - len(self.answered)]
-        some = drawn(len(self.data.conversations("val")), self.answers)
+            return list(range(len(batch["messages"])))[: self.answers - len(self.answered)]
+        some = sampled(len(self.data.conversations("val")), self.answers)
         return [i for i, number in enumerate(batch["number"]) if number in some]
 
     def answer(self, batch: dict[str, Any], rows: Sequence[int]) -> list[tuple[str, str, str]]:

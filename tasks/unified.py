@@ -3,6 +3,7 @@ vocabulary, with one loss."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,7 +47,8 @@ class Unified(TokenizedTask, TokenTask):
     ``draw/true`` (every claim of the caption is so in the picture, see :mod:`tasks.data.shape_pictures`), of which
     there is a sheet.
 
-    A batch is one of :class:`~tasks.data.unified.UnifiedData`.
+    A batch is one of :class:`~tasks.data.unified.UnifiedData`: all places of a picture's codes are in
+    ``input_ids``, those that are to be made too.
 
     Args:
         model: the model, or what builds it from ``words``, ``picture_id`` and ``image_tokenizer``.
@@ -68,6 +70,11 @@ class Unified(TokenizedTask, TokenTask):
 
     def configure_model(self) -> None:
         super().configure_model()
+        if "documents" not in inspect.signature(type(self.model).forward).parameters:
+            raise UserError(
+                f"rows are packed in training, which needs a model that takes documents: "
+                f"{type(self.model).__name__} does not."
+            )
         for name, own in (("slots", "slots"), ("preprocess.size", "image_size")):
             asked: Any = self.data
             for part in name.split("."):

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 import family
 import tasks
 from family.losses.language_model import IGNORE
-from tasks.chat_tuning import Asked, drawn, fitting
+from tasks.chat_tuning import Asked, fitting, sampled
 from tasks.cli import main
 from tasks.data.chat_tuning import ChatTuningData
 from tasks.errors import UserError
@@ -261,11 +261,11 @@ def test_so_many_answers_drawn_from_the_conversations(run, monkeypatch, answers,
     )
     found = trainer().validate(task, data, verbose=False)[0]
     assert len(seen) == asked and "val/exact" not in found and found["val/accuracy"] == 1
-    assert set(seen) == drawn(8, answers) <= set(range(8))
+    assert set(seen) == sampled(8, answers) <= set(range(8))
 
 
 def test_answers_are_of_all_kinds_where_kinds_take_turns():
-    kinds = [sum(number % 4 == kind for number in drawn(2000, 100)) for kind in range(4)]
+    kinds = [sum(number % 4 == kind for number in sampled(2000, 100)) for kind in range(4)]
     assert sum(kinds) == 100 and min(kinds) > 10
 
 

@@ -11,7 +11,7 @@ from family.inference.unified import objects_in
 from family.losses.language_model import IGNORE, language_model_loss
 from tasks.data import shapes
 from tasks.data.shape_pictures import seen
-from tasks.data.unified import PICTURE, TASKS, UnifiedData
+from tasks.data.unified import PICTURE, TASKS, UnifiedBatches, UnifiedData
 from tasks.errors import UserError
 from tasks.unified import Made, Unified, boxes_score, is_drawn
 
@@ -89,6 +89,13 @@ def test_packed_rows_are_those_that_stand_alone():
         for i in range(len(batch["input_ids"]))
         for number in range(int(batch["documents"][i].max()) + 1)
     ]
+    scenes = [
+        data.given("train", number).scene
+        for number, name in zip(batch["number"], batch["task"], strict=True)
+        if name != "translate"
+    ]
+    pixels = [UnifiedBatches(data, "train").pixels(scene) for scene in scenes]
+    assert torch.equal(batch["pixel_values"], torch.stack(pixels))
     for (i, mine), number, name in zip(lines, batch["number"], batch["task"], strict=True):
         before, after = data.row(data.given("train", number))
         ids = torch.tensor([*before, *after])

@@ -55,14 +55,15 @@ def attend_eagerly(
     dropout: float = 0.0,
     scale: float | None = None,
     cap: float | None = None,
-    product: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
+    matmul: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`attend` written out, and the map ``(batch, heads, queries, keys)`` before dropout; ``product`` is
-    how matrices are multiplied. Heads that share keys stand one below the other, so that keys are not repeated."""
-    heads, shared = queries.shape[1:3], (keys.shape[1], -1)
+    """:func:`attend` written out, and the map ``(batch, heads, queries, keys)`` before dropout; ``matmul`` is how
+    matrices are multiplied. Heads that share keys are a dimension of their own, along which keys are not repeated
+    here; PyTorch's own product does so."""
+    shared = (keys.shape[1], queries.shape[1] // keys.shape[1])
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    below = (queries * scale).unflatten(1, shared).flatten(2, 3)
-    scores = product(below, keys.transpose(-2, -1)).flatten(1, 2).unflatten(1, heads)
+    grouped, keys = (queries * scale).unflatten(1, shared), keys.unsqueeze(2)
+    scores = matmul(grouped, keys.transpose(-2, -1)).flatten(1, 2)
     if cap is not None:
         scores = soft_cap(scores, cap)
     if allowed.causal:
@@ -74,8 +75,7 @@ def attend_eagerly(
     if allowed.fully_masked is not None:
         weights = weights.masked_fill(allowed.fully_masked, 0.0)
     dropped = F.dropout(weights, dropout) if dropout else weights
-    below = dropped.unflatten(1, shared).flatten(2, 3)
-    attended = product(below, values).flatten(1, 2).unflatten(1, heads)
+    attended = matmul(dropped.unflatten(1, shared), values.unsqueeze(2)).flatten(1, 2)
     if allowed.fully_masked is not None:  # what is not finite would stay so, times zero
         attended = attended.masked_fill(allowed.fully_masked, 0.0)
     return attended, weights

@@ -117,10 +117,10 @@ def attention_as_sums(
     without dropout, of keys and values of maybe fewer heads."""
     working = torch.promote_types(query.dtype, torch.float32)
     allowed = Allowed(added=attn_mask)
-    found, _ = attend_eagerly(query.to(working), key, value, allowed, scale=scale, product=sums)
+    found, _ = attend_eagerly(query.to(working), key, value, allowed, scale=scale, matmul=sums)
     return found.to(query.dtype)
 
 
 def sums(left: Tensor, right: Tensor) -> Tensor:
-    """:func:`torch.matmul`, as sums of products in the precision of the more exact of both."""
+    """:func:`torch.matmul`, as sums of products in the precision of the more exact of both: of a row, compiled."""
     return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2)

@@ -80,13 +80,13 @@ class Captioner(EncoderDecoder):
         self.vocab_size, self.image_size, self.patches = vocab_size, source.image_size, patches
 
     @torch.no_grad()
-    def eyes(self) -> ViT:
+    def vision_tower(self) -> ViT:
         """A copy of patches and encoder as a :class:`~family.models.vit.ViT` without classes: who has learnt to
-        describe pictures sees their parts (Tschannen et al. 2023, image captioners are scalable vision learners)."""
+        describe pictures sees their parts (Tschannen et al. 2023, Image Captioners Are Scalable Vision Learners Too)."""
         source: Any = self.source_embedding
         pooling = PoolConfig("mean", norm_after=False)
         size, side = self.image_size, source.patch_size
         vit = ViT(0, self.config, size, side, patches=self.patches, pooling=pooling)
         vit.embedding.load_state_dict(source.state_dict())
         vit.transformer.load_state_dict(self.encoder.state_dict())
-        return vit
+        return vit.train(self.training)

@@ -279,15 +279,16 @@ def join_vision_language(vision: Any, language: Any, **options: Any) -> VisionLa
     the picture tower's, ``generation`` the language model's.
 
     Args:
-        vision: a ViT, or a model with one as its ``image``, such as a CLIP, or whose ``eyes()`` are one, such as a
-            Captioner.
+        vision: a ViT, or a model with one as its ``image``, such as a CLIP, or with one as its ``vision_tower()``,
+            such as a Captioner.
         language: a GPT.
         options: ``projector``, ``shuffle`` and ``keep_prefix`` of :class:`VisionLanguage`.
 
     Raises:
         ValueError: other models, a language model without tokenizer, or what :class:`VisionLanguage` refuses.
     """
-    eyes = vision.eyes() if hasattr(vision, "eyes") else getattr(vision, "image", vision)
+    tower_of = getattr(vision, "vision_tower", None)
+    eyes = getattr(vision, "image", vision) if tower_of is None else tower_of()
     for name, part, kind in (("vision", eyes, ViT), ("language", language, GPT)):
         if not isinstance(part, kind):
             raise ValueError(f"{name} must be a {kind.__name__}, not a {type(part).__name__}.")

@@ -50,10 +50,11 @@ class UnifiedData(FamilyData):
     - ``input_ids (batch, tokens)`` int64: ``<bos> <task> ... <sep> ...``, padded at the right, with ``<picture>``
       in the places of codes;
     - ``labels (batch, tokens)`` int64: the token after each, of what is to be made; else -100;
-    - ``documents (batch, tokens)`` int64, in training, where short rows stand behind each other in lines as long
-      as the longest: the number of each token's row in its line, -1 where it is padding;
+    - ``documents (batch, tokens)`` int64, in training, where rows stand behind each other in lines of at most twice
+      the longest, so that there are fewer lines than ``batch_size``: the number of each token's row in its line, -1
+      where it is padding;
     - ``pixel_values (pictures, 3, height, width)`` float32: -1 to 1, of the rows that have one, in their order;
-    - ``task``: list of names; ``text``, ``answer``: lists of what is given in words, and of what is right;
+    - of each row, line by line, ``task``: list of names; ``text``, ``answer``: lists of what is given in words, and of what is right;
       ``number``: list of the scenes' numbers in their split.
 
     Args:
@@ -236,15 +237,15 @@ class UnifiedBatches(Dataset[Batch]):
 
 
 def side_by_side(lengths: Sequence[int]) -> list[list[int]]:
-    """Lines of rows that are together no longer than the longest one: each, the longest first, in the first line that
-    has room for it."""
+    """Lines of rows that are together at most twice as long as the longest one: each, the longest first, in the first
+    line that has room for it."""
     lines: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         line = next((k for k, left in enumerate(room) if left >= lengths[i]), len(lines))
         if line == len(lines):
             lines.append([])
-            room.append(max(lengths))
+            room.append(2 * max(lengths))
         lines[line].append(i)
         room[line] -= lengths[i]
     return lines

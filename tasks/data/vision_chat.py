@@ -37,7 +37,7 @@ from tasks.data.visual_questions import about_shapes, shown
 from tasks.errors import UserError, at_least, in_short, user_errors
 
 DESCRIBED = 4
-"""Every so many messages about pictures of the built-in world one asks to describe it; the others are questions."""
+"""Every so many questions about pictures of the built-in world one asks to describe it, at most one of each picture."""
 
 
 class VisionChatData(ChatTuningData):
@@ -69,8 +69,8 @@ class VisionChatData(ChatTuningData):
         slots: tokens of a picture. None is what the model says, where it is made of trained ones; of a new
             one it must be given.
         image_size: of all pictures, ``(height, width)``, where the model is new; None is the model's.
-        turns: questions about a picture of the built-in world in training, in one conversation, each about
-            something else; where there are fewer, all. In validation and test there is one.
+        turns: questions about a picture of the built-in world in training, in one conversation, each another,
+            the request to describe it last; where there are fewer, all. In validation and test there is one.
         options: of :class:`~tasks.data.chat_tuning.ChatTuningData`.
     """
 

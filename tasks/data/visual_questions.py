@@ -243,8 +243,8 @@ def shown(picture: Path | shapes.Scene, preprocess: Any) -> Image.Image:
 
 
 def about_shapes(index: int, seed: int, split: str, count: int = 1) -> list[VisualQuestion]:
-    """Questions about scene ``index`` of a split of the built-in world, each kind as often as any other: so many
-    different ones, or all there are."""
+    """So many different questions about scene ``index`` of a split of the built-in world, or all there are. Of the
+    kinds that are left each is as likely as any other, so that the first of all scenes are of all kinds alike."""
     scene = shapes.sample(index, seed, split)
     draw_from = random.Random(f"asked-{split}-{index}")
     by_kind: dict[str, list[shapes.Question]] = {}

@@ -44,6 +44,18 @@ def test_an_exported_step_takes_any_number_of_rows():
             torch.testing.assert_close(program.module()(x), stack(x))
 
 
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_an_exported_step_with_capped_scores_takes_any_length(kv_heads):
+    config = TransformerConfig(dim=16, depth=1, heads=4, kv_heads=kv_heads, score_cap=5.0)
+    stack = Transformer(config).eval()
+    sizes = {0: torch.export.Dim("rows", min=1, max=100), 1: torch.export.Dim("t", min=2, max=64)}
+    with torch.no_grad():
+        program = torch.export.export(stack, (torch.randn(2, 4, 16),), dynamic_shapes=(sizes,))
+        for shape in ((1, 9), (3, 2)):
+            x = torch.randn(*shape, 16)
+            torch.testing.assert_close(program.module()(x), stack(x))
+
+
 def test_masks_that_are_not_boolean_are_refused():
     attention = Attention(TransformerConfig(**SMALL))
     for shape in ((2, 3), (2, 3, 3), (2, 1, 3, 3)):

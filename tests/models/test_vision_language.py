@@ -213,7 +213,7 @@ def test_a_clip_gives_its_picture_tower():
 
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize("stem", ["patch", "conv"])
-def test_a_captioner_gives_its_eyes(position, stem):
+def test_a_captioner_gives_its_vision_tower(position, stem):
     config = TransformerConfig(dim=16, depth=2, heads=2, position=position, max_tokens=16)
     patches = PatchConfig(class_token=False, stem=stem)
     captioner = family.Captioner(40, config, image_size=16, patch_size=8, patches=patches).eval()
@@ -222,7 +222,7 @@ def test_a_captioner_gives_its_eyes(position, stem):
     pixels = torch.randn(2, 3, 16, 16)
     assert model.slots == 4
     close(model.vision.forward_features(pixels), captioner.encode(pixels))
-    nn.init.zeros_(captioner.encoder.norm.weight)  # the eyes are a copy
+    nn.init.zeros_(captioner.encoder.norm.weight)  # the tower is a copy
     assert not torch.allclose(model.vision.forward_features(pixels), captioner.encode(pixels))
 
 
