@@ -84,6 +84,8 @@ def options_of(text: str, command: str, sources: dict[str, str]) -> list[str]:
         found.append("--model.compile=false")
     if "context: 512" in text:
         found.append("--data.context=256")  # the stand-in's
+    if "image_tokenizer: " in text and "image_size: [64, 64]" in text:
+        found.append("--data.image_size=[48, 48]")  # the stand-in's
     if "languages: " in text and "zh" in text:
         found.append("--data.languages=[en, fr, de]")  # the built-in ones
     if "source: en" in text:
