@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from family.generation.sampling import Sampling
 from family.inference.drawing import as_pictures
 from family.inference.unified import boxes_of, make, objects_in
+from family.losses.language_model import IGNORE
 from tasks.data import shapes
 from tasks.data.shape_claims import is_so
 from tasks.data.shape_pictures import Seen, seen
@@ -47,8 +49,7 @@ class Unified(TokenizedTask, TokenTask):
     ``draw/true`` (every claim of the caption is so in the picture, see :mod:`tasks.data.shape_pictures`), of which
     there is a sheet.
 
-    A batch is one of :class:`~tasks.data.unified.UnifiedData`: all places of a picture's codes are in
-    ``input_ids``, those that are to be made too.
+    A batch is one of :class:`~tasks.data.unified.UnifiedData`.
 
     Args:
         model: the model, or what builds it from ``words``, ``picture_id`` and ``image_tokenizer``.
@@ -93,10 +94,13 @@ class Unified(TokenizedTask, TokenTask):
         pixels = batch.get("pixel_values")
         if pixels is None or not len(pixels):
             return batch
-        ids, labels = batch["input_ids"], batch["labels"]
-        fed = self.model.with_codes(ids, self.model.codes(pixels))
-        # What is to be made is what is fed next.
-        made = torch.where(labels == self.model.picture_id, fed.roll(-1, 1), labels)
+        ids, labels, picture = batch["input_ids"], batch["labels"], self.model.picture_id
+        # What is to be made is what is fed next, if it is: of a row that ends with a picture its last code is not.
+        next_ids = F.pad(ids[:, 1:], (0, 1), value=IGNORE).masked_fill(labels == picture, picture)
+        whole = torch.cat([ids[:, :1], next_ids], dim=1)
+        whole = self.model.with_codes(whole, self.model.codes(pixels))
+        fed = torch.where(ids == picture, whole[:, :-1], ids)
+        made = torch.where(labels == picture, whole[:, 1:], labels)
         return {**batch, "input_ids": fed, "labels": made}
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
