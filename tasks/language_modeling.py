@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,7 @@ from family import Sampling
 from family.models.member import longest_text
 from family.pretrained.generation import generation_of
 from tasks.errors import UserError
-from tasks.training.reading import check_room
+from tasks.training.reading import check_documents, check_room, packed
 from tasks.training.token_task import TokenTask
 
 
@@ -34,16 +33,11 @@ class LanguageModeling(TokenTask):
     def configure_model(self) -> None:
         super().configure_model()
         check_room(self.model, self.data, "context")
-        takes = inspect.signature(type(self.model).forward).parameters
-        if getattr(self.data, "isolate", False) and "documents" not in takes:
-            raise UserError(
-                f"{self.packing} needs a model that takes documents: "
-                f"{type(self.model).__name__} does not."
-            )
+        if getattr(self.data, "isolate", False):
+            check_documents(self.model, self.packing)
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
-        packed = {name: batch[name] for name in ("documents",) if name in batch}
-        return self.model(batch["input_ids"], **packed, **asked)
+        return self.model(batch["input_ids"], **packed(batch), **asked)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         self.evaluate(batch, "val")

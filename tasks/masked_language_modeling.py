@@ -17,13 +17,13 @@ from family.pretrained.runs import equip
 from tasks.errors import UserError, at_least
 from tasks.runs.checkpoints import build_model
 from tasks.training.building import Given, build_for
+from tasks.training.reading import packed
 from tasks.training.record import model_record
 from tasks.training.replaced_tokens import (
     LOGGED,
     Detected,
     check_reads,
     of_means,
-    packed,
     share,
     shown_replaced,
     tells_replaced,

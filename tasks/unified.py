@@ -3,7 +3,6 @@ vocabulary, with one loss."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from tasks.runs.gathering import gather
 from tasks.training.coco_metrics import coco_table, coco_truth
 from tasks.training.image_tokens import TokenizedTask
 from tasks.training.pictures import sheet
+from tasks.training.reading import check_documents, packed
 from tasks.training.text_scores import text_scores
 from tasks.training.token_task import TokenTask
 
@@ -71,11 +71,8 @@ class Unified(TokenizedTask, TokenTask):
 
     def configure_model(self) -> None:
         super().configure_model()
-        if "documents" not in inspect.signature(type(self.model).forward).parameters:
-            raise UserError(
-                f"rows are packed in training, which needs a model that takes documents: "
-                f"{type(self.model).__name__} does not."
-            )
+        if getattr(self.data, "isolate", False):
+            check_documents(self.model, "rows are packed in training, which")
         for name, own in (("slots", "slots"), ("preprocess.size", "image_size")):
             asked: Any = self.data
             for part in name.split("."):
@@ -104,8 +101,7 @@ class Unified(TokenizedTask, TokenTask):
         return {**batch, "input_ids": fed, "labels": made}
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
-        packed = {name: batch[name] for name in ("documents",) if name in batch}
-        return self.model(batch["input_ids"], **packed, **asked)
+        return self.model(batch["input_ids"], **packed(batch), **asked)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return super().loss(self.coded(batch))

@@ -16,6 +16,7 @@ from tasks.chat_tuning import ChatTuning, exact
 from tasks.errors import UserError, user_errors
 from tasks.runs.gathering import gather
 from tasks.training.finetuning import LoRA
+from tasks.training.reading import packed
 
 PARTS = ("vision.", "projection.", "language.")
 """How the names of the model's weights begin."""
@@ -121,8 +122,7 @@ class VisionChat(ChatTuning):
                 )
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
-        packed = {name: batch[name] for name in ("documents",) if name in batch}
-        return self.model(batch["pixel_values"], batch["input_ids"], **packed, **asked)
+        return self.model(batch["pixel_values"], batch["input_ids"], **packed(batch), **asked)
 
     # --- Answers ---
 

@@ -61,11 +61,17 @@ def test_places_are_those_of_the_true_boxes():
     assert boxes_score([row._replace(objects=[])]) == 0
 
 
-def test_the_loss_is_that_of_the_rows_with_their_codes():
+def lesson():
+    """Twelve rows of training, packed, with their data and a task."""
     torch.manual_seed(0)
     data = UnifiedData(**SMALL, batch_size=12, examples=60)
     task = task_of(data)
     batch = next(iter(data.train_dataloader()))
+    return data, task, batch
+
+
+def test_the_loss_is_that_of_the_rows_with_their_codes():
+    _, task, batch = lesson()
     coded = task.coded(batch)
     picture = task.model.picture_id
     assert picture in batch["input_ids"] and picture in batch["labels"]
@@ -76,10 +82,7 @@ def test_the_loss_is_that_of_the_rows_with_their_codes():
 
 
 def test_packed_rows_are_those_that_stand_alone():
-    torch.manual_seed(0)
-    data = UnifiedData(**SMALL, batch_size=12, examples=60)
-    task = task_of(data)
-    batch = next(iter(data.train_dataloader()))
+    data, task, batch = lesson()
     coded = task.coded(batch)
     assert len(batch["input_ids"]) < 12 == len(batch["task"])
     codes = iter(task.model.codes(batch["pixel_values"]))

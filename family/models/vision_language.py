@@ -287,8 +287,8 @@ def join_vision_language(vision: Any, language: Any, **options: Any) -> VisionLa
     Raises:
         ValueError: other models, a language model without tokenizer, or what :class:`VisionLanguage` refuses.
     """
-    tower_of = getattr(vision, "vision_tower", None)
-    eyes = getattr(vision, "image", vision) if tower_of is None else tower_of()
+    has_tower = hasattr(vision, "vision_tower")
+    eyes = vision.vision_tower() if has_tower else getattr(vision, "image", vision)
     for name, part, kind in (("vision", eyes, ViT), ("language", language, GPT)):
         if not isinstance(part, kind):
             raise ValueError(f"{name} must be a {kind.__name__}, not a {type(part).__name__}.")

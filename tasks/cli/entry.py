@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import select
 import signal
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     last state, with 143, Ctrl-C with 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # PyTorch's compiler says in the midst of a text that there is no GPU, where CUDA's tools are installed.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         dispatch(arguments)
         sys.stdout.flush()

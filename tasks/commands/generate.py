@@ -4,7 +4,6 @@ what it makes of the text: ``--prompt "summarize: ..."``."""
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import Any
 
 from family import Sampling
@@ -130,8 +129,6 @@ def compile_decoding(model: Any) -> None:
         raise UserError(
             f"--compile is for language models, and not for a {type(model).__name__}: leave it out."
         )
-    # In the midst of a text it says that there is no GPU, where CUDA's tools are installed.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     model.compile_decoding()
 
 

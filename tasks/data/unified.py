@@ -54,8 +54,8 @@ class UnifiedData(FamilyData):
       the longest, so that there are fewer lines than ``batch_size``: the number of each token's row in its line, -1
       where it is padding;
     - ``pixel_values (pictures, 3, height, width)`` float32: -1 to 1, of the rows that have one, in their order;
-    - of each row, line by line, ``task``: list of names; ``text``, ``answer``: lists of what is given in words, and of what is right;
-      ``number``: list of the scenes' numbers in their split.
+    - of each row, line by line, ``task``: list of names; ``text``, ``answer``: lists of what is given in words, and
+      of what is right; ``number``: list of the scenes' numbers in their split.
 
     Args:
         root: none: of these rows there are no files, and the world is the built-in one.
@@ -67,6 +67,7 @@ class UnifiedData(FamilyData):
     """
 
     task = "Unified"
+    isolate = True
     decided = ("image_size", "bins")
 
     def __init__(

@@ -81,8 +81,6 @@ def quiet_warnings() -> None:
     # Of each checkpoint it says that it is written whole.
     connector = "pytorch_lightning.trainer.connectors.checkpoint_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
-    # Its compiler says that there is no GPU, where CUDA's tools are installed.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def worth_a_line(record: logging.LogRecord) -> bool:

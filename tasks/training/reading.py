@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +30,26 @@ def check_room(model: Any, data: Any, option: str = "max_tokens") -> None:
             f"data.{option}={wanted} is more than the model's {name}={longest}: "
             "make one smaller, or the other larger."
         )
+
+
+def check_documents(model: Any, said: str) -> None:
+    """Refuse a model that would let texts see each other that are packed into a row.
+
+    Args:
+        said: what packs them, the beginning of the sentence.
+
+    Raises:
+        UserError: see above.
+    """
+    if "documents" not in inspect.signature(type(model).forward).parameters:
+        raise UserError(
+            f"{said} needs a model that takes documents: {type(model).__name__} does not."
+        )
+
+
+def packed(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a model needs to know of texts that are packed into a row."""
+    return {name: batch[name] for name in ("documents",) if name in batch}
 
 
 def read(model: Any, batch: dict[str, Any]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from family.inputs.text import TextEmbedding, share_tables
 from family.losses.replaced_tokens import Corrupted
 from tasks.errors import UserError
-from tasks.training.reading import check_room
+from tasks.training.reading import check_documents, check_room
 
 SHOWN = 8
 """Texts among the samples."""
@@ -73,18 +72,8 @@ def check_reads(model: nn.Module, data: Any) -> None:
         UserError: they are too long, or it would let texts see each other.
     """
     check_room(model, data, "context")
-    takes = inspect.signature(type(model).forward).parameters
-    several = getattr(data, "several", bool)
-    if several() and "documents" not in takes:
-        raise UserError(
-            "data of several texts are packed, which needs a model that takes documents: "
-            f"{type(model).__name__} does not."
-        )
-
-
-def packed(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a model needs to know of texts that are packed into a row."""
-    return {name: batch[name] for name in ("documents",) if name in batch}
+    if getattr(data, "several", bool)():
+        check_documents(model, "data of several texts are packed, which")
 
 
 # --- What is shown ---
