@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
 
+from family.core.experts import Experts
 from family.losses.balance import balance_loss
 from family.losses.language_model import IGNORE, language_model_loss
 from family.losses.token_loss import TokenLoss
@@ -41,6 +43,7 @@ class TokenTask(Task):
         between(0, 1, of="model.", label_smoothing=label_smoothing)
         at_least(0, of="model.", balance=balance, z_loss=z_loss)
         self.label_smoothing, self.balance, self.z_loss = label_smoothing, balance, z_loss
+        self._mixture = 0, False
 
     def logits(self, batch: dict[str, Any], **asked: Any) -> Tensor:
         """``(batch, tokens, vocab)``, by the contract of the task's members; or the ``loss`` asked for."""
@@ -56,7 +59,7 @@ class TokenTask(Task):
     def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
         """The mean over the tokens that count, smoothed."""
         loss = TokenLoss(batch["labels"], self.label_smoothing, self.z_loss)
-        if "loss" in inspect.signature(type(self.model).forward).parameters:
+        if takes_loss(type(self.model).forward):
             return self.logits(batch, loss=loss)
         return loss.of(self.logits(batch))
 
@@ -66,11 +69,22 @@ class TokenTask(Task):
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         terms = self.terms(batch)
-        found = balance_loss(self.learner)
+        found = balance_loss(self.learner) if self._mixes() else None
         if found is None:
             return terms
         more = {"cross_entropy": terms["loss"], "balance": found[0], "expert_load": found[1]}
         return {**terms, "loss": terms["loss"] + self.balance * found[0], **more}
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._mixture = 0, False
+
+    def _mixes(self) -> bool:
+        """Whether there are experts; asked once of a model, as to walk through one takes a while."""
+        if self._mixture[0] != id(self.model):
+            found = any(isinstance(module, Experts) for module in self.modules())
+            self._mixture = id(self.model), found
+        return self._mixture[1]
 
     def count(self, batch: dict[str, Any]) -> Tensor:
         return (batch["labels"] != IGNORE).sum()
@@ -107,3 +121,9 @@ class TokenTask(Task):
             "tokens": counts.tolist(),
             "right": right.tolist(),
         }
+
+
+@cache  # of a step on a small model a signature would be a hundredth
+def takes_loss(forward: Callable[..., Any]) -> bool:
+    """Whether a model's forward pass can be asked for its loss in the place of logits."""
+    return "loss" in inspect.signature(forward).parameters
