@@ -11,11 +11,10 @@ from PIL import Image
 
 import family
 import tasks
-from family.inputs.image_slots import DESCRIBE, IMAGE, image_id_of
+from family.inputs.image_slots import IMAGE, image_id_of
 from family.inputs.preprocess import Preprocess
 from family.losses.language_model import IGNORE
 from tasks.cli import main
-from tasks.data import shapes
 from tasks.data.tokenizers import make_chat_tokenizer
 from tasks.data.vision_chat import VisionChatData
 from tasks.errors import UserError
@@ -140,20 +139,6 @@ def test_what_is_wrong_is_said_before_training(tmp_path, row, options, said):
     with pytest.raises(UserError, match=said):
         data.prepare_data()
         data.setup("fit")
-
-
-def test_several_questions_about_a_picture_in_training():
-    data = VisionChatData(slots=4, image_size=(16, 16), turns=5)
-    for row in data.generated(20, "train"):
-        asked = [m["content"] for m in row.messages if m["role"] == "user"]
-        true = {q.text: q.answer for q in shapes.questions(row.pictures[0])}
-        assert len(row.pictures) == 1 and len(set(asked)) == len(asked) == 5
-        assert asked[0].startswith(IMAGE) and asked[-1] == DESCRIBE
-        said = [m["content"] for m in row.messages if m["role"] == "assistant"]
-        assert said[-1] == shapes.caption(row.pictures[0])
-        for question, answer in zip(asked[:-1], said[:-1], strict=True):
-            assert true[question.removeprefix(f"{IMAGE}\n")] == answer
-    assert {len(row.messages) for row in data.generated(20, "val")} == {2}
 
 
 def test_a_picture_that_is_none(tmp_path):

@@ -37,7 +37,7 @@ from tasks.data.visual_questions import about_shapes, shown
 from tasks.errors import UserError, at_least, in_short, user_errors
 
 DESCRIBED = 4
-"""Every so many questions about pictures of the built-in world one asks to describe it, at most one of each picture."""
+"""Every so many pictures of the built-in world one is described; the others are asked about."""
 
 
 class VisionChatData(ChatTuningData):
@@ -69,8 +69,6 @@ class VisionChatData(ChatTuningData):
         slots: tokens of a picture. None is what the model says, where it is made of trained ones; of a new
             one it must be given.
         image_size: of all pictures, ``(height, width)``, where the model is new; None is the model's.
-        turns: questions about a picture of the built-in world in training, in one conversation, each another,
-            the request to describe it last; where there are fewer, all. In validation and test there is one.
         options: of :class:`~tasks.data.chat_tuning.ChatTuningData`.
     """
 
@@ -82,12 +80,9 @@ class VisionChatData(ChatTuningData):
         root: str | None = None,
         slots: int | None = None,
         image_size: tuple[int, int] | None = None,
-        turns: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
-        at_least(1, turns=turns)
-        self.turns = turns
         if slots is not None:
             at_least(1, slots=slots)
         self.slots, self.size = slots, None if image_size is None else picture_size(image_size)
@@ -98,20 +93,15 @@ class VisionChatData(ChatTuningData):
 
     def generated(self, count: int, split: str) -> list[Conversation]:
         found = []
-        turns = self.turns if split == "train" else 1
         for i in range(count):
-            asked = about_shapes(i, self.seed, split, turns)
-            scene: Any = asked[0].picture
-            said = [(one.question, one.answer, one.kind) for one in asked]
-            if -(i * turns) % DESCRIBED < turns:  # last, as it answers the others
-                said[-1] = DESCRIBE, shapes.caption(scene), "description"
-            talk: Any = [
-                {"role": role, "content": text}
-                for question, answer, _ in said
-                for role, text in (("user", question), ("assistant", answer))
-            ]
-            kind = said[-1][2]
-            found.append(Conversation(place_pictures(talk, 1), asked[0].where, (scene,), kind))
+            one = about_shapes(i, self.seed, split)
+            assert isinstance(one.picture, shapes.Scene)
+            question, answer, kind = one.question, one.answer, one.kind
+            if i % DESCRIBED == 0:
+                question, answer, kind = DESCRIBE, shapes.caption(one.picture), "description"
+            said = zip(("user", "assistant"), (question, answer), strict=True)
+            talk: Any = [{"role": role, "content": text} for role, text in said]
+            found.append(Conversation(place_pictures(talk, 1), one.where, (one.picture,), kind))
         return found
 
     def told(self, row: dict[str, Any], where: str) -> Conversation:

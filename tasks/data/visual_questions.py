@@ -99,7 +99,7 @@ class VisualQuestionsData(TextData[VisualQuestion]):
     # --- What there is ---
 
     def generated(self, count: int, split: str) -> list[VisualQuestion]:
-        return [about_shapes(i, self.seed, split)[0] for i in range(count)]
+        return [about_shapes(i, self.seed, split) for i in range(count)]
 
     def read(self, file: Path) -> list[VisualQuestion]:
         rows = [question_of(file, number, row) for number, row in json_rows(file)]
@@ -242,9 +242,8 @@ def shown(picture: Path | shapes.Scene, preprocess: Any) -> Image.Image:
     return read_image(picture, background=getattr(preprocess, "background", WHITE))
 
 
-def about_shapes(index: int, seed: int, split: str, count: int = 1) -> list[VisualQuestion]:
-    """So many different questions about scene ``index`` of a split of the built-in world, or all there are. Of the
-    kinds that are left each is as likely as any other, so that the first of all scenes are of all kinds alike."""
+def about_shapes(index: int, seed: int, split: str) -> VisualQuestion:
+    """A question about scene ``index`` of a split of the built-in world: each kind as often as any other."""
     scene = shapes.sample(index, seed, split)
     draw_from = random.Random(f"asked-{split}-{index}")
     by_kind: dict[str, list[shapes.Question]] = {}
@@ -253,16 +252,12 @@ def about_shapes(index: int, seed: int, split: str, count: int = 1) -> list[Visu
         # As many of what is there as of what is not.
         answer = one.answer if begin == "is there" else ""
         by_kind.setdefault(f"{BEGINS[begin]} {answer}", []).append(one)
-    place, found = f"shapes-{split}-{index}", list[VisualQuestion]()
-    while by_kind and len(found) < count:
-        kind = draw_from.choice(sorted({name.split()[0] for name in by_kind}))
-        name = draw_from.choice([one for one in sorted(by_kind) if one.split()[0] == kind])
-        asked = draw_from.choice(by_kind[name])
-        by_kind[name].remove(asked)
-        if not by_kind[name]:
-            del by_kind[name]
-        found.append(VisualQuestion(asked.text, asked.answer, kind, scene, place, place))
-    return found
+    kinds = sorted({kind.split()[0] for kind in by_kind})
+    kind = draw_from.choice(kinds)
+    some = [by_kind[name] for name in sorted(by_kind) if name.split()[0] == kind]
+    asked = draw_from.choice(draw_from.choice(some))
+    place = f"shapes-{split}-{index}"
+    return VisualQuestion(asked.text, asked.answer, kind, scene, place, place)
 
 
 def question_of(file: Path, line: int, row: dict[str, Any]) -> VisualQuestion:
