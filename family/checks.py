@@ -55,3 +55,8 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # finite
     return isinstance(value, kind)
+
+
+def is_quantised(weight: Any) -> bool:
+    """Whether it is what :func:`family.quantise.quantise` made of a weight."""
+    return hasattr(weight, "qdata")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from family.files import whole, write_bytes, write_picture, write_text
 from family.pretrained.saved import write_weights
 from tasks.cli import main
 from tasks.commands.results import Results
+from tasks.errors import UserError
 from tasks.runs.tables import write_table
 
 LARGE = 20_000
@@ -124,3 +126,23 @@ def test_an_export_to_a_full_disk_leaves_nothing(format, tmp_path, monkeypatch, 
     assert ended.value.code == 2 and len(said) == 1
     assert "File too large" in said[0] and " out" in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_leaves_the_answers_of_before(tmp_path, capsys):
+    file = tmp_path / "a.jsonl"
+    with Results(None, file) as results:
+        results.write({"a": 1}, "")
+    before = file.read_text()
+    with pytest.raises(ValueError, match="broken"), Results(None, file):
+        raise ValueError("broken")
+    with pytest.raises(KeyboardInterrupt), Results(None, file) as results:
+        results.write({"a": 2}, "")
+        raise KeyboardInterrupt
+    assert file.read_text() == before and "a.partial.jsonl" in capsys.readouterr().err
+    assert json.loads((tmp_path / "a.partial.jsonl").read_text()) == {"a": 2}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "a.partial.jsonl"}
+
+
+def test_an_ending_that_says_no_format(tmp_path):
+    with pytest.raises(UserError, match=r"end it in \.jsonl, \.csv or \.txt"):
+        Results(None, tmp_path / "a.png")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from family.checks import is_quantised
 from family.core.attention import Attention
 from family.core.feedforward import FeedForward
 
@@ -231,6 +232,8 @@ def merge_lora(model: nn.Module, remove: bool = False) -> None:
     Args:
         remove: for good: the plain layers come back under their own names, and stay frozen.
     """
+    if any(is_quantised(layer.base.weight) for _, layer in adapted(model)):
+        raise ValueError("weights in eight bits take no correction: merge before quantise(model).")
     for name, layer in list(adapted(model)):
         weight = layer.weight.detach()
         if remove:
@@ -252,7 +255,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     layers = [layer for _, layer in adapted(model)]
     merged = [layer.merged for layer in layers]
     for layer in layers:
-        layer.merged = layer.base.weight
+        layer.merged = layer.base.weight.detach()  # a parameter would become one of the layer's
     try:
         yield
     finally:

@@ -65,6 +65,11 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
     """
     found = [module for module in model.modules() if isinstance(module, PatchEmbedding)]
     facts = facts_of(model)
+    if getattr(model, "image_tokenizer", None) is not None:
+        raise ValueError(
+            f"image_size={image_size}: what a {type(model).__name__} draws is of the size of its image "
+            f"tokenizer, {tuple(model.image_size)}."
+        )
     if not found and not (facts and facts.any_size):
         raise ValueError(f"image_size={image_size}: a {type(model).__name__} has no patches.")
     for embedding in found:

@@ -55,6 +55,7 @@ class FirstTokens:
         """``(rows, ..., vocab)``, at the first place with all but a row's own token ruled out."""
         if tokens.shape[-1]:
             return logits
-        ids = self.ids.view(-1, *(1 for _ in logits.shape[1:])).expand(*logits.shape[:-1], 1)
+        ids = self.ids.repeat_interleave(len(logits) // len(self.ids))  # several texts of a row
+        ids = ids.view(-1, *(1 for _ in logits.shape[1:])).expand(*logits.shape[:-1], 1)
         # A certain token costs a beam nothing.
         return torch.full_like(logits, -math.inf).scatter(-1, ids, 0.0)

@@ -52,8 +52,10 @@ def pool_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     if mask is None:
         return x.mean(1)
-    weights = mask.to(x.dtype).unsqueeze(-1)
-    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+    # In float32 at least: the sum over a long text may be more than float16 can hold.
+    working = torch.promote_types(x.dtype, torch.float32)
+    weights = mask.to(working).unsqueeze(-1)
+    return ((x * weights).sum(1) / weights.sum(1).clamp(min=1)).to(x.dtype)
 
 
 def pool_max(x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -37,6 +37,8 @@ class Span(NamedTuple):
 
     def chance(self, answered: bool, maybe_none: bool) -> float:
         """How likely what is answered is among all spans and, where that may be, no answer."""
+        if self.total == -math.inf:  # a text without a token of its own
+            return 0.0 if answered else 1.0
         top, all_of = max(self.total, self.none), [self.total]
         all_of += [self.none] if maybe_none else []
         total = top + math.log(sum(math.exp(one - top) for one in all_of))

@@ -158,6 +158,9 @@ def do_task(
         raise ValueError(f"{task} of what? give texts, or pictures, or both.")
     if texts is not None and pictures is not None and len(texts) != len(pictures):
         raise ValueError(f"{len(pictures)} pictures but {len(texts)} texts: give as many.")
+    if (task == "draw" and pictures is not None) or (task == "detect" and pictures is None):
+        needs = "texts alone" if task == "draw" else "pictures"
+        raise ValueError(f"task={task!r} is of {needs}.")
     count = len(texts if texts is not None else pictures or ())
     texts = list(texts) if texts is not None else [""] * count
     generator = torch.Generator(device_of(model)).manual_seed(seed)

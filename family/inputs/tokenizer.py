@@ -181,7 +181,7 @@ class Tokenizer:
         try:
             found = encode(given, add_special_tokens=special_tokens)
         except Exception as error:
-            if type(error) is not Exception:
+            if type(error) not in (Exception, TypeError):
                 raise  # else it is the library's own
             raise ValueError(f"the tokenizer cannot read a text: {first_line(error)}.") from None
         if not parse_special:
@@ -257,8 +257,10 @@ class Tokenizer:
         limit = max_tokens or self.max_tokens
         if limit is not None:
             self.inner.enable_truncation(limit, direction=self.truncation_side)
-        rows = self.encode_batch(texts, True, parse_special)
-        self.inner.no_truncation()
+        try:
+            rows = self.encode_batch(texts, True, parse_special)
+        finally:
+            self.inner.no_truncation()
         longest = max(map(len, rows), default=0)
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(longest) < lengths[:, None]

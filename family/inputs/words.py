@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from family.inputs.tokenizer import Tokenizer
 
+SINGLE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
+"""Of scripts without spaces (kana, CJK, Thai): each is a word."""
 WORD = re.compile(
     r"https?://\S+"
-    # Scripts without spaces: a character each (kana, CJK, Thai).
-    r"|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]"
+    rf"|{SINGLE.pattern}"
     r"|[@#]?[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+"
     r"(?:['’.\-][^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+)*"
     r"|\S"
@@ -33,7 +35,27 @@ class Window(NamedTuple):
 
 def find_words(text: str) -> list[tuple[int, int]]:
     """The places of the words of a text: first character, and the one behind the last."""
-    return [match.span() for match in WORD.finditer(text)]
+    found: list[tuple[int, int]] = []
+    for match in WORD.finditer(text):
+        first, last = match.span()
+        if found and found[-1][1] == first and goes_on(text, found[-1][0], first):
+            found[-1] = found[-1][0], last
+        else:
+            found.append((first, last))
+    return found
+
+
+def goes_on(text: str, first: int, at: int) -> bool:
+    """Whether the word that begins at ``first`` has not ended at ``at``: accents and vowel signs that are
+    characters of their own (decomposed é, Hindi, vowelled Arabic) are no letters to a regular expression."""
+    before, own = text[at - 1], text[at]
+    if not text[first].isalnum() or SINGLE.match(before) or SINGLE.match(own):
+        return False
+    return is_mark(own) or (is_mark(before) and own.isalnum())
+
+
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:

@@ -69,7 +69,6 @@ class VisionLanguage(nn.Module):
         vocab_size, image_size: of GPT and ViT, in the place of what their descriptions say.
 
     Attributes:
-        slots: vectors of a picture of the ViT's own size.
         vocab_size: ids that it reads; ``language.vocab_size`` are those that it writes.
 
     Raises:
@@ -108,8 +107,6 @@ class VisionLanguage(nn.Module):
             raise ValueError(
                 "keep_prefix=True gives tokens that shuffle cannot merge: take shuffle=1."
             )
-        self.slots = rows * columns // shuffle**2
-        self.slots += self.vision.num_prefix_tokens * keep_prefix
         width, dim = self.vision.config.dim * shuffle**2, self.config.dim
         layers: list[nn.Module] = [nn.Linear(width, dim)]
         if projector == "mlp":
@@ -118,6 +115,12 @@ class VisionLanguage(nn.Module):
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 init_linear(layer, self.config.init_std)
+
+    @property
+    def slots(self) -> int:
+        """Vectors of a picture of the ViT's own size."""
+        rows, columns = self.vision.grid(*self.image_size)
+        return rows * columns // self.shuffle**2 + self.vision.num_prefix_tokens * self.keep_prefix
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         """``(pictures, channels, height, width) -> (pictures, slots, dim)``, as the GPT reads them."""
@@ -174,6 +177,7 @@ class VisionLanguage(nn.Module):
         *,
         capacity: int,
         branches: int = 1,
+        spare: int = 0,
     ) -> tuple[Tensor, Cache]:
         """As :meth:`GPT.prefill`.
 
@@ -183,7 +187,8 @@ class VisionLanguage(nn.Module):
         counts = (input_ids == self.image_id).sum(1, keepdim=True)
         there = torch.arange(vectors.shape[1], device=vectors.device) < counts
         given = Vectors(self.image_id, vectors[there])
-        return self.language.prefill(input_ids, mask, given, capacity=capacity, branches=branches)
+        room: Any = {"capacity": capacity, "branches": branches, "spare": spare}
+        return self.language.prefill(input_ids, mask, given, **room)
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """As :meth:`GPT.decode`."""

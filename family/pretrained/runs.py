@@ -34,6 +34,8 @@ from family.pretrained.table import Format
 from family.pretrained.weights import Weights
 
 ENDING = ".ckpt"
+LEFT = ("config.yaml", "state.json")
+"""What a run has from its first moment on."""
 CONFIGS = ("open_clip_config.json", "modules.json")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 """What a folder holds that is itself a model's."""
@@ -79,6 +81,8 @@ def is_run(source: Any) -> TypeGuard[str | Path]:
         return place.suffix == ENDING
     if (place / CONFIG).is_file():
         return False
+    if all((place / name).is_file() for name in LEFT):  # maybe without a checkpoint so far
+        return True
     if any(place.glob(f"*{ENDING}")) or any(place.glob(f"checkpoints/*{ENDING}")):
         return True
     own = any(file.suffix in WEIGHTS or file.name in CONFIGS for file in place.iterdir())

@@ -13,6 +13,7 @@ from torch import nn
 
 import family
 from family.adapt.lora import adapted
+from family.checks import is_quantised
 from family.files import whole, write_text
 from family.generation import Generation
 from family.heads.problem import check_problem
@@ -54,6 +55,10 @@ def save_pretrained(
         raise ValueError(
             "the model has LoRA layers: merge_lora(model, remove=True) first, or save_adapter(model, "
             "folder, base) alone."
+        )
+    if any(is_quantised(parameter) for parameter in model.parameters()):
+        raise ValueError(
+            "weights in eight bits are not saved: save the model before quantise(model)."
         )
     if format == sentence.NAME:
         write(*sentence.encoder_part(model), target)

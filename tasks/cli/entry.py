@@ -37,11 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
     last state, with 143, Ctrl-C with 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [at_home(argument) for argument in arguments]
     # PyTorch's compiler says in the midst of a text that there is no GPU, where CUDA's tools are installed.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         dispatch(arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         if stdout_is_open():
             raise  # another pipe, such as a worker's
@@ -62,6 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
         said = str(error).strip().splitlines()[-1].removeprefix("tasks.errors.UserError: ")
         print(f"family: {said}", file=sys.stderr)
         sys.exit(2)
+
+
+def at_home(argument: str) -> str:
+    """``--option=~/x`` as ``--option ~/x``, in which a shell would put the home folder."""
+    option, sign, value = argument.partition("=")
+    known = sign and option.startswith("--") and value.startswith("~/")
+    return f"{option}={os.path.expanduser(value)}" if known else argument
 
 
 def sentence(error: OSError, number: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,21 @@ def of_the_run(config: Namespace) -> Namespace:
     config = config.clone()
     for name in ("config", "run_folder", "ckpt_path"):
         config.pop(name, None)
+    for place, name in paths_in(config):
+        place[name] = located(place[name])
+    return config
+
+
+def paths_in(config: Namespace) -> Iterator[tuple[Namespace, str]]:
+    """Where a config has paths, and by which names."""
     for part in ("model", "data"):
         given = (config.get(part) or {}).get("init_args") or Namespace()
         several = given.get("tasks")  # each with a root of its own
         parts = several.values() if isinstance(several, dict) else ()
         for place in (given, given.get("transplant"), *parts):
-            for name in PATHS:
-                value = place.get(name) if isinstance(place, Namespace) else None
-                if isinstance(value, str):
-                    place[name] = located(value)
-    return config
+            for name in PATHS if isinstance(place, Namespace) else ():
+                if isinstance(place.get(name), str):
+                    yield place, name
 
 
 def name_of_run(file: Path, subcommand: str) -> str:
@@ -209,7 +214,7 @@ def check_unfinished(file: Path, content: dict[str, Any], trainer: Namespace) ->
     most = 1000 if trainer.max_epochs is None and trainer.max_steps == -1 else trainer.max_epochs
     for name, done, limit in (("max_steps", step, trainer.max_steps), ("max_epochs", epochs, most)):
         if limit is not None and limit != -1 and done >= limit:
-            if not ended(file):
+            if done == limit and not ended(file):
                 return True
             cut = f" Its last validation was cut: family validate {file} makes it."
             raise UserError(

@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> None:
     options_parser.add_argument(
         "--question", action="append", required=True, help="to be answered of each picture; several"
     )
-    format_option(options_parser)
+    format_option(options_parser, file=False)
     options = options_parser.parse_args(arguments)
     questions = [checked(question).strip() for question in options.question]
     paths = find_pictures(options.images)

@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> None:
     options_parser.add_argument(
         "--begin", default="", metavar="TEXT", help="what each sentence begins with, such as de:"
     )
-    format_option(options_parser)
+    format_option(options_parser, file=False)
     options = options_parser.parse_args(arguments)
     if options.beams is not None:
         at_least(1, of="--", beams=options.beams)

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
         type=float,
         help="the least score (default: what validation found best, or 0.3)",
     )
-    format_option(options_parser)
+    format_option(options_parser, file=False)
     options = options_parser.parse_args(arguments)
     if options.threshold is not None:
         between(0, 1, of="--", threshold=options.threshold)

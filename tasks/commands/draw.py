@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     noise = made.add_argument_group("of a model that starts from noise")
     noise.add_argument("--steps", type=int, help="of the way from noise to a picture")
     noise.add_argument("--sampler", help="euler or heun")
-    format_option(made)
+    format_option(made, file=False)
     model_options(made, PICTURES)
     return made
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from family.files import write_text
 from tasks.commands.examples import command_parser
+from tasks.commands.results import not_an_input
 from tasks.commands.running import model_options, open_model
 from tasks.commands.sentences import checked
 from tasks.commands.series import chosen, series_of
@@ -62,6 +63,10 @@ def run(arguments: list[str]) -> None:
         place: Path | None = getattr(options, name)
         if place is not None and (place.is_dir() or not place.parent.is_dir()):
             raise UserError(f"--{name} {place} must be a file in a folder that is there.")
+        if place is not None and place.exists():
+            not_an_input(place, [options.input], f"--{name}")
+    if options.png is not None:
+        not_an_input(options.png, [options.out], "--png")
     loaded = open_model(options.checkpoint, options)
     # Here, so that --help is quick.
     from family.look.page import page_of
@@ -73,12 +78,12 @@ def run(arguments: list[str]) -> None:
         title = options.input if "text" in needs and "picture" not in needs else options.question
         title = title or options.series or Path(options.input).name
         page = page_of(view, title, options.layer, options.head)
-    write_text(options.out, page)
     if options.png is not None:
         from family.look.figure import save_figure
 
         with user_errors():
             save_figure(view, options.png, options.layer, options.head)
+    write_text(options.out, page)
     print(" \N{MIDDLE DOT} ".join(view.answer))
     print(f"The page is {options.out}.")
 

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -19,12 +20,14 @@ from tasks.runs.tables import flat
 FORMATS = ("text", "jsonl", "csv")
 
 
-def format_option(parser: argparse.ArgumentParser, default: str = "text") -> None:
-    """Add ``--format`` to a command."""
+def format_option(
+    parser: argparse.ArgumentParser, default: str = "text", file: bool = True
+) -> None:
+    """Add ``--format`` to a command; ``file``: its ``--out`` is a file of answers."""
     parser.add_argument(
         "--format",
         choices=[name for name in FORMATS if default == "text" or name != "text"],
-        help=f"of the answers (default: {default}, or as the ending of --out says)",
+        help=f"of the answers (default: {default}{', or as the ending of --out says' * file})",
     )
 
 
@@ -33,8 +36,8 @@ class Results:
 
     A record has plain values, lists and dictionaries. In JSON lines it stands as it is; in CSV what is
     inside of it gets a column each, as ``probabilities.cat`` or ``box.0``, by the first record's.
-    A file is in its place once it is closed, with what there is where a command was ended by a mistake in its
-    input; where the disk is full, the old one stays.
+    A file is in its place once it is closed. Where a command ends by a mistake, what there is stands there if
+    nothing did before; else the old file stays, and the new answers stand beside it, as ``NAME.partial.ENDING``.
 
     Args:
         kind: "text", "jsonl" or "csv"; None is what the ending of ``file`` says, or else ``default``.
@@ -55,11 +58,14 @@ class Results:
         first: Sequence[str] = (),
     ) -> None:
         ending = "" if file is None else file.suffix.lower().removeprefix(".")
+        if kind is None and ending not in ("", "txt", *FORMATS):
+            raise UserError(f"--out {file}: end it in .jsonl, .csv or .txt, or give --format.")
         self.kind = kind or (ending if ending in FORMATS else default)
         self.columns: list[str] | None = None
         self.first = first
         self.stack = ExitStack()
         self.file: IO[str] = sys.stdout
+        self.place, self.written = file, 0
         if file is not None:
             not_an_input(file, inputs)
             try:
@@ -76,8 +82,16 @@ class Results:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and no_room(error) is not None:
-            self.stack.__exit__(kind, error, trace)  # by name
+        if error is not None and self.place is not None:
+            if no_room(error) is not None or not self.written:
+                self.stack.__exit__(kind, error, trace)  # by name
+            elif self.place.is_file():
+                partial = self.place.with_suffix(f".partial{self.place.suffix}")
+                shutil.copyfile(self.file.name, partial)
+                print(
+                    f"{self.place} stays; {self.written} answers are in {partial}.", file=sys.stderr
+                )
+                self.stack.__exit__(kind, error, trace)
         self.stack.close()
 
     def write(self, record: dict[str, Any], text: str) -> None:
@@ -89,6 +103,7 @@ class Results:
         else:
             line = self._row(flat(record))
         print(line, file=self.file, flush=True)
+        self.written += 1
 
     def say(self, sentence: str) -> None:
         """A word to the user, out of the way of records."""
@@ -104,14 +119,14 @@ class Results:
         return lines.getvalue().removesuffix("\n")
 
 
-def not_an_input(file: Path, inputs: Iterable[str | Path]) -> None:
+def not_an_input(file: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
     """Refuse to write over what is read.
 
     Raises:
         UserError: see above.
     """
     if any(Path(one).resolve() == file.resolve() for one in inputs):
-        raise UserError(f"--out {file} is one of the inputs: choose another name.")
+        raise UserError(f"{option} {file} is one of the inputs: choose another name.")
 
 
 def not_their_folder(folder: Path, paths: Iterable[Path]) -> None:

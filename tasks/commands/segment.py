@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
     options_parser.add_argument(
         "--threshold", type=float, help="the least score of an instance (default: 0.5)"
     )
-    format_option(options_parser)
+    format_option(options_parser, file=False)
     options = options_parser.parse_args(arguments)
     asked: dict[str, Any] = {}
     if options.instances:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 
 from tasks.commands.examples import command_parser
 from tasks.commands.running import model_options, open_model
@@ -60,7 +61,8 @@ def run(arguments: list[str]) -> None:
             limit_concurrency=1000,
             timeout_graceful_shutdown=5,
         )
-        uvicorn.Server(config).run(sockets=[place])
+        with suppress(KeyboardInterrupt):  # which it raises anew once all is closed
+            uvicorn.Server(config).run(sockets=[place])
 
 
 def parser() -> argparse.ArgumentParser:

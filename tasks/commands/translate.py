@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from family.inference.batches import TEXTS, chunks
 from tasks.commands.examples import command_parser
 from tasks.commands.results import Results, format_option
@@ -33,6 +35,7 @@ def run(arguments: list[str]) -> None:
         "--from", dest="source", metavar="LANGUAGE", help="what the sentences are in"
     )
     parser.add_argument("--beams", type=int, help="without, as the model says, or 4")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="of the translations")
     format_option(parser)
     model_options(parser, TEXTS)
     options = parser.parse_args(arguments)
@@ -42,7 +45,7 @@ def run(arguments: list[str]) -> None:
     # Lines of standard input are answered as they come.
     size = options.batch_size if options.sentences else 1
     places = PLACE if names_files(options.sentences) else ()
-    with Results(options.format, first=places) as results:
+    with Results(options.format, options.out, options.sentences, first=places) as results:
         for some in chunks(texts_of(options.sentences, options.column), size):
             with user_errors():
                 texts = [one.text for one in some]

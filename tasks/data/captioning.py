@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 from family.losses.language_model import IGNORE
 from tasks.data.pairs import Batch, PairBatches, Pairs, ShapePairs
-from tasks.data.sampling import Pick
 from tasks.data.shape_claims import is_so
 from tasks.data.text_to_image import TextToImageData
 from tasks.errors import UserError, in_short
@@ -19,13 +21,13 @@ SHAPES_FILE = re.compile(r"shapes-(\w+)-(\d+)")
 class CaptionBatches(PairBatches):
     """Sentences as a decoder is fed them, and what it is to answer."""
 
-    def __getitems__(self, picks: list[Pick]) -> Batch:
-        batch = super().__getitems__(picks)
+    def batch(self, pictures: Sequence[Tensor], chosen: Sequence[int]) -> Batch:
+        batch = super().batch(pictures, chosen)
         ids, mask = batch.pop("input_ids"), batch.pop("mask")
         answers = ids.masked_fill(~mask, IGNORE)
         begin = []
         if isinstance(self.pairs, Pairs):
-            begin = [self.pairs.rows[pick.index].begin for pick in picks]
+            begin = [self.pairs.rows[i].begin for i in chosen]
         if any(begin):
             batch["begin"] = begin
         return {**batch, "target": ids[:, :-1], "labels": answers[:, 1:]}

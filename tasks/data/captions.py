@@ -120,11 +120,13 @@ def find_common(root: Path) -> list[Path]:
     found = find_sources(root, "captions")
     if found:
         return found
-    tables = sorted(path for path in root.glob("*") if path.suffix in TABLES)
+    # What is for validation or test alone is nothing to train on.
+    held = [path for path in root.glob("*") if usual(path.stem.split("-")[0]) in ("val", "test")]
+    tables = sorted(p for p in root.glob("*") if p.suffix in TABLES and p not in held)
     if len(tables) > 1:
         listed = ", ".join(path.name for path in tables)
         raise UserError(f"{root} has several tables ({listed}): data.root may name one of them.")
-    found = tables or sorted(root.glob("*.tar"))
+    found = tables or sorted(p for p in root.glob("*.tar") if p not in held)
     if not found:
         raise UserError(
             f"{root} has neither a table of captions (captions.tsv, .csv, .jsonl), nor COCO's "

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tasks.data.captions import TABLES, table_rows
+from tasks.data.captions import TABLES, picture_folder, table_rows
+from tasks.data.images import IMAGE_ENDINGS
 from tasks.data.split_files import files_of
 from tasks.errors import UserError, closest, some_of
 
@@ -113,8 +114,20 @@ def splits_of(place: Path) -> dict[str, Rows]:
     if place.is_dir() and any((place / name).is_file() for name in MARKS):
         return saved(place)
     if tables := tables_of(place):
-        return {file.stem: (None, (row for _, row in table_rows(file))) for file in tables}
+        return {file.stem: (None, rows_of(file)) for file in tables}
     return parquet(place)
+
+
+def rows_of(file: Path) -> list[Row]:
+    """Those of one of our tables, with pictures by paths that hold in another folder too."""
+    rows: list[Row] = [row for _, row in table_rows(file)]
+    for name in rows[0] if rows else ():
+        paths = [str(row.get(name)) for row in rows]
+        if all(Path(path).suffix.lower() in IMAGE_ENDINGS for path in paths):
+            folder = picture_folder(file, paths, file.stem)
+            for row, path in zip(rows, paths, strict=True):
+                row[name] = str((folder / path).resolve())
+    return rows
 
 
 def saved(place: Path) -> dict[str, Rows]:

@@ -113,6 +113,11 @@ def labelled_folder(folder: Path, on_bad: OnBad, kind: Kind = PICTURES) -> Label
         raise UserError(f"{folder} has no folders of {kind.of}: it needs one for each class.")
     paths = [path for name in classes for path in kind.find(folder / name)]
     filled = {path.relative_to(folder).parts[0] for path in paths}
+    if len(classes) == 1 and paths and all(len(p.relative_to(folder).parts) > 2 for p in paths):
+        raise UserError(
+            f"{folder} has one folder, {classes[0]}, with folders in it: are these the classes? Give data.root "
+            "so that each class is a folder of it or of its splits."
+        )
     empty = [str(folder / name) for name in classes if name not in filled]
     refuse_empty(empty, len(classes), str(folder), on_bad, kind.of)
     paths = [paths[i] for i in kind.check(paths, on_bad)]

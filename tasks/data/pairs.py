@@ -152,11 +152,15 @@ class PairBatches(Dataset[Batch]):
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
         pictures, chosen = zip(*(self.example(pick) for pick in picks), strict=True)
+        return self.batch(pictures, chosen)
+
+    def batch(self, pictures: Sequence[Tensor], chosen: Sequence[int]) -> Batch:
+        """A batch of pictures and the pairs that they are of."""
         pairs = self.pairs
         texts = [pairs.texts[i] for i in chosen]
         input_ids, mask = encode_texts(self.tokenizer, texts, self.max_tokens)
         batch: Batch = {
-            "pixel_values": torch.stack(pictures),
+            "pixel_values": torch.stack([*pictures]),
             "input_ids": input_ids,
             "mask": mask,
             "picture_ids": torch.tensor([pairs.picture_ids[i] for i in chosen]),

@@ -98,7 +98,7 @@ def named_rows(
     asked: dict[str, Column] = dict(zip(OPTIONS, columns, strict=True))
     if file.suffix != ".jsonl" and not any(column is not None for column in columns):
         names = next(table_fields(file, quotes), (0, []))[1]
-        if not {*names} & {*USUAL[0], *USUAL[1]}:
+        if not {*names} & {name for known in USUAL for name in known}:
             if len(names) not in (2, 3):
                 raise UserError(
                     f"{file} has {len(names)} columns, and its first line names none of them as usual: "

@@ -218,17 +218,17 @@ def check_aligned(paths: Sequence[Path], texts: Sequence[Sequence[str]]) -> None
 
 def read_tsv(path: Path, source: str, target: str, quotes: bool = False) -> Pairs:
     """Two tab-separated columns; a header of the two language names may swap them."""
-    numbered = list(tab_rows(path, quotes))
-    for number, row in numbered:
-        if len(row) < 2 or not row[0].strip() or not row[1].strip():
-            raise UserError(f"{path} line {number} needs a sentence, a tab, and its translation.")
-    rows = [row for _, row in numbered]
-    if {source, target} <= set(rows[0]):
-        if len(rows) == 1:
+    numbered, left, right = list(tab_rows(path, quotes)), 0, 1
+    header = numbered[0][1] if numbered else []
+    if {source, target} <= set(header):
+        if len(numbered) == 1:
             raise UserError(f"{path} has a header alone, and no sentence.")
-        left, right = rows[0].index(source), rows[0].index(target)
-        return [(row[left], row[right]) for row in rows[1:]]
-    return [(row[0], row[1]) for row in rows]
+        left, right = header.index(source), header.index(target)
+        numbered = numbered[1:]
+    for number, row in numbered:
+        if len(row) <= max(left, right) or not row[left].strip() or not row[right].strip():
+            raise UserError(f"{path} line {number} needs a sentence, a tab, and its translation.")
+    return [(row[left], row[right]) for _, row in numbered]
 
 
 def read_mo(path: Path) -> Pairs:

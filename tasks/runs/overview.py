@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,8 @@ class RunFolder:
     @property
     def task(self) -> str:
         """The name of its class."""
-        path = (self.config.get("model") or {}).get("class_path", "")
+        model = self.config.get("model")
+        path = model.get("class_path", "") if isinstance(model, dict) else ""
         return str(path).rpartition(".")[2]
 
     @property
@@ -56,7 +58,9 @@ class RunFolder:
 
     def best(self) -> tuple[str, float] | None:
         """The metric that chose the checkpoint, where it was best; of a test the last value of its split."""
-        name, mode = self.state.get("monitor") or self._monitor()
+        monitor = self.state.get("monitor")
+        pair = isinstance(monitor, list | tuple) and len(monitor) == 2
+        name, mode = monitor if monitor and pair else self._monitor()
         values = [value for _, value in self.curves.get(name, []) if math.isfinite(value)]
         if self.stage in ("test", "validate"):
             name = name.replace("val/", f"{'val' if self.stage == 'validate' else 'test'}/")
@@ -86,7 +90,14 @@ def runs_in(place: Path) -> list[RunFolder]:
     """
     if not place.is_dir():
         raise UserError(f"{place} is no folder of runs: give one, such as runs.")
-    found = [read_run(folder) for folder in folders_in(place)]
+    found = []
+    for folder in folders_in(place):
+        try:
+            found.append(read_run(folder))
+        except UserError as error:
+            if folder == place:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
     return sorted(found, key=lambda run: run.changed, reverse=True)
 
 
@@ -126,9 +137,11 @@ def metrics_of(folder: Path) -> tuple[str, dict[str, Any]]:
     """The stage of the metrics that a run ended with, and their file; empty where there is none."""
     for stage in ("fit", "test", "validate"):
         try:
-            return stage, json.loads((folder / f"metrics-{stage}.json").read_text("utf-8"))
+            found = json.loads((folder / f"metrics-{stage}.json").read_text("utf-8"))
         except (OSError, ValueError):
             continue
+        if isinstance(found, dict):
+            return stage, found
     return "", {}
 
 

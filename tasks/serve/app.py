@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from tasks.serve.limits import Limits, RefusedError
 from tasks.serve.openai import openai_router
 from tasks.serve.served import Catalogue
 
+OF_A_KIND = ("string_type", "list_type", "dict_type", "model_type", "int_type", "float_type")
+"""Errors that say no more than that a value is of another kind."""
 STATIC = Path(__file__).parent / "static"
 SAID = {
     404: "there is nothing at this address",
@@ -86,13 +88,24 @@ async def on_refused(request: Request, error: Any) -> Response:
 
 
 async def on_invalid(request: Request, error: Any) -> Response:
-    first = error.errors()[0]
+    first = clearest(error.errors())
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = [part for part in place if part.replace("_", "").isalnum()]  # no branch of a union
+    if not place and not request.headers.get("content-type", "").startswith("application/json"):
+        return said(
+            request, RefusedError(422, f"{SAID[400]}: send content-type: application/json.")
+        )
     if first["type"] == "json_invalid":
         return said(request, RefusedError(400, f"{SAID[400]}: {first['ctx']['error']}."))
     why = first["msg"].removeprefix("Value error, ").rstrip(".")
     name = ".".join(place) or "the body"
     return said(request, RefusedError(422, f"{name}: {why[:1].lower()}{why[1:]}.", name))
+
+
+def clearest(errors: Sequence[Any]) -> Any:
+    """The first error, or of what may be of several kinds that of the kind that fits best."""
+    same = [one for one in errors if one["loc"][:2] == errors[0]["loc"][:2]]
+    return max(same, key=lambda one: (one["type"] not in OF_A_KIND, len(one["loc"])))
 
 
 async def on_http(request: Request, error: Any) -> Response:

@@ -254,7 +254,7 @@ async def complete(
     }
     if body.stream:
         wanted = body.stream_options is not None and body.stream_options.include_usage
-        return Events(told(texts, {**head, "object": kind.part}, kind, wanted), texts)
+        return Events(told(texts, {**head, "object": kind.part}, kind, wanted, body.n or 1), texts)
     try:
         said = [await text.whole() for text in texts]
     finally:
@@ -275,7 +275,7 @@ def used(texts: Sequence[Growing], n: int) -> dict[str, int]:
 
 
 async def told(
-    texts: Sequence[Growing], head: dict[str, Any], kind: Kind, usage: bool
+    texts: Sequence[Growing], head: dict[str, Any], kind: Kind, usage: bool, n: int = 1
 ) -> AsyncIterator[str]:
     """Answers as events, those of all texts as they come."""
     found: asyncio.Queue[tuple[int, str | None] | RefusedError] = asyncio.Queue()
@@ -310,7 +310,7 @@ async def told(
             reason = texts[i].reason if said is None else None
             yield chunk({"index": i, **kind.piece(said), "finish_reason": reason})
         if usage:
-            yield chunk(usage=used(texts, 1 if kind is PLAIN else len(texts)))
+            yield chunk(usage=used(texts, n))
         yield event("[DONE]")
     finally:
         for reader in readers:

@@ -21,6 +21,7 @@ from family.adapt.lora import (
     lora_state,
     merge_lora,
     unmerge_lora,
+    without_adapters,
 )
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
@@ -270,3 +271,19 @@ def test_adapters_of_another_model_are_refused(change, said):
     change(state)
     with pytest.raises(ValueError, match=said):
         load_lora(model, state)
+
+
+def test_merged_and_back_within_what_goes_without_adapters(build):
+    model = made(build)
+    add_lora(model, 4, alpha=8, targets=BUILDS[build])
+    before = answer(trained(model), build)
+    merge_lora(model)
+    with without_adapters(model):
+        assert not torch.equal(answer(model, build), before)
+    torch.testing.assert_close(answer(model, build), before, atol=1e-5, rtol=1e-4)
+    unmerge_lora(model)
+    with without_adapters(model):
+        answer(model, build)
+    merge_lora(model)
+    torch.testing.assert_close(answer(model, build), before, atol=1e-5, rtol=1e-4)
+    assert not any("merged" in name for name, _ in model.named_parameters())

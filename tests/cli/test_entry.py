@@ -11,6 +11,7 @@ import pytest
 
 from tasks.cli import main
 from tasks.cli.configs import config_files, find_config
+from tasks.cli.entry import at_home
 from tasks.commands import COMMANDS, TRAINING
 from tasks.commands.listing import header
 from tasks.errors import UserError
@@ -163,3 +164,19 @@ def test_anchors_in_a_config_are_written_out(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("a: &a {lr: 1}\nb: *a\n")
     assert find_config(str(file)) == str(file)
+
+
+def test_ctrl_c_is_no_stack_trace(monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.cli.entry.dispatch", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["translate"])
+    assert ended.value.code == 130
+
+
+def test_home_within_an_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home("--data.root=~/data") == "--data.root=/home/me/data"
+    assert at_home("~/data") == "~/data" and at_home("a=~/b") == "a=~/b"

@@ -74,3 +74,14 @@ def test_sparklines():
     assert sparkline([(0, 0.0), (1, 7.0), (2, float("nan")), (3, 3.5)]) == "▁█ ▅"
     assert sparkline([(0, 1.0), (1, 1.0)]) == "▄▄" and sparkline([(0, 1.0)]) == ""
     assert len(sparkline([(i, float(i)) for i in range(1000)])) == 32
+
+
+def test_a_folder_that_is_no_run_hides_no_other(capsys, runs):
+    for name, text in (("half", ""), ("other", "model: resnet50\n")):
+        (runs / "runs" / name / "logs").mkdir(parents=True)
+        (runs / "runs" / name / "config.yaml").write_text(text)
+    (runs / "runs/other/state.json").write_text('{"monitor": "val/loss"}')
+    (runs / "runs/other/metrics-fit.json").write_text("[]")
+    main(["runs"])
+    said = capsys.readouterr()
+    assert "words" in said.out and "other" in said.out and "half" in said.err

@@ -402,3 +402,9 @@ def test_shapes():
     for split in ("train", "val"):
         tenths = {zlib.crc32(text.encode()) % 10 for text in made.pairs(split).texts}
         assert tenths <= set(shapes.SPLITS[split])
+
+
+def test_a_table_of_the_test_alone_is_not_trained_on(tmp_path):
+    (tmp_path / "test.csv").write_text("image,caption\na.png,a red circle\n")
+    with pytest.raises(UserError, match="neither a table of captions"):
+        ImageTextData(str(tmp_path)).setup("fit")

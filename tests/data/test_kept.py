@@ -339,3 +339,16 @@ def test_videos_keep_their_bytes_and_clips_without_a_class_are_refused(folder):
         with pytest.raises(UserError, match=re.escape(said)):
             as_clips("d.parquet")
     assert len(list(folder.glob(".cache/data/*"))) == 1
+
+
+def test_pictures_of_a_table_whose_columns_are_renamed(folder):
+    (folder / "photos/images").mkdir(parents=True)
+    lines = ["photo,kind"]
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 0, 0)).save(folder / f"photos/images/{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]}")
+    (folder / "photos/all.csv").write_text("\n".join(lines))
+    columns = {"image": "photo", "label": "kind"}
+    data = tasks.ImageClassificationData(str(folder / "photos"), (8, 8), columns=columns)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["pixel_values"].shape[1:] == (3, 8, 8)

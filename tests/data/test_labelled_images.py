@@ -106,3 +106,12 @@ def test_classes_that_differ_from_a_checkpoint_are_named(root):
     ):
         with pytest.raises(UserError, match=words):
             data(root).use_assets({**assets, "labels": labels})
+
+
+def test_classes_a_folder_too_deep(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (8, 8)).save(tmp_path / "pets" / name / f"{i}.png")
+    with pytest.raises(UserError, match="one folder, pets, with folders in it"):
+        ImageClassificationData(str(tmp_path), (8, 8)).setup("fit")

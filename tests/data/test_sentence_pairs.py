@@ -156,3 +156,9 @@ def test_shapes():
     assert len(made.rows("val")) == 100 and not made.has_numbers("train")
     english = [{row.text for row in made.rows(split)} for split in ("train", "val")]
     assert not english[0] & english[1] and not english[0] & {r.pair for r in made.rows("train")}
+
+
+def test_a_score_is_no_sentence(tmp_path):
+    (tmp_path / "all.csv").write_text("text_a,text_b,score\na man runs,a man is running,0.9\n")
+    with pytest.raises(UserError, match="text_column"):
+        SentencePairsData(str(tmp_path / "all.csv")).setup("fit")

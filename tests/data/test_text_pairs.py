@@ -10,6 +10,7 @@ import torch
 from tasks.data import shapes
 from tasks.data.shape_pairs import COUNTED, QUESTIONS, asked_shapes
 from tasks.data.text_classification import TextClassificationData
+from tasks.data.text_files import read_tsv
 from tasks.data.text_regression import TextRegressionData
 from tasks.errors import UserError
 
@@ -205,3 +206,13 @@ def test_questions_about_numbers():
             answers[name] for name, question in COUNTED.items() if question == row.pair
         )
     assert {row.pair for row in rows} == {*COUNTED.values()}
+
+
+def test_a_header_says_which_columns_are_read(tmp_path):
+    file = tmp_path / "all.tsv"
+    file.write_text("fr\tid\ten\nbonjour\t\thello\n")
+    assert read_tsv(file, "fr", "en") == [("bonjour", "hello")]
+    for row in ("1\tbonjour", "1\tbonjour\t"):
+        file.write_text(f"id\tfr\ten\n{row}\n")
+        with pytest.raises(UserError, match="line 2 needs a sentence"):
+            read_tsv(file, "fr", "en")

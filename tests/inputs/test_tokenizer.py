@@ -172,3 +172,10 @@ def test_an_id_far_beyond_the_vocabulary_is_refused():
     inner = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 4_294_967_295}, []))
     with pytest.raises(ValueError, match=r"a token of id 4,294,967,295, but of its 2 tokens"):
         Tokenizer(inner)
+
+
+def test_a_text_that_cannot_be_read_leaves_the_tokenizer_as_it_was():
+    tokenizer = train_tokenizer(["a b c"] * 3, "char")
+    with pytest.raises(ValueError, match="cannot read a text"):
+        tokenizer.batch([json.loads('"\\ud83d"')], 2)
+    assert len(tokenizer.encode("a b c a b c")) == 11

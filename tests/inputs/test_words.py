@@ -72,3 +72,17 @@ def test_words_are_cut_as_inside_of_a_text():
     assert ends_of(bert) == ([1], [2])
     assert ends_of(with_ends(train_tokenizer("char", ["ab"]))) == ([1], [2])
     assert ends_of(train_tokenizer("char", ["ab"])) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cafe\u0301 noir", ["cafe\u0301", "noir"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("مُحَمَّد هنا", ["مُحَمَّد", "هنا"]),
+        ("❤\ufe0flove", ["❤", "\ufe0f", "love"]),
+        ("ไม่", ["ไ", "ม", "่"]),
+    ],
+)
+def test_marks_belong_to_the_letter_before_them(text, words):
+    assert [text[first:last] for first, last in find_words(text)] == words
