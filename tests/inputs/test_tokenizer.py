@@ -175,7 +175,7 @@ def test_an_id_far_beyond_the_vocabulary_is_refused():
 
 
 def test_a_text_that_cannot_be_read_leaves_the_tokenizer_as_it_was():
-    tokenizer = train_tokenizer(["a b c"] * 3, "char")
+    tokenizer = train_tokenizer("char", ["a b c"] * 3, 100)
     with pytest.raises(ValueError, match="cannot read a text"):
         tokenizer.batch([json.loads('"\\ud83d"')], 2)
     assert len(tokenizer.encode("a b c a b c")) == 11
