@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from typing import Any, Self, cast
@@ -150,14 +151,19 @@ class Tokenizer:
         Raises:
             ValueError: see :meth:`encode_batch`.
         """
-        if max_tokens is not None:
-            side = self.truncation_side
-            self.inner.enable_truncation(max_tokens, strategy="longest_first", direction=side)
-        try:
+        with self._cutting(max_tokens):
             found = self.encodings(pairs, True)
+        return [(self.ids_of(encoding), encoding.type_ids) for encoding in found]
+
+    @contextmanager
+    def _cutting(self, most: int | None) -> Iterator[None]:
+        """Within it, rows of more tokens lose an end, of pairs the longer text's."""
+        if most is not None:
+            self.inner.enable_truncation(most, direction=self.truncation_side)
+        try:
+            yield
         finally:
             self.inner.no_truncation()
-        return [(self.ids_of(encoding), encoding.type_ids) for encoding in found]
 
     def encodings(
         self,
@@ -254,13 +260,8 @@ class Tokenizer:
         Returns:
             ids and mask, both ``(texts, longest)``; True = a token.
         """
-        limit = max_tokens or self.max_tokens
-        if limit is not None:
-            self.inner.enable_truncation(limit, direction=self.truncation_side)
-        try:
+        with self._cutting(max_tokens or self.max_tokens):
             rows = self.encode_batch(texts, True, parse_special)
-        finally:
-            self.inner.no_truncation()
         longest = max(map(len, rows), default=0)
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(longest) < lengths[:, None]

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from family.inputs.tokenizer import Tokenizer
 
-SINGLE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
+UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
+SINGLE = re.compile(f"[{UNSPACED}]")
 """Of scripts without spaces (kana, CJK, Thai): each is a word."""
 WORD = re.compile(
     r"https?://\S+"
     rf"|{SINGLE.pattern}"
-    r"|[@#]?[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+"
-    r"(?:['’.\-][^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+)*"
+    rf"|[@#]?[^\W{UNSPACED}]+(?:['’.\-][^\W{UNSPACED}]+)*"
     r"|\S"
 )
 """A link; a word, with apostrophes, dots and hyphens inside it (don't, U.S, e-mail), @name and #tag; or a

@@ -37,7 +37,7 @@ from tasks.cli.resuming import (
     name_of_run,
     of_a_run,
     of_the_run,
-    paths_in,
+    put_home,
     seed_of,
     source_alone,
     use_options,
@@ -133,8 +133,7 @@ class FamilyCLI(LightningCLI):
             for name in yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")):
                 if name not in config and name not in self.subcommands():
                     raise UserError(unknown(name, "", vars(config)))
-        for place, name in paths_in(config):
-            place[name] = os.path.expanduser(place[name])
+        put_home(config)
         given = config.model.get("init_args") or {}
         if given.get("pretrained") is not None and source_alone(self.given):
             given["model"] = None  # of a config before: a source brings its own architecture
@@ -216,11 +215,7 @@ class FamilyCLI(LightningCLI):
         if rank() and FOLDER in os.environ:
             return Path(os.environ[FOLDER])
         wanted = self.config[self.subcommand].run_folder
-        folder = (
-            new_run_folder(Path("runs"), self._name())
-            if wanted is None
-            else Path(wanted).expanduser()
-        )
+        folder = new_run_folder(Path("runs"), self._name()) if wanted is None else Path(wanted)
         if folder.exists() and not rank():
             raise UserError(f"run_folder {folder} exists: choose another, or remove it.")
         os.environ[FOLDER] = str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,14 @@ def of_the_run(config: Namespace) -> Namespace:
     for place, name in paths_in(config):
         place[name] = located(place[name])
     return config
+
+
+def put_home(config: Namespace) -> None:
+    """Write the home folder in the place of ``~``, in the run's folder and all paths of a config."""
+    if config.run_folder is not None:
+        config.run_folder = os.path.expanduser(config.run_folder)
+    for place, name in paths_in(config):
+        place[name] = os.path.expanduser(place[name])
 
 
 def paths_in(config: Namespace) -> Iterator[tuple[Namespace, str]]:

@@ -275,7 +275,7 @@ def used(texts: Sequence[Growing], n: int) -> dict[str, int]:
 
 
 async def told(
-    texts: Sequence[Growing], head: dict[str, Any], kind: Kind, usage: bool, n: int = 1
+    texts: Sequence[Growing], head: dict[str, Any], kind: Kind, usage: bool, n: int
 ) -> AsyncIterator[str]:
     """Answers as events, those of all texts as they come."""
     found: asyncio.Queue[tuple[int, str | None] | RefusedError] = asyncio.Queue()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,10 +42,16 @@ def check_documents(model: Any, said: str) -> None:
     Raises:
         UserError: see above.
     """
-    if "documents" not in inspect.signature(type(model).forward).parameters:
+    if not takes(type(model).forward, "documents"):
         raise UserError(
             f"{said} needs a model that takes documents: {type(model).__name__} does not."
         )
+
+
+@cache  # of a step on a small model a signature would be a hundredth
+def takes(forward: Callable[..., Any], name: str) -> bool:
+    """Whether a model's forward pass has an argument of that name."""
+    return name in inspect.signature(forward).parameters
 
 
 def packed(batch: Mapping[str, Any]) -> dict[str, Tensor]:

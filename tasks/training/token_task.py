@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from family.losses.language_model import IGNORE, language_model_loss
 from family.losses.token_loss import TokenLoss
 from tasks.errors import at_least, between
 from tasks.training.alarms import guess
+from tasks.training.reading import takes
 from tasks.training.task import Task
 
 
@@ -59,7 +58,7 @@ class TokenTask(Task):
     def cross_entropy(self, batch: dict[str, Any]) -> Tensor:
         """The mean over the tokens that count, smoothed."""
         loss = TokenLoss(batch["labels"], self.label_smoothing, self.z_loss)
-        if takes_loss(type(self.model).forward):
+        if takes(type(self.model).forward, "loss"):
             return self.logits(batch, loss=loss)
         return loss.of(self.logits(batch))
 
@@ -121,9 +120,3 @@ class TokenTask(Task):
             "tokens": counts.tolist(),
             "right": right.tolist(),
         }
-
-
-@cache  # of a step on a small model a signature would be a hundredth
-def takes_loss(forward: Callable[..., Any]) -> bool:
-    """Whether a model's forward pass can be asked for its loss in the place of logits."""
-    return "loss" in inspect.signature(forward).parameters
