@@ -152,6 +152,8 @@ class TokenBatches(Sampler[list[int]]):
 
     Each epoch shuffles anew: examples of equal length among each other, and the order of batches.
     The order depends on ``(seed, epoch)`` alone, so that a resumed run can skip what it has seen.
+    All epochs of training have as many batches as the first, by which the trainer counts: where lengths
+    fall otherwise, the fullest batches are halved, or some batches left out, other ones in each epoch.
     Several processes take turns at the batches and get equally many of them. Training leaves out
     what is over; in evaluation each example is in one batch of one process.
 
@@ -175,6 +177,7 @@ class TokenBatches(Sampler[list[int]]):
         self.lengths = np.asarray(lengths)
         self.tokens_per_batch, self.shuffle, self.seed = tokens_per_batch, shuffle, seed
         self.progress, self.max_rows = progress or LoaderProgress(), max_rows
+        self._counts: dict[tuple[int, int | None], int] = {}
 
     @property
     def size(self) -> list[Any]:
@@ -182,15 +185,30 @@ class TokenBatches(Sampler[list[int]]):
 
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch."""
-        return self._grouped(self.chosen(), self.tokens_per_batch, self.max_rows)
+        return self._made(self.tokens_per_batch, self.max_rows)
 
-    def chosen(self) -> np.ndarray:
-        """The examples of the current epoch, by their indices in rising order."""
+    def chosen(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch, by their indices in rising order."""
         return np.arange(len(self.lengths))
 
-    def _grouped(self, chosen: np.ndarray, budget: int, max_rows: int | None) -> list[list[int]]:
+    def _made(self, budget: int, max_rows: int | None) -> list[list[int]]:
+        """All batches of the current epoch, of this size."""
+        epoch = self.progress.epoch if self.shuffle else 0
+        groups = self._grouped(self.chosen(epoch), epoch, budget, max_rows)
+        return as_many(groups, self._count(budget, max_rows)) if epoch else groups
+
+    def _count(self, budget: int, max_rows: int | None) -> int:
+        """How many batches of this size the first epoch has, and so all."""
+        key = budget, max_rows
+        if key not in self._counts:
+            self._counts[key] = len(self._grouped(self.chosen(0), 0, budget, max_rows))
+        return self._counts[key]
+
+    def _grouped(
+        self, chosen: np.ndarray, epoch: int, budget: int, max_rows: int | None
+    ) -> list[list[int]]:
         """The batches of some of the examples, by their indices in rising order."""
-        random = np.random.default_rng([self.seed, self.progress.epoch if self.shuffle else 0])
+        random = np.random.default_rng([self.seed, epoch])
         lengths = self.lengths[chosen]
         noise = np.zeros(len(chosen))
         if self.shuffle:
@@ -213,16 +231,15 @@ class TokenBatches(Sampler[list[int]]):
 
     def _rest(self) -> list[list[int]]:
         """The batches of all processes that are left of an epoch of training."""
-        size, world = self.size, self.progress.process[1]
-        groups, made = self.batches(), size
-        for part in self.progress.parts:
-            theirs = size if part.size is None else list(part.size)
-            if theirs != made:  # from here on in other batches: the same examples are left
-                left = np.sort(np.concatenate([[], *groups]).astype(int))
-                groups, made = self._grouped(left, *theirs), theirs
+        parts, (epoch, world) = self.progress.parts, (self.progress.epoch, self.progress.process[1])
+        sizes = [self.size if part.size is None else list(part.size) for part in parts]
+        sizes.append(self.size)
+        groups = self._made(*sizes[0])
+        for part, size, following in zip(parts, sizes[:-1], sizes[1:], strict=True):
             groups = groups[part.batches * (part.processes or world) :]
-        if made != size and groups:
-            groups = self._grouped(np.sort(np.concatenate(groups)), *size)
+            if following != size and groups:  # from there on in other batches: the same examples
+                left = np.sort(np.concatenate(groups))
+                groups = self._grouped(left, epoch, *following)
         return groups
 
     def mine(self) -> list[list[int]]:
@@ -230,9 +247,7 @@ class TokenBatches(Sampler[list[int]]):
         rank, world = self.progress.process
         if self.shuffle:
             batches = self._rest()
-            if not self.progress.parts:
-                rounds(len(batches), world)  # or there are too few
-            batches = batches[: len(batches) // world * world]
+            batches = batches[: min(len(batches) // world, len(self)) * world]
         else:
             batches = equally_many(self.batches(), world)
         return batches[rank::world]
@@ -247,7 +262,18 @@ class TokenBatches(Sampler[list[int]]):
         """Of a whole epoch."""
         if not self.shuffle:
             return len(self.mine())
-        return rounds(len(self.batches()), self.progress.process[1])
+        return rounds(self._count(self.tokens_per_batch, self.max_rows), self.progress.process[1])
+
+
+def as_many(batches: list[list[int]], count: int) -> list[list[int]]:
+    """So many batches: the fullest are halved, or the last left out."""
+    batches = batches[:count]
+    while len(batches) < count:
+        fullest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        rows = batches[fullest]
+        batches[fullest] = rows[: len(rows) // 2]
+        batches.append(rows[len(rows) // 2 :])
+    return batches
 
 
 def rounds(batches: int, processes: int) -> int:

@@ -67,10 +67,9 @@ class MixedBatches(TokenBatches):
         self.members = [np.flatnonzero(numbers == i) for i in range(numbers.max(initial=-1) + 1)]
         self.shares = shares([len(mine) for mine in self.members], temperature, weights)
 
-    def chosen(self) -> NDArray[np.int64]:
+    def chosen(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:
-            return super().chosen()
-        epoch = self.progress.epoch
+            return super().chosen(epoch)
         found = [
             mine[drawn(len(mine), share, epoch, (self.seed, i))]
             for i, (mine, share) in enumerate(zip(self.members, self.shares, strict=True))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from family.losses.language_model import IGNORE
-from tasks.data.batching import LoaderProgress, TokenBatches
+from tasks.data.batching import LoaderProgress, TokenBatches, as_many
 from tasks.data.language_modeling import LanguageModelingData
+from tasks.data.mixing import MixedBatches
 from tasks.data.text_files import read_lines, read_parallel, read_text
 from tasks.data.tokenizers import Tokenizer, train_tokenizer
 from tasks.data.translation import TranslationData
@@ -110,6 +111,42 @@ class At(LoaderProgress):
     def __init__(self, epoch, process=(0, 1)):
         super().__init__()
         self.epoch, self.process = epoch, process
+
+
+def test_every_epoch_has_as_many_batches_as_the_first():
+    # The trainer counts them once: one more would not be trained on, with one less nothing is validated.
+    lengths = np.random.default_rng(0).integers(1, 91, 800).tolist()
+    alone = TokenBatches(lengths, 512)
+    groups = {len(alone._grouped(alone.chosen(epoch), epoch, 512, None)) for epoch in range(12)}
+    assert len(groups) > 1  # else nothing is shown here
+    for mixed in (False, True):
+        found = []
+        for epoch in range(12):
+            progress = At(epoch)
+            sampler = (
+                MixedBatches(lengths, 512, [0] * 700 + [1] * 100, 3, progress=progress)
+                if mixed
+                else TokenBatches(lengths, 512, progress=progress)
+            )
+            batches = list(sampler)
+            assert len(sampler) == len(batches)
+            assert all(len(b) * max(lengths[i] for i in b) <= 512 for b in batches)
+            found.append(batches)
+        assert len({len(batches) for batches in found}) == 1
+        rows = [sum(map(len, batches)) for batches in found]
+        assert min(rows) > 700 and max(rows) == 800
+        if not mixed:
+            every = [sorted(i for b in batches for i in b) for batches in found]
+            assert all(len(set(each)) == len(each) for each in every)
+            assert set.union(*map(set, every)) == set(range(800))
+    assert as_many([[0, 1, 2, 3], [4]], 4) == [[0], [4], [2, 3], [1]]
+    assert as_many([[0], [1], [2]], 2) == [[0], [1]]
+
+
+def test_an_epoch_that_goes_on_in_smaller_batches_is_no_longer_than_a_whole_one():
+    sampler = TokenBatches([5] * 100, 50, progress=At(3))
+    sampler.progress.load_state_dict({"epoch": 3, "batches": 0, "parts": [[0, 1, [100, None]]]})
+    assert len(list(sampler)) == len(sampler) == 10
 
 
 def test_processes_share_the_batches():
