@@ -52,6 +52,17 @@ def test_answers_are_classes_in_the_order_of_how_often_they_are_given(tmp_path):
     assert data.model_arguments["num_classes"] == 3
 
 
+def test_evaluation_takes_no_other_question_in_place_of_a_damaged_picture(tmp_path):
+    root = folder(tmp_path, [asked(i) for i in range(4)])
+    file = tmp_path / "images/1.png"  # a header that can be read, and then nothing
+    Image.effect_noise((40, 40), 90).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:-500])
+    data = VisualQuestionsData(root, tokenizer="char", batch_size=4, on_bad="skip")
+    data.setup("fit")
+    assert next(iter(data.val_dataloader()))["file"] == ["0.png", "2.png", "3.png"]
+    assert len(next(iter(data.train_dataloader()))["file"]) == 4
+
+
 def test_each_half_can_be_left_out(tmp_path):
     root = folder(tmp_path, [asked(i, question="abc"[: i + 1] * 2) for i in range(3)])
     both, *halves = (

@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from family.inputs.preprocess import Preprocess
 from tasks.data.annotation_files import AnnotationFiles
-from tasks.data.annotations import Annotations, Picture, ShapePictures, ground_truth
+from tasks.data.annotations import Annotations, ShapePictures, ground_truth
 from tasks.data.base import FamilyData
-from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_or_next
+from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_those
 from tasks.data.kept_pictures import as_coco
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.splits import divide_pictures, pattern, shares_of
@@ -335,12 +335,8 @@ class Detections(Dataset[Batch]):
 
     def example(self, pick: Pick) -> tuple[Tensor, Batch]:
         """``(3, height, width)`` and its target."""
-
-        def read(index: int) -> tuple[Image.Image, Picture]:
-            background = self.preprocess.background
-            return self.found.image(index, background), self.found.picture(index)
-
-        image, picture = read_or_next(read, pick.index, len(self.found), self.on_bad)
+        image = self.found.image(pick.index, self.preprocess.background)
+        picture = self.found.picture(pick.index)
         mine = ~picture.iscrowd
         boxes = torch.from_numpy(picture.boxes[mine]).float()
         labels = torch.from_numpy(picture.labels[mine])
@@ -362,7 +358,11 @@ class Detections(Dataset[Batch]):
         return preprocess(image), target
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
-        return collate([self.example(pick) for pick in picks])
+        def read(index: int) -> tuple[Tensor, Batch]:
+            return self.example(Pick(index, picks[0].epoch))
+
+        indices, training = [pick.index for pick in picks], self.augment is not None
+        return collate(read_those(read, indices, len(self), self.on_bad, training))
 
 
 def centred(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -182,15 +182,20 @@ def read_or_next(read: Callable[[int], Example], index: int, count: int, on_bad:
 
 
 def read_those(
-    read: Callable[[int], Example], indices: Sequence[int], count: int, on_bad: OnBad
+    read: Callable[[int], Example],
+    indices: Sequence[int],
+    count: int,
+    on_bad: OnBad,
+    training: bool = False,
 ) -> list[Example]:
-    """Examples for evaluation: with "skip" those that cannot be read are left out.
-
-    Only where nothing would be left another example stands in.
+    """Examples of a batch. With "skip" the next ones stand in for those that cannot be read in training; in
+    evaluation, where none must count twice, they are left out, unless nothing would be left.
 
     Raises:
         UserError: see :func:`read_or_next`.
     """
+    if training:
+        return [read_or_next(read, index, count, on_bad) for index in indices]
     examples = []
     for index in indices:
         try:

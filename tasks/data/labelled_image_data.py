@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from family.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from tasks.data.augment import Augment, ClassificationAugment, as_tensor
-from tasks.data.images import OnBad, check_normalisation, picture_size, read_or_next, read_those
+from tasks.data.images import OnBad, check_normalisation, picture_size, read_those
 from tasks.data.labelled_data import MEMORY, LabelledData
 from tasks.data.labelled_images import Labelled, decode
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
@@ -177,6 +177,5 @@ class LabelledBatches(Dataset[dict[str, Any]]):
             return {"pixel_values": pixels, "labels": labels}
 
     def _read(self, indices: list[int]) -> list[tuple[Tensor, Tensor, int]]:
-        if self.augment is None:
-            return read_those(self.example, indices, len(self), self.on_bad)
-        return [read_or_next(self.example, i, len(self), self.on_bad) for i in indices]
+        training = self.augment is not None
+        return read_those(self.example, indices, len(self), self.on_bad, training)

@@ -18,7 +18,7 @@ from family.inputs.pictures import WHITE, Colour
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.captions import Caption
-from tasks.data.images import OnBad, read_image, read_or_next
+from tasks.data.images import OnBad, read_image, read_those
 from tasks.data.sampling import Pick, seeded
 from tasks.data.tokenizers import Tokenizer
 
@@ -140,18 +140,19 @@ class PairBatches(Dataset[Batch]):
 
     def example(self, pick: Pick) -> tuple[Tensor, int]:
         """``(3, height, width)``, and which pair it is."""
-
-        def read(index: int) -> tuple[Image.Image, int]:
-            return self.pairs.image(index, self.preprocess.background), index
-
-        image, index = read_or_next(read, pick.index, len(self.pairs), self.on_bad)
+        image = self.pairs.image(pick.index, self.preprocess.background)
         if self.augment is not None:
             with seeded(self.seed, pick):
                 image = self.augment(image)
-        return self.preprocess(image), index
+        return self.preprocess(image), pick.index
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
-        pictures, chosen = zip(*(self.example(pick) for pick in picks), strict=True)
+        def read(index: int) -> tuple[Tensor, int]:
+            return self.example(Pick(index, picks[0].epoch))
+
+        indices, training = [pick.index for pick in picks], self.augment is not None
+        examples = read_those(read, indices, len(self), self.on_bad, training)
+        pictures, chosen = zip(*examples, strict=True)
         return self.batch(pictures, chosen)
 
     def batch(self, pictures: Sequence[Tensor], chosen: Sequence[int]) -> Batch:

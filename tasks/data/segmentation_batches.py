@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from family.inputs.preprocess import Preprocess
 from family.losses.mask_matching import class_segments
 from tasks.data.augment import as_tensor
-from tasks.data.images import OnBad, read_image, read_or_next, read_those
+from tasks.data.images import OnBad, read_image, read_those
 from tasks.data.masks import IGNORE_MASK, Masks, Pair, read_pair_mask
 from tasks.data.sampling import Pick, seeded
 
@@ -93,10 +93,7 @@ class SegmentationBatches(Dataset[dict[str, Any]]):
     def __getitems__(self, picks: list[Pick]) -> dict[str, Any]:
         indices = [pick.index for pick in picks]
         with seeded(self.seed, picks[0]):
-            if self.train:
-                examples = [read_or_next(self.named, i, len(self), self.on_bad) for i in indices]
-            else:
-                examples = read_those(self.named, indices, len(self), self.on_bad)
+            examples = read_those(self.named, indices, len(self), self.on_bad, self.train)
         images, masks, names, kinds = zip(*examples, strict=True)
         pixels = self.preprocess.normalise(torch.stack(images))
         labels = [mask.long() for mask in masks]

@@ -18,7 +18,7 @@ from family.inputs.pictures import WHITE
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.captions import IMAGE_COLUMNS, json_rows, picture_folder
-from tasks.data.images import OnBad, check_images, picture_size, read_image, read_or_next
+from tasks.data.images import OnBad, check_images, picture_size, read_image, read_those
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader
 from tasks.data.stored import Stored
 from tasks.data.text_data import TextData
@@ -197,7 +197,11 @@ class QuestionBatches(Dataset[Batch]):
     """Whole batches of a split."""
 
     def __init__(self, data: VisualQuestionsData, split: str) -> None:
-        self.rows, self.places = data.rows(split), data.places(split)
+        self.rows, self.places, self.training = (
+            data.rows(split),
+            data.places(split),
+            split == "train",
+        )
         self.tokenizer, self.preprocess = data._tokenizer(), data.preprocess
         self.max_tokens, self.on_bad, self.without = data.max_tokens, data.on_bad, data.without
         self.ids = {name: i for i, name in enumerate(data.classes)}
@@ -210,9 +214,8 @@ class QuestionBatches(Dataset[Batch]):
         return shown(self.rows[index].picture, self.preprocess), index
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
-        read = [
-            read_or_next(self.picture, pick.index, len(self.rows), self.on_bad) for pick in picks
-        ]
+        indices = [pick.index for pick in picks]
+        read = read_those(self.picture, indices, len(self.rows), self.on_bad, self.training)
         chosen = [index for _, index in read]
         some = [self.rows[i] for i in chosen]
         pixels = torch.stack([self.preprocess(picture) for picture, _ in read])

@@ -337,6 +337,19 @@ def test_missing_pictures(tmp_path, caplog):
     assert "3 of" in caplog.text and gone[0] in caplog.text
 
 
+def test_evaluation_takes_no_other_pair_in_place_of_a_damaged_picture(tmp_path):
+    rows = numbered(4)
+    table(tmp_path, rows, "train.tsv")
+    table(tmp_path, rows, "val.tsv")
+    file = tmp_path / "images/1.png"  # a header that can be read, and then nothing
+    Image.effect_noise((40, 40), 90).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:-500])
+    made = data(tmp_path, on_bad="skip")
+    made.setup("fit")
+    assert next(iter(made.val_dataloader()))["file"] == ["0.png", "2.png", "3.png"]
+    assert len(next(iter(made.train_dataloader()))["file"]) == 4
+
+
 def test_empty_captions_can_be_skipped(tmp_path, caplog):
     rows = [*numbered(), ("x.png", "")]
     made = data(table(tmp_path, rows), on_bad="skip")
