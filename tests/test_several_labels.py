@@ -201,6 +201,11 @@ def test_pictures_of_a_table(pictures):
     assert data.split("train").labels.tolist()[:3] == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert data.split("val").labels.tolist() == [[1, 0, 1], [0, 0, 0]]  # by the training's names
     assert next(iter(data.loader("train")))["labels"].shape == (3, 3)
+    written(
+        pictures, "label", ["c", ""], "val"
+    )  # a split to validate on may have one label, or none
+    data = picture_data(pictures, multi_label=True, label_separator=";")
+    assert data.split("val").labels.tolist() == [[0, 0, 1], [0, 0, 0]]
     mixed = picture_data(pictures, multi_label=True, label_separator=";", mixup=0.4)
     assert next(iter(mixed.loader("train")))["labels"].dtype == torch.float32
     written(pictures, "label", ["a", "b", "a", "a", "b", "b"])
@@ -223,6 +228,15 @@ def test_what_is_wrong_with_tables_of_pictures_is_one_sentence(pictures):
     written(pictures, "label", ["a", ""])
     with pytest.raises(UserError, match="train.csv line 3 has an empty label"):
         picture_data(pictures, layout="table").setup("fit")
+    for labels in (["a"], ["a", "b"]):
+        rows = [{"file": "0.png", "label": "x"}, {"file": "1.png", "label": labels}]
+        (pictures / "train.csv").unlink(missing_ok=True)
+        (pictures / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(
+            UserError, match=r"train.jsonl line 2 has a list of labels, .*multi_label"
+        ):
+            picture_data(pictures, layout="table").setup("fit")
+    (pictures / "train.jsonl").unlink()
     for value in ("nan", "inf", "many"):
         written(pictures, "score", [1, value])
         with pytest.raises(UserError, match=f"line 3 has the label '{value}', which is no number"):

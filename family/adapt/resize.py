@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from family.inputs.patches import PatchEmbedding, pair
+from family.inputs.patches import PatchEmbedding, covering, pair
 from family.models.member import Facts, facts_of
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
     positions, by interpolation.
 
     Raises:
-        ValueError: a model that sees no pictures, or patches that the size does not divide into.
+        ValueError: a model that sees no pictures, or patches that the size does not divide into and a
+            model that does not fill them up.
     """
     found = [module for module in model.modules() if isinstance(module, PatchEmbedding)]
     facts = facts_of(model)
@@ -72,15 +73,18 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
         )
     if not found and not (facts and facts.any_size):
         raise ValueError(f"image_size={image_size}: a {type(model).__name__} has no patches.")
+    size = pair(image_size)
     for embedding in found:
-        size, before = pair(image_size), embedding.image_size
-        if size == before:
+        inner = covering(size, embedding.patch_size) if facts and facts.any_size else size
+        before = embedding.image_size
+        if inner == before:
             continue
-        embedding.resize(size)
-        LOG.warning("positions for %s x %s pixels interpolated to %s x %s.", *before, *size)
+        embedding.resize(inner)
+        LOG.warning("positions for %s x %s pixels interpolated to %s x %s.", *before, *inner)
     for module in model.modules():
-        if hasattr(module, "image_size"):
-            module.image_size = pair(image_size)
+        if hasattr(module, "image_size") and not isinstance(module, PatchEmbedding):
+            own = getattr(module, "embedding", None)
+            module.image_size = own.image_size if isinstance(own, PatchEmbedding) else size
         if "image_size" in getattr(module, "arguments", {}):
             module.arguments["image_size"] = image_size
     if model.preprocess is not None:

@@ -334,6 +334,14 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def covering(size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest ``(height, width)`` that contains ``size`` and divides into patches."""
+    height, width = (
+        -(-side // patch) * patch for side, patch in zip(size, patch_size, strict=True)
+    )
+    return height, width
+
+
 def check_position(config: TransformerConfig) -> None:
     """What a grid of patches refuses, see :class:`PatchEmbedding`."""
     if config.position not in POSITIONS:

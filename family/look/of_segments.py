@@ -12,11 +12,11 @@ from torchvision.ops import masks_to_boxes
 
 from family.inference.batches import Picture, class_names
 from family.inference.detection import SURE, described
+from family.inputs.patches import covering
 from family.look.maps import StackMaps, recorded_maps
 from family.look.shared import first, kept
 from family.look.sides import patch_side, pixels_of, prefix_names
 from family.look.view import MOST, Panel, Side, View
-from family.models.segmenter import covering
 
 SEGMENTS = 12
 """That are shown, at most."""

@@ -13,12 +13,11 @@ from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.mask import Shared
 from family.heads.classifier import PoolConfig
-from family.inputs.patches import PatchConfig, pair
+from family.inputs.patches import PatchConfig, covering, pair
 from family.losses.mask_matching import MaskLoss, Segments, class_segments
 from family.losses.set_matching import Whole
 from family.models.examples import PICTURES
 from family.models.member import member
-from family.models.segmenter import covering
 from family.models.vit import ViT
 
 MASKED = ("annealed", "always", "never")
@@ -36,6 +35,7 @@ class Found(NamedTuple):
 @member(
     task="Segmentation",
     reads=("pictures",),
+    any_size=True,
     inputs=PICTURES,
     example={
         "num_classes": 5,

@@ -13,7 +13,7 @@ from family.core.config import TransformerConfig
 from family.core.init import init_linear
 from family.core.transformer import Transformer
 from family.heads.classifier import PoolConfig
-from family.inputs.patches import PatchConfig, pair
+from family.inputs.patches import PatchConfig, covering, pair
 from family.models.examples import PICTURES
 from family.models.member import build, member
 from family.models.vit import ViT
@@ -24,6 +24,7 @@ DECODERS = ("linear", "mask")
 @member(
     task="Segmentation",
     reads=("pictures",),
+    any_size=True,
     inputs=PICTURES,
     example={
         "num_classes": 5,
@@ -149,14 +150,6 @@ class MaskDecoder(nn.Module):
         patch = F.normalize(self.patch_projection(x[:, :patches]), dim=-1)
         mask = F.normalize(self.class_projection(x[:, patches:]), dim=-1)
         return self.norm(patch @ mask.transpose(1, 2))
-
-
-def covering(size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
-    """The smallest ``(height, width)`` that contains ``size`` and divides into patches."""
-    height, width = (
-        -(-side // patch) * patch for side, patch in zip(size, patch_size, strict=True)
-    )
-    return height, width
 
 
 def segmenter_small(

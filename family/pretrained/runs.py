@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from family.pretrained.saved import CONFIG, MODEL_TYPE, same_names
 from family.pretrained.table import Format
 from family.pretrained.weights import Weights
 
+LOG = logging.getLogger(__name__)
 ENDING = ".ckpt"
 LEFT = ("config.yaml", "state.json")
 """What a run has from its first moment on."""
@@ -93,6 +95,7 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     """A ``.ckpt`` file, or that of a run's folder: ``prefer``, else the last, else the newest.
 
     Of several called so the one in the uppermost folder: a config's own callbacks write further down.
+    Which it is of a folder of several runs, a warning says.
 
     Raises:
         ValueError: there is none.
@@ -107,6 +110,9 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
         for name in ("last", prefer):
             if called := [p for p in found if p.stem == name]:
                 file = min(reversed(called), key=lambda p: len(p.parts))
+        runs = {Path(*p.parts[: -1 - (p.parent.name == "checkpoints")]) for p in found}
+        if len(runs) > 1 and Path(path) not in runs:
+            LOG.warning("%s holds %d runs; %s is taken.", path, len(runs), file)
     if not file.is_file():
         raise ValueError(f"{path} does not exist.")
     return file

@@ -23,13 +23,17 @@ class Vectors:
         inputs: files that are read, which neither must be.
 
     Raises:
-        UserError: a file that cannot be written, or one of the inputs.
+        UserError: a file that cannot be written, or one of the inputs; a ``.txt`` that no vectors stand beside.
     """
 
     def __init__(self, file: Path, inputs: list[str]) -> None:
         names = file.with_suffix(".txt")
         for one in (file, names):
             not_an_input(one, inputs)
+        if names.exists() and not file.exists():
+            raise UserError(
+                f"--out {file} would write what each row is of into {names}, which is there: give another name."
+            )
         self.shape = (0, 0)
         self.stack = ExitStack()
         try:

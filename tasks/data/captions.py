@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -230,7 +231,11 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
             yield number, {name: as_field(one) for name, one in row.items()}
         return
     rows = table_fields(file, quotes)
-    _, names = next(rows, (0, []))
+    line, names = next(rows, (0, []))
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise UserError(
+            f"{file} line {line} names the column {twice[0]} twice: rename one of them."
+        )
     for place, fields in rows:
         if len(fields) != len(names):
             raise UserError(
@@ -241,8 +246,8 @@ def table_rows(file: Path, quotes: bool = False) -> Iterator[tuple[int, dict[str
 
 
 def as_field(value: Any) -> str:
-    """A value of a ``.jsonl`` as it would stand in a table; a list as JSON."""
-    if isinstance(value, list):
+    """A value of a ``.jsonl`` as it would stand in a table; a list or an object as JSON."""
+    if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 

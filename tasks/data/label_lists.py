@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,14 +85,36 @@ def is_so(value: str, name: str, where: str) -> bool:
     return known in YES
 
 
-def label_names(rows: Sequence[Sequence[str]], each: Sequence[str], where: str) -> list[str]:
-    """The labels that occur, sorted; or those that have a column each, in that order.
+def refuse_list(name: str, where: str) -> None:
+    """Refuse a class that is spelt as a list of labels, ``["a", "b"]``.
 
     Raises:
-        UserError: fewer than two.
+        UserError: it is one.
+    """
+    try:
+        several = isinstance(json.loads(name), list)
+    except ValueError:
+        several = False
+    if several:
+        raise UserError(
+            f"{where} has a list of labels, {in_short(name)}: data.multi_label=true reads several, else there is one "
+            "class."
+        )
+
+
+def label_names(
+    rows: Sequence[Sequence[str]], each: Sequence[str], where: str, least: int = 2
+) -> list[str]:
+    """The labels that occur, sorted; or those that have a column each, in that order.
+
+    Args:
+        least: how many there must be; a split for validation may lack some.
+
+    Raises:
+        UserError: fewer.
     """
     names = list(each) or sorted({name for row in rows for name in row})
-    if len(names) < 2:
+    if len(names) < least:
         has = f"the label {in_short(names[0])} alone" if names else "no label at all"
         raise UserError(
             f"{where} has {has}: of several labels there must be two at least; one, and its contrary, are "

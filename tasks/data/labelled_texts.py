@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tasks.data import shapes
 from tasks.data.captions import choose, table_fields, table_rows
-from tasks.data.label_lists import LabelColumns
+from tasks.data.label_lists import LabelColumns, refuse_list
 from tasks.data.text_files import Column, tab_rows
 from tasks.errors import UserError, in_short, some_of
 
@@ -207,6 +207,8 @@ def class_names(rows: list[LabelledText]) -> list[str]:
     Raises:
         UserError: one class alone.
     """
+    for row in rows:
+        refuse_list(row.label, row.where)
     names = sorted({row.label for row in rows})
     if len(names) < 2:
         raise UserError(

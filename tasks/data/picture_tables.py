@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.data.captions import IMAGE_COLUMNS, TABLES, choose, picture_folder, table_rows
 from tasks.data.images import OnBad, check_images
-from tasks.data.label_lists import LabelColumns, indicators, label_names, number
+from tasks.data.label_lists import LabelColumns, indicators, label_names, number, refuse_list
 from tasks.data.labelled_images import Labelled, read_path
 from tasks.data.labelled_texts import LABEL_COLUMNS
 from tasks.data.split_files import files_of, own_file
@@ -68,9 +68,12 @@ def labelled_table(
             for (text,), place in zip(texts, places, strict=True)
         ]
     if several:
-        classes = label_names(rows, columns.each, str(file))
+        least = 2 if split == "train" else 0
+        classes = label_names(rows, columns.each, str(file), least)
         labels = indicators(rows, classes, places)
     else:
+        for (name,), place in zip(rows, places, strict=True):
+            refuse_list(name, place)
         classes = sorted({name for row in rows for name in row})
         labels = np.array([classes.index(row[0]) for row in rows])
     return Labelled(classes, labels, names, partial(read_path, paths))

@@ -59,6 +59,11 @@ def test_an_array_of_vectors(pictures, monkeypatch):
     assert len(most) == 9 and rows.dtype == np.float32
     np.testing.assert_allclose(rows, wanted.numpy(), rtol=1e-4, atol=1e-6)
     assert paths == [str(Path("many") / f"{i}.png") for i in range(9)]
+    main(["embed", str(RUN), "many", "--out=made/vectors.npy"])  # again
+    Path("notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["embed", str(RUN), "many", "--out=notes.npy"])
+    assert Path("notes.txt").read_text() == "mine" and not Path("notes.npy").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.data.captions import table_rows
-from tasks.data.labelled_texts import read_labelled
+from tasks.data.labelled_texts import class_names, read_labelled
 from tasks.errors import UserError
 
 
@@ -35,6 +35,24 @@ def test_a_mistake_names_the_line_of_the_file(tmp_path):
     file.write_text("sep=;\ntext;label\na;x\nb\n")
     with pytest.raises(UserError, match=r"line 4 has 1 columns, but the first line names 2"):
         list(table_rows(file))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("text,label,text,,\na,x,b,,\n")
+    with pytest.raises(UserError, match=r"train.csv line 1 names the column text twice"):
+        list(table_rows(file))
+    file.write_text("text,label,,\na,x,,\n")  # as spreadsheets leave them
+    assert [row["label"] for _, row in table_rows(file)] == ["x"]
+
+
+def test_a_list_is_no_class(tmp_path):
+    file = tmp_path / "train.jsonl"
+    file.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": ["x", "y"]}\n')
+    with pytest.raises(
+        UserError, match=r"train.jsonl line 2 has a list of labels, .*data.multi_label=true"
+    ):
+        class_names(read_labelled(file))
 
 
 def test_one_column_is_one(tmp_path):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from family.adapt.resize import resize
 from family.models.segmenter import Segmenter, segmenter_small, segmenter_tiny
 
 
@@ -124,3 +125,15 @@ def test_each_pixel_a_token(decoder, position):
     other[:, :, 2, 3] += 1
     changed = (alone(x) != alone(other)).any(1)
     assert changed[:, 2, 3].all() and int(changed.sum()) == len(x)
+
+
+def test_another_size_that_patches_do_not_divide():
+    model, picture = small(position="learned"), pictures(20, 30)
+    model.preprocess = None
+    expected = model(picture)  # positions by interpolation, at each pass
+    resize(model, (20, 30))
+    assert model.image_size == (20, 30) and model.encoder.image_size == (24, 32)
+    torch.testing.assert_close(model(picture), expected)
+    with torch.no_grad():
+        again = segmenter_tiny(4, 8, (20, 30), dim=24, depth=2, heads=2, position="learned")
+    again.load_state_dict(model.state_dict())

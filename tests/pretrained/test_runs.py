@@ -104,6 +104,14 @@ def test_a_file_and_a_folder_above_it(tmp_path):
     same(family.from_pretrained(tmp_path / "run/checkpoints/last.ckpt"), last)
 
 
+def test_of_several_runs_the_one_that_is_taken_is_said(tmp_path, caplog):
+    for name in ("one", "two"):
+        vit_run(tmp_path / name / "checkpoints/best.ckpt", vit())
+        assert runs.find_checkpoint(tmp_path / name).parts[-3] == name and not caplog.text
+    assert runs.find_checkpoint(tmp_path).parts[-3] == "two"
+    assert "holds 2 runs" in caplog.text and "two/checkpoints/best.ckpt is taken" in caplog.text
+
+
 def test_what_is_written_of_a_run_is_read_again(tmp_path):
     file = vit_run(tmp_path / "best.ckpt", vit())
     model = family.from_pretrained(file)
