@@ -222,3 +222,11 @@ def test_a_run_is_named_alone(capsys):
     assert "family resume RUN" in refused(main, capsys, ["resume"])
     Path("bare").mkdir()
     assert "bare has no config.yaml of a run" in refused(main, capsys, ["resume", "bare"])
+
+
+def test_a_limit_below_what_is_done_is_refused_and_nothing_is_lost(capsys):
+    half()
+    before = Path("half/checkpoints/last.ckpt").read_bytes()
+    said = refused(lambda: main(["resume", "half", "--trainer.max_steps=3"]), capsys)
+    assert "at its end, with 4 of trainer.max_steps=3" in said and "larger" in said
+    assert Path("half/checkpoints/last.ckpt").read_bytes() == before
