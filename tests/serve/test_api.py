@@ -459,6 +459,13 @@ def test_no_json_is_refused(client, content):
     assert answer.status_code in (400, 422) and list(answer.json()) == ["error"]
 
 
+def test_a_body_that_does_not_say_what_it_is(client):
+    answer = client.post(
+        "/api/tag", content=b'{"texts": ["a"]}', headers={"content-type": "text/plain"}
+    )
+    assert answer.status_code == 422 and "content-type: application/json" in answer.json()["error"]
+
+
 def test_addresses_that_are_not_there(client):
     assert client.get("/api/nothing").json() == {"error": "there is nothing at this address."}
     assert client.get("/api/tag").status_code == 405

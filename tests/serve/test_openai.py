@@ -88,10 +88,15 @@ def test_several_answers_and_seeds(chat):
     again = [chat(seed=seed, **drawn).choices[0].message.content for seed in (5, 6, 7)]
     assert some == again and len(set(some)) == 3
     told = ["", "", ""]
-    for part in chat(n=3, seed=5, stream=True, **drawn):
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    *parts, last = chat(n=3, seed=5, **asked, **drawn)
+    for part in parts:
         for choice in part.choices:
             told[choice.index] += choice.delta.content or ""
     assert told == some
+    # The prompt was read once.
+    whole, one = (chat(n=n, seed=5, **drawn).usage for n in (3, 1))
+    assert last.usage == whole and whole.prompt_tokens == one.prompt_tokens
     unseeded = {chat(**drawn).choices[0].message.content for _ in range(4)}
     assert len(unseeded) > 1
 
