@@ -166,22 +166,28 @@ def chance(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> st
 
 
 def transfer(found: dict[str, dict[str, list[float]]]) -> str:
-    """In Markdown: what each task gains or loses where another is left out of training, against all six."""
+    """In Markdown: what each task gains or loses where another is left out of training, against all six; of
+    several seeds the mean, and each seed's in brackets."""
     kinds = [f"without {task}" for task in TASKS if f"without {task}" in found]
     if not kinds or "omni" not in found:
         return ""
     lines = [f"| | all six | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 2) + "|"]
     for task in TASKS:
-        row = [change(found, kind, task) for kind in kinds]
-        cells = ["" if one is None else f"{one:+.1f}" for one in row]
+        cells = [points(changes(found, kind, task)) for kind in kinds]
         lines.append(f"| {task} | {mean(found['omni'][task]):.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def change(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> float | None:
-    """Of a task's score, from all six to those that a kind of run has; None of the one that it has not."""
-    values = found[kind].get(task)
-    return None if values is None else mean(values) - mean(found["omni"][task])
+def changes(found: dict[str, dict[str, list[float]]], kind: str, task: str) -> list[float]:
+    """Of a task's score, seed by seed, from all six to those that a kind of run has; none if it has it not."""
+    both = zip(found[kind].get(task, []), found["omni"][task], strict=False)
+    return [theirs - all_six for theirs, all_six in both]
+
+
+def points(values: list[float]) -> str:
+    """Their mean, and in brackets each of several."""
+    each = f" ({', '.join(f'{one:+.1f}' for one in values)})" if len(values) > 1 else ""
+    return f"{mean(values):+.1f}{each}" if values else ""
 
 
 def mean(values: list[float]) -> float:
@@ -211,15 +217,15 @@ def figure(found: dict[str, dict[str, list[float]]], file: Path) -> None:
 def taught(found: dict[str, dict[str, list[float]]], file: Path) -> None:
     """Which task teaches which: what each (a row) gains or loses where one (a column) is left out."""
     left = [task for task in TASKS if f"without {task}" in found]
-    rows = [[change(found, f"without {other}", task) for other in left] for task in TASKS]
-    values = [[float("nan") if one is None else one for one in row] for row in rows]
+    rows = [[changes(found, f"without {other}", task) for other in left] for task in TASKS]
+    values = [[mean(one) if one else float("nan") for one in row] for row in rows]
     picture, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     shown = axes.imshow(values, cmap="RdBu", vmin=-25, vmax=25)
-    for i, row in enumerate(rows):
+    for i, row in enumerate(values):
         for j, one in enumerate(row):
-            dark = one is not None and abs(one) > 15
-            text = "-" if one is None else f"{one:+.1f}"
-            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+            text = f"{one:+.1f}" if rows[i][j] else "-"
+            colour = "white" if abs(one) > 15 else "black"
+            axes.text(j, i, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(left)), left)
     axes.set_yticks(range(len(TASKS)), TASKS)
     axes.set_xlabel("left out of training")
