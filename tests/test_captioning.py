@@ -16,6 +16,8 @@ from family import TransformerConfig
 from tasks.captioning import Captioning
 from tasks.cli import main
 from tasks.data.captioning import CaptioningData
+from tasks.data.tokenizers import Tokenizer, train_tokenizer
+from tasks.errors import UserError
 
 CONFIG = TransformerConfig(dim=16, depth=1, heads=2, position="learned", max_tokens=64)
 
@@ -221,3 +223,17 @@ def test_a_run_captions_pictures(tmp_path, monkeypatch, capsys):
     assert family.load("run").predict([picture], beams=2) == [said["caption"]]
     main(["test", "run", "--trainer.limit_test_batches=1"])
     assert "test/cider" in capsys.readouterr().out
+
+
+def test_decoding_begins_and_ends_as_the_tokenizer_says(tmp_path):
+    inner = train_tokenizer(
+        "char", ["a red circle"], specials=("<pad>", "<unk>", "<s>", "</s>")
+    ).inner
+    given = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    data = CaptioningData(examples=20, image_size=(16, 16), max_tokens=90)
+    data.tokenizer = Tokenizer(inner, **given)
+    assert data.model_arguments["bos_id"] == inner.token_to_id("<s>") == 2
+    for names in (("pad", "bos", "unk"), ("pad", "eos", "unk")):
+        data.tokenizer = Tokenizer(inner, **{name: given[name] for name in names})
+        with pytest.raises(UserError, match="a token before each text and its end"):
+            data.setup("fit")

@@ -295,3 +295,19 @@ def test_models_that_do_not_fit(tmp_path, parts):
     with pytest.raises(UserError, match="data.slots=9, but the model has 4 vectors"):
         trainer(max_steps=1).fit(task, new)
     assert tasks.VisionChat is VisionChat
+
+
+def test_no_picture_is_in_two_splits(tmp_path):
+    """Rows that share one of several pictures stay together."""
+    rows = [
+        talk(f"{IMAGE}{IMAGE}what?", "red", images=[f"{i // 2}.png", f"{2 + i // 2}.png"])
+        for i in range(4)
+    ]
+    rows += [talk("what?", "red", images=[f"{i}.png"]) for i in range(4)]
+    root = folder(tmp_path, rows, ("all",))
+    data = VisionChatData(f"{root}/all.jsonl", **GIVEN)
+    _, groups = data.kinds(data.read(tmp_path / "all.jsonl"))
+    assert [groups[i] == groups[j] for i, j in ((0, 4), (0, 6), (2, 5), (2, 7), (0, 2))] == [
+        *[True] * 4,
+        False,
+    ]

@@ -24,6 +24,11 @@ KEPT = (
     "image_tokenizer",
 )
 """Options of a task that a state of the optimizer, or the weights of a checkpoint, depend on."""
+DIVIDED = (
+    *("val_fraction", "test_fraction", "train_fraction", "split_seed"),
+    *("group", "group_column", "split_column", "split_ignore"),
+)
+"""Options of data that say what is held out."""
 PATHS = (
     *("root", "pretrained", "source", "chat_template", "perceptual", "image_tokenizer"),
     *("vision", "language"),
@@ -183,7 +188,8 @@ def use_options(data: FamilyData, given: Namespace | dict[str, Any]) -> None:
 
 
 def check_data(file: Path, content: dict[str, Any], data: FamilyData) -> None:
-    """Refuse options of the data in whose place a checkpoint brings its own.
+    """Refuse options of the data in whose place a checkpoint brings its own, and those by which the same data
+    would be divided otherwise.
 
     A checkpoint of before does not say with which it was made.
     """
@@ -194,6 +200,15 @@ def check_data(file: Path, content: dict[str, Any], data: FamilyData) -> None:
             raise UserError(
                 f"{file} was made with data.{name}={before[name]!r}, which goes with its weights, but "
                 f"the call says {now[name]!r}: leave it as it was."
+            )
+    roots = {os.path.abspath(str(options.get("root"))) for options in (before, now)}
+    if now.get("root") is None or len(roots) > 1:
+        return
+    for name in DIVIDED:
+        if name in before and name in now and before[name] != now[name]:
+            raise UserError(
+                f"{file} was made with data.{name}={before[name]!r}; the call says {now[name]!r}, by which some of the "
+                "same data would be held out that it was trained on: leave it as it was."
             )
 
 

@@ -68,6 +68,12 @@ class LoaderProgress:
         return epoch + (self.over and epoch == self.resumed[0])
 
     @property
+    def order(self) -> int:
+        """The epoch whose order the examples have: with ``trainer.overfit_batches`` the first's, always."""
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        return 0 if overfit else self.epoch
+
+    @property
     def parts(self) -> list[Part]:
         """What was done of this epoch before the run was resumed."""
         epoch, parts = self.resumed
@@ -193,7 +199,7 @@ class TokenBatches(Sampler[list[int]]):
 
     def _made(self, budget: int, max_rows: int | None) -> list[list[int]]:
         """All batches of the current epoch, of this size."""
-        epoch = self.progress.epoch if self.shuffle else 0
+        epoch = self.progress.order if self.shuffle else 0
         groups = self._grouped(self.chosen(epoch), epoch, budget, max_rows)
         return as_many(groups, self._count(budget, max_rows)) if epoch else groups
 
@@ -231,7 +237,7 @@ class TokenBatches(Sampler[list[int]]):
 
     def _rest(self) -> list[list[int]]:
         """The batches of all processes that are left of an epoch of training."""
-        parts, (epoch, world) = self.progress.parts, (self.progress.epoch, self.progress.process[1])
+        parts, (epoch, world) = self.progress.parts, (self.progress.order, self.progress.process[1])
         sizes = [self.size if part.size is None else list(part.size) for part in parts]
         sizes.append(self.size)
         groups = self._made(*sizes[0])

@@ -72,9 +72,29 @@ class CaptioningData(TextToImageData):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
+        self._ends()
         for split, pairs in self._pairs.items():
             if isinstance(pairs, Pairs):
                 self._check_begins(split, pairs)
+
+    def _ends(self) -> list[int]:
+        """The tokens with which each sentence begins and ends.
+
+        Raises:
+            UserError: the tokenizer puts none, or another than its end, around a text.
+        """
+        ends: list[int] = self.encode([""])[0][0].tolist()
+        if len(ends) < 2 or ends[-1] != self._tokenizer().eos_id:
+            raise UserError(
+                f"data.tokenizer={self.kind!r} does not put a token before each text and its end (eos) behind, as "
+                "captions need: give another, such as bpe."
+            )
+        return ends
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """As before, and ``bos_id``, with which sentences begin."""
+        return {**super().model_arguments, "bos_id": self._ends()[0]}
 
     def _check_begins(self, split: str, pairs: Pairs) -> None:
         """Refuse a tokenizer to which what a model is given is no beginning of the whole."""

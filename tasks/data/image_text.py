@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -115,8 +116,10 @@ class ImageTextData(FamilyData):
         if max_tokens < 3:
             raise UserError(f"data.max_tokens={max_tokens} leaves no room for a sentence: 3 do.")
         self.ignore = pattern("split_ignore", split_ignore)
-        self.root = as_files(root, columns)
-        self.splits, self.images = {"train": train, "val": val, "test": test}, images
+        self.root = as_files(root, columns, quotes=quotes, images=images)
+        # Of data that were read into files, paths are whole.
+        self.images = images if root is None or self.root == Path(root) else None
+        self.splits = {"train": train, "val": val, "test": test}
         caption = tuple(caption_column) if isinstance(caption_column, list) else caption_column
         self.columns = Columns(image_column, caption, split_column, quotes)
         self.val_fraction = val_fraction

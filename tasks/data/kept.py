@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tasks.data.captions import TABLES, picture_folder, table_rows
+from tasks.data.captions import IMAGE_COLUMNS, TABLES, json_rows, picture_folder, table_rows
 from tasks.data.images import IMAGE_ENDINGS
 from tasks.data.split_files import files_of
 from tasks.errors import UserError, closest, some_of
@@ -25,6 +25,8 @@ CACHE = Path(".cache/data")
 PARQUET = ".parquet"
 MARKS = ("dataset_dict.json", "state.json")
 """Of a folder that ``save_to_disk`` wrote: of several splits, and of one."""
+PICTURES = ("images", *IMAGE_COLUMNS)
+"""What readers here call a column of pictures."""
 EXTRA = "pip install 'transformer-family[datasets]'"
 ROWS = 500
 """Held in memory at a time."""
@@ -35,16 +37,25 @@ Rows = tuple[Any, Iterable[Row]]
 """The features of ``datasets`` (None without), and the rows of a split."""
 
 
-def as_files(root: str | None, columns: Columns = None, form: str = "jsonl") -> Path | None:
+def as_files(
+    root: str | None,
+    columns: Columns = None,
+    form: str = "jsonl",
+    quotes: bool = False,
+    images: str | None = None,
+) -> Path | None:
     """Where the files of ``data.root`` are; None is the built-in world.
 
     Args:
         columns: what the columns are called, for readers here: ``{"text": "sentence", "label": "class"}``; the
             others are left out. Without it they keep their names.
         form: of the files: "jsonl", "txt" (the column ``text``, a document a line feed apart), or "tsv".
+        quotes: fields of a ``.tsv`` may stand in quotes.
+        images: the folder of the pictures, from ``root``; None is where pictures usually are.
 
     Raises:
-        UserError: a column that there is not, by its name; a package that is not installed.
+        UserError: a column that there is not, by its name; a package that is not installed; tables beside
+            parquet files.
     """
     if columns and root is None:
         raise UserError("data.columns is for data of one's own: give data.root, too.")
@@ -58,10 +69,10 @@ def as_files(root: str | None, columns: Columns = None, form: str = "jsonl") -> 
         raise UserError(f"data.columns names columns, but {root} has no table.")
 
     def write_all(new: Path) -> None:
-        for split, rows in splits_of(place).items():
+        for split, rows in splits_of(place, columns, quotes, images).items():
             write(rows, new, split, columns, form, str(place))
 
-    return made_once(place, columns, form, write_all)
+    return made_once(place, columns, f"{form} {quotes} {images}", write_all)
 
 
 def made_once(place: Path, columns: Columns, form: str, make: Callable[[Path], None]) -> Path:
@@ -109,25 +120,49 @@ def digest(place: Path, columns: Columns, form: str) -> str:
 # --- Reading ---
 
 
-def splits_of(place: Path) -> dict[str, Rows]:
-    """The rows of each split, read as they are asked for."""
+def splits_of(
+    place: Path, columns: Columns = None, quotes: bool = False, images: str | None = None
+) -> dict[str, Rows]:
+    """The rows of each split, read as they are asked for; see :func:`as_files`."""
     if place.is_dir() and any((place / name).is_file() for name in MARKS):
         return saved(place)
-    if tables := tables_of(place):
-        return {file.stem: (None, rows_of(file)) for file in tables}
+    tables = tables_of(place)
+    if tables and is_kept(place):
+        raise UserError(
+            f"{place} holds tables ({some_of([file.name for file in tables], 3)}) beside {PARQUET} files: data.root "
+            "must be of one kind."
+        )
+    if tables:
+        folder = None if images is None else (place if place.is_dir() else place.parent) / images
+        return {file.stem: (None, rows_of(file, columns, quotes, folder)) for file in tables}
     return parquet(place)
 
 
-def rows_of(file: Path) -> list[Row]:
+def rows_of(
+    file: Path, columns: Columns = None, quotes: bool = False, images: Path | None = None
+) -> list[Row]:
     """Those of one of our tables, with pictures by paths that hold in another folder too."""
-    rows: list[Row] = [row for _, row in table_rows(file)]
+    lines = json_rows(file) if file.suffix == ".jsonl" else table_rows(file, quotes)
+    rows: list[Row] = [row for _, row in lines]
+    said = {theirs for ours, theirs in (columns or {}).items() if ours in PICTURES}
     for name in rows[0] if rows else ():
-        paths = [str(row.get(name)) for row in rows]
-        if all(Path(path).suffix.lower() in IMAGE_ENDINGS for path in paths):
-            folder = picture_folder(file, paths, file.stem)
-            for row, path in zip(rows, paths, strict=True):
-                row[name] = str((folder / path).resolve())
+        paths = [path for row in rows for path in paths_of(row.get(name))]
+        seen = (Path(path).suffix.lower() in IMAGE_ENDINGS for path in paths)
+        if not paths or not (name in said or all(seen)):
+            continue
+        folder = images or picture_folder(file, paths, file.stem)
+        for row in rows:
+            if isinstance(row.get(name), str):
+                row[name] = str((folder / row[name]).resolve())
+            elif some := paths_of(row.get(name)):
+                row[name] = [str((folder / path).resolve()) for path in some]
     return rows
+
+
+def paths_of(value: Any) -> list[str]:
+    """The texts of a field, which may be a list of them; none where something else is in it."""
+    some = value if isinstance(value, list) else [value]
+    return some if all(isinstance(one, str) for one in some) else []
 
 
 def saved(place: Path) -> dict[str, Rows]:
@@ -154,6 +189,13 @@ def parquet(place: Path) -> dict[str, Rows]:
     for file in files:
         name = file.parent.name if file.stem.isdigit() else file.stem.partition("-")[0]
         parts.setdefault(name, []).append(file)
+    for name, some in parts.items():
+        folders = sorted({str(f.parent.parent if f.stem.isdigit() else f.parent) for f in some})
+        if len(folders) > 1:
+            raise UserError(
+                f"{place} has {PARQUET} files of {name} in several folders ({some_of(folders, 3)}), maybe those of "
+                "several data sets: data.root must be one of them."
+            )
 
     def rows(some: list[Path]) -> Iterator[Row]:
         for file in some:
@@ -221,6 +263,8 @@ def as_json(row: Row, header: list[str], first: bool, place: str) -> str:
 
 def as_text(row: Row, header: list[str], first: bool, place: str) -> str:
     text = row.get("text", next(iter(row.values())) if len(row) == 1 else None)
+    if text is None and ("text" in row or len(row) == 1):
+        return ""  # a row without a text
     if not isinstance(text, str):
         raise UserError(
             f"{place} has no column 'text' for a language model, but {some_of(row)}: data.columns says which, "

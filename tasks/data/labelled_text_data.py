@@ -68,8 +68,9 @@ class LabelledTextData(TextData[LabelledText]):
         quotes: bool = False,
         **options: Any,
     ) -> None:
+        self.quotes = quotes
         super().__init__(root, **options)
-        self.columns, self.quotes = (text_column, label_column, group_column), quotes
+        self.columns = (text_column, label_column, group_column)
         self.pair_column = pair_column
         self._pairs: bool | None = None
         """Whether texts are pairs: by a checkpoint, or by what was read first."""

@@ -18,6 +18,7 @@ from family.inputs.encode import pad_rows
 from family.losses.language_model import IGNORE
 from tasks.data.batching import TokenBatches, token_loader
 from tasks.data.preference_files import Compared, compared_shapes, read_compared
+from tasks.data.splits import nothing_held_out
 from tasks.data.text_data import TextData
 from tasks.data.tokenizers import Tokenizer, make_chat_tokenizer, make_tokenizer
 from tasks.errors import UserError
@@ -134,6 +135,8 @@ class PreferenceData(TextData[Compared]):
             found = [self._encode(row, i) for i, row in enumerate(rows)]
             kept = [one for one in found if one.rows[0] != one.rows[1]]
             cut = sum(max(map(len, one.rows)) == self.max_tokens for one in kept)
+            if not rows:
+                raise nothing_held_out(split)
             if not kept:
                 raise UserError(
                     f"all pairs of {split} are alike in their first {self.max_tokens} tokens: give a "

@@ -24,7 +24,7 @@ class Pick(NamedTuple):
 
 
 class ExampleBatches(Sampler[list[Pick]]):
-    """Batches of examples; those of training depend on ``(seed, progress.epoch)`` alone.
+    """Batches of examples; those of training depend on ``(seed, progress.order)`` alone.
 
     All processes get equally many batches. In training a resumed run goes on with the example
     after ``progress.done``.
@@ -53,7 +53,7 @@ class ExampleBatches(Sampler[list[Pick]]):
 
     def __iter__(self) -> Iterator[list[Pick]]:
         rank, world = self.progress.process
-        epoch = self.progress.epoch if self.shuffle else 0
+        epoch = self.progress.order if self.shuffle else 0
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)

@@ -60,11 +60,13 @@ def read_questions(file: Path, needed: bool = True) -> list[Asked]:
 def read_squad(file: Path, needed: bool) -> Iterator[Asked]:
     """``data -> paragraphs -> context, qas``."""
     whole = parse_json(read_text(file), str(file), lines=True)
+    paragraphs: dict[str, str] = {}  # by their texts: one that stands there twice is in one split
     for a, article in enumerate(listed(whole, "data", str(file))):
         place = f"{file}: data[{a}]"
         for p, paragraph in enumerate(listed(article, "paragraphs", place)):
             place = f"{file}: data[{a}].paragraphs[{p}]"
             context = told(paragraph, "context", place)
+            group = paragraphs.setdefault(context, f"{a}/{p}")
             for q, row in enumerate(listed(paragraph, "qas", place)):
                 where = f"{place}.qas[{q}]"
                 told(row, "question", where)
@@ -76,9 +78,7 @@ def read_squad(file: Path, needed: bool) -> Iterator[Asked]:
                         f"{file}: question {name} has no answers, but is_impossible is not true."
                     )
                 # Of a question without answer, SQuAD 2.0 lists what only seems to be one apart.
-                yield asked_of(
-                    file, str(name), row, context, [] if none is True else given, f"{a}/{p}"
-                )
+                yield asked_of(file, str(name), row, context, [] if none is True else given, group)
 
 
 def read_lines(file: Path, needed: bool) -> Iterator[Asked]:

@@ -56,6 +56,8 @@ class TextData(FamilyData, Generic[Row]):
     """Of its files."""
     kind_of_file: str = "table"
     """What files with these endings are called."""
+    quotes = False
+    """Whether fields of a ``.tsv`` may stand in quotes."""
     windows = False
     """Whether what is longer than ``max_tokens`` is read in windows, so that nothing is lost."""
 
@@ -83,7 +85,7 @@ class TextData(FamilyData, Generic[Row]):
         at_least(0, num_workers=num_workers, seed=seed)
         at_least(3, max_tokens=max_tokens)
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
-        self.root = as_files(root, columns)
+        self.root = as_files(root, columns, quotes=self.quotes)
         self.splits = {"train": train, "val": val, "test": test}
         self.shares = {"val": val_fraction, "test": test_fraction}
         self.split_seed = split_seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,8 +129,14 @@ class TextToTextData(FamilyData):
             )
         self.columns = Columns(source_column, target_column, task_column, prefix_column)
         if root is not None:
-            tasks = {"": TextTask(str(as_files(root, columns)), prefix)}
-        self.parts = {name: of_task(name, given) for name, given in (tasks or builtin()).items()}
+            tasks = {"": TextTask(root, prefix)}
+        parts = {name: of_task(name, given) for name, given in (tasks or builtin()).items()}
+        self.parts = {
+            name: part
+            if part.root is None
+            else dataclasses.replace(part, root=str(as_files(part.root, columns, quotes=quotes)))
+            for name, part in parts.items()
+        }
         for name, part in self.parts.items():
             if not part.weight > 0:
                 raise UserError(f"data.tasks.{name}.weight must be above 0, not {part.weight}.")

@@ -126,7 +126,7 @@ class TranslationData(FamilyData):
         at_least(0, num_workers=num_workers, seed=seed)
         between(0, 1, val_fraction=val_fraction, test_fraction=test_fraction)
         at_least(1, temperature=temperature)
-        self.root = as_files(root, columns, "tsv")
+        self.root = as_files(root, columns, "tsv", quotes)
         self.source, self.target = one_way = source, target
         self.temperature = temperature
         self.splits = {"train": train, "val": val, "test": test}

@@ -32,6 +32,7 @@ from tasks.data.chat_tuning import (
 )
 from tasks.data.images import check_images, open_picture, picture_size
 from tasks.data.sampling import Pick
+from tasks.data.splits import joined
 from tasks.data.stored import Stored
 from tasks.data.visual_questions import about_shapes, shown
 from tasks.errors import UserError, at_least, in_short, user_errors
@@ -130,7 +131,7 @@ class VisionChatData(ChatTuningData):
         return rows
 
     def kinds(self, rows: list[Conversation]) -> tuple[Sequence[Hashable], Sequence[str]]:
-        return [0] * len(rows), [str(row.pictures[0]) for row in rows]
+        return [0] * len(rows), joined([str(path) for path in row.pictures] for row in rows)
 
     def said(self, row: Conversation) -> Sequence[str]:
         return [text.replace(IMAGE, "") for text in super().said(row)]

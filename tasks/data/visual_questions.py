@@ -46,6 +46,8 @@ class VisualQuestion(NamedTuple):
     file: str
     """The picture's name."""
     where: str
+    line: int
+    """The number of its row in the file, from 0 on."""
 
 
 class VisualQuestionsData(TextData[VisualQuestion]):
@@ -104,7 +106,7 @@ class VisualQuestionsData(TextData[VisualQuestion]):
     def read(self, file: Path) -> list[VisualQuestion]:
         rows = [question_of(file, number, row) for number, row in json_rows(file)]
         folder = picture_folder(file, [row.file for row in rows], file.stem)
-        rows = [row._replace(picture=folder / row.file) for row in rows]
+        rows = [row._replace(picture=folder / row.file, line=i) for i, row in enumerate(rows)]
         paths = list(dict.fromkeys(row.picture for row in rows if isinstance(row.picture, Path)))
         there = {paths[i] for i in check_images(paths, self.on_bad)}
         return [row for row in rows if row.picture in there]
@@ -197,11 +199,7 @@ class QuestionBatches(Dataset[Batch]):
     """Whole batches of a split."""
 
     def __init__(self, data: VisualQuestionsData, split: str) -> None:
-        self.rows, self.places, self.training = (
-            data.rows(split),
-            data.places(split),
-            split == "train",
-        )
+        self.rows, self.training = data.rows(split), split == "train"
         self.tokenizer, self.preprocess = data._tokenizer(), data.preprocess
         self.max_tokens, self.on_bad, self.without = data.max_tokens, data.on_bad, data.without
         self.ids = {name: i for i, name in enumerate(data.classes)}
@@ -230,7 +228,7 @@ class QuestionBatches(Dataset[Batch]):
             "answer": [row.answer for row in some],
             "kind": [row.kind for row in some],
             "file": [row.file for row in some],
-            "line": [self.places[i] for i in chosen],
+            "line": [row.line for row in some],
         }
 
 
@@ -260,7 +258,7 @@ def about_shapes(index: int, seed: int, split: str) -> VisualQuestion:
     some = [by_kind[name] for name in sorted(by_kind) if name.split()[0] == kind]
     asked = draw_from.choice(draw_from.choice(some))
     place = f"shapes-{split}-{index}"
-    return VisualQuestion(asked.text, asked.answer, kind, scene, place, place)
+    return VisualQuestion(asked.text, asked.answer, kind, scene, place, place, index)
 
 
 def question_of(file: Path, line: int, row: dict[str, Any]) -> VisualQuestion:
@@ -282,4 +280,4 @@ def question_of(file: Path, line: int, row: dict[str, Any]) -> VisualQuestion:
         found[name] = value.strip()
     kind = str(row.get("kind") or row.get("type") or "")
     where = f"{file} line {line}"
-    return VisualQuestion(found["question"], found["answer"], kind, Path(), found[image], where)
+    return VisualQuestion(found["question"], found["answer"], kind, Path(), found[image], where, 0)

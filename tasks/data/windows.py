@@ -75,7 +75,7 @@ class RandomWindows(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = self.progress.process
-        random = np.random.default_rng([self.seed, self.progress.epoch, 0])
+        random = np.random.default_rng([self.seed, self.progress.order, 0])
         # Of a text too short for all processes, windows overlap more.
         count = max(self.count, world)
         slots = count * self.batch_size

@@ -230,3 +230,16 @@ def test_a_limit_below_what_is_done_is_refused_and_nothing_is_lost(capsys):
     said = refused(lambda: main(["resume", "half", "--trainer.max_steps=3"]), capsys)
     assert "at its end, with 4 of trainer.max_steps=3" in said and "larger" in said
     assert Path("half/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_the_same_data_are_not_divided_otherwise(capsys, folder):
+    for i in range(20):
+        for kind in "ab":
+            (folder / "pictures" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (i * 10, 0, 0)).save(folder / f"pictures/{kind}/{i}.png")
+    half("--data.root=pictures", "--data.test_fraction=0.2")
+    said = refused(
+        lambda: main(["test", "half", "--data.split_seed=5", "--trainer.accelerator=cpu"]), capsys
+    )
+    assert "data.split_seed=" in said and "trained on" in said
+    main(["test", "half", "--trainer.accelerator=cpu", "--run_folder=tested"])

@@ -13,6 +13,7 @@ from PIL import Image
 import tasks
 from tasks.data.kept import as_files
 from tasks.data.kept_pictures import as_clips
+from tasks.data.prompts import PromptData
 from tasks.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -352,3 +353,99 @@ def test_pictures_of_a_table_whose_columns_are_renamed(folder):
     data = tasks.ImageClassificationData(str(folder / "photos"), (8, 8), columns=columns)
     data.setup("fit")
     assert next(iter(data.train_dataloader()))["pixel_values"].shape[1:] == (3, 8, 8)
+
+
+def as_lines(file, rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_lists_and_numbers_of_lines_stay_what_they_are(folder):
+    asked = [[{"role": "user", "content": f"{i} + 2"}] for i in range(20)]
+    as_lines(folder / "p.jsonl", [{"question": one, "gold": 4} for one in asked])
+    columns = {"prompt": "question", "answer": "gold"}
+    row = PromptData("p.jsonl", columns=columns).rows("train")[0]
+    assert row.prompt in asked and row.fields == {"answer": 4}
+    as_lines(folder / "t.jsonl", [{"words": ["a", "b"], "marks": ["O", "O"]}] * 20)
+    made = as_files("t.jsonl", {"tokens": "words", "tags": "marks"})
+    first = json.loads((made / "t.jsonl").read_text().splitlines()[0])
+    assert first == {"tokens": ["a", "b"], "tags": ["O", "O"]}
+
+
+def test_lists_of_pictures_are_found_from_the_cache_too(folder):
+    as_lines(
+        folder / "d/all.jsonl",
+        [{"seen": ["0.png", "1.png"], "said": "x"}, {"seen": ["1.png"], "said": "y"}],
+    )
+    for i in range(2):
+        picture(i).save(folder / f"d/{i}.png")
+    made = as_files("d", {"images": "seen", "text": "said"})
+    rows = [json.loads(line) for line in (made / "all.jsonl").read_text().splitlines()]
+    assert rows[0]["images"] == [str(folder / "d/0.png"), str(folder / "d/1.png")]
+
+
+def test_quotes_and_folders_of_pictures_hold_beside_names_of_columns(folder):
+    rows = ["sentence\tclass", *(f'"a ""red"" thing {i}"\t{"xy"[i % 2]}' for i in range(20))]
+    (folder / "q.tsv").write_text("\n".join(rows) + "\n")
+    data = tasks.TextClassificationData("q.tsv", quotes=True, **EASY)
+    assert all('a "red" thing' in row.text for row in data.rows("train"))
+    (folder / "im/pics").mkdir(parents=True)
+    lines = ["photo,said"]
+    for i in range(20):
+        picture(i).save(folder / f"im/pics/{i}.png")
+        lines.append(f"{i}.png,picture {i}")
+    (folder / "im/all.csv").write_text("\n".join(lines) + "\n")
+    columns = {"image": "photo", "caption": "said"}
+    data = tasks.ImageTextData(
+        "im", images="pics", columns=columns, tokenizer="char", val_fraction=0.3
+    )
+    data.setup("fit")
+    assert next(iter(data.val_dataloader()))["pixel_values"].shape[1] == 3
+
+
+def test_a_name_without_an_ending_spoils_no_others(folder):
+    lines = ["photo,kind"]
+    for i in range(20):
+        picture(i).save(folder / f"p{i}.png")
+        lines.append(f"{'p7' if i == 7 else f'p{i}.png'},{'ab'[i % 2]}")
+    (folder / "one.csv").write_text("\n".join(lines) + "\n")
+    columns = {"image": "photo", "label": "kind"}
+    data = tasks.ImageClassificationData("one.csv", (8, 8), columns=columns, on_bad="skip")
+    data.setup("fit")
+    assert len(data.split("train").labels) + len(data.split("val").labels) == 19
+
+
+def test_data_of_two_kinds_or_of_several_sets_are_refused(folder):
+    place = kept("parquet", {"train": reviews()}, folder / "d")
+    (place / "extra.csv").write_text("text,label\na,b\n")
+    with pytest.raises(UserError, match=r"holds tables \(extra.csv\) beside .parquet files"):
+        tasks.TextClassificationData(str(place), **EASY)
+    for name in ("de", "en"):
+        kept("parquet", {"train": reviews()}, folder / "several" / name)
+    with pytest.raises(
+        UserError, match=r"of train in several folders .*several/de/data.*several/en"
+    ):
+        tasks.TextClassificationData("several", **EASY)
+    (folder / "split/train").mkdir(parents=True)
+    for i in range(2):  # parts of one split
+        reviews(40).to_parquet(folder / f"split/train/{i:04}.parquet")
+    assert len(tasks.TextClassificationData("split", **EASY).rows("train")) > 40
+
+
+def test_each_of_several_tasks_is_read_so_too(folder):
+    rows = {"q": [f"say {i}" for i in range(12)], "a": [str(i) for i in range(12)]}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "t.parquet")
+    as_lines(folder / "t.jsonl", [{"q": f"say {i}", "a": str(i)} for i in range(12)])
+    data = tasks.TextToTextData(
+        tasks={"one": {"root": "t.parquet"}, "two": {"root": "t.jsonl"}},
+        columns={"source": "q", "target": "a"},
+        tokenizer="char",
+    )
+    data.setup("fit")
+    assert len(data.train_dataloader()) > 0
+
+
+def test_rows_without_a_text_are_left_out(folder):
+    datasets.Dataset.from_dict({"text": ["one", None, "two"]}).to_parquet(folder / "d.parquet")
+    made = as_files("d.parquet", None, "txt")
+    assert next(made.glob("*.txt")).read_text() == "one\ntwo\n"

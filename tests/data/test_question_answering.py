@@ -229,3 +229,12 @@ def test_a_batch_of_padding(tmp_path):
     assert torch.equal(
         batch["input_ids"][~batch["mask"]].unique(), torch.tensor([made.tokenizer.pad_id])
     )
+
+
+def test_a_text_that_stands_in_several_paragraphs_is_in_one_split(tmp_path):
+    again = [(TEXT, [question(str(i), f"Who is {i}?", "Ann")]) for i in range(3)]
+    other = ("Bob is here.", [question("9", "Who is here?", "Bob", text="Bob is here.")])
+    write(tmp_path / "d", **{"all.json": squad(*again, other)})
+    rows = read_questions(tmp_path / "d/all.json")
+    groups = [row.paragraph for row in rows]
+    assert groups[0] == groups[1] == groups[2] != groups[3]

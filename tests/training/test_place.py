@@ -306,3 +306,10 @@ def test_at_the_end_of_an_epoch_with_workers_that_read_ahead(tmp_path, limits):
         rest = fit(tmp_path / "rest", data, resume=tmp_path / f"{file}.ckpt", **limits)
         assert rest.seen == whole.seen[6:], file
         assert same(rest, whole)
+
+
+@pytest.mark.parametrize("kind", ["examples", "tokens"])
+def test_overfitting_sees_the_same_batch_at_each_epoch(tmp_path, kind):
+    task = fit(tmp_path, Numbers(kind), steps=3, max_epochs=3, overfit_batches=1)
+    rows = [rows for _, _, rows in task.seen]
+    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
