@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
 from family import Sampling
+from family.generation.defaults import defaults_of
 from family.inference.batches import device_of
 from family.inference.texts import stops_of
 from family.inputs.encode import pad_rows
@@ -41,22 +44,35 @@ class Batch:
         self.model, self.sampling = model, sampling
         self.rows: list[Row] = []
         self.stream: Iterator[Any] | None = None
+        self.error: Exception | None = None
 
     def fits(self, row: Row) -> bool:
         """Whether a row may still come: the longest prompt goes on as long as any text."""
         rows = [*self.rows, row]
         longest = max(len(one.ids) for one in rows) + max(one.count for one in rows)
-        return self.stream is None and longest <= longest_text(self.model)
+        untouched = self.stream is None and self.error is None
+        return untouched and longest <= longest_text(self.model)
 
     def step(self) -> None:
         """One token more of each row.
 
         Raises:
             StopIteration: there is none.
+            Exception: what failed, now or for another row before: it ends the text of each of them.
         """
-        if self.stream is None:
-            self.stream = self.begun()
-        for row, token in zip(self.rows, next(self.stream).tolist(), strict=True):
+        if self.error is not None:
+            raise self.error
+        try:
+            if self.stream is None:
+                self.stream = self.begun()
+            tokens = next(self.stream).tolist()
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            traceback.clear_frames(error.__traceback__)  # or it would hold the cache
+            raise
+        for row, token in zip(self.rows, tokens, strict=True):
             row.made.append(token)
 
     def begun(self) -> Iterator[Any]:
@@ -91,7 +107,8 @@ class Together:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.open: dict[tuple[Sampling, int, int], Batch] = {}
+        # Held by the texts that are read from them alone, and let go with their cache.
+        self.open: WeakValueDictionary[tuple[Sampling, int, int], Batch] = WeakValueDictionary()
 
     def join(
         self, ids: list[int], count: int, sampling: Sampling, generator: torch.Generator
@@ -99,7 +116,10 @@ class Together:
         """The new tokens of a text, in turn. It is read with others that are asked for before the first of
         these tokens is, that are drawn alike, and that are, as their answers, less than twice as long."""
         row = Row(ids, count, generator)
-        key = sampling, len(ids).bit_length(), count.bit_length()
+        own = defaults_of(self.model)
+        # The least length of prompt and answer together is counted from the longest prompt of a batch.
+        counted = own.min_length and not own.min_new_tokens
+        key = sampling, len(ids) if counted else len(ids).bit_length(), count.bit_length()
         batch = self.open.get(key)
         if batch is None or not batch.fits(row):
             batch = self.open[key] = Batch(self.model, sampling)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -90,3 +93,65 @@ def test_no_text_of_a_batch_outgrows_the_context(model, calls):
     together = Together(model)
     texts = [together.join([3] * n, count, DRAWN, seeded(n)) for n, count in ((10, 12), (9, 15))]
     assert [next(text) for text in texts] and calls == [1, 1]
+
+
+@pytest.mark.parametrize("when", [1, 3])
+def test_a_failure_ends_every_text_of_the_batch_and_no_later_one(model, monkeypatch, when):
+    """At the reading of the prompts, or at a token further on."""
+    method = "prefill" if when == 1 else "decode"
+    usual, calls = getattr(type(model), method), []
+
+    def failing(self, *args, **options):
+        calls.append(0)
+        if len(calls) == when:
+            raise RuntimeError("no memory")
+        return usual(self, *args, **options)
+
+    monkeypatch.setattr(type(model), method, failing)
+    together = Together(model)
+    texts = [together.join(ids, 9, DRAWN, seeded(0)) for ids in PROMPTS[:2]]
+    for text in texts:
+        with pytest.raises(RuntimeError, match="no memory"):
+            list(text)
+    again = together.join(PROMPTS[0], 9, DRAWN, seeded(0))
+    assert list(again) == alone(model, PROMPTS[0], 9, DRAWN, 0)
+
+
+def test_what_cannot_begin_fails_for_every_text(model, monkeypatch):
+    together = Together(model)
+    texts = [together.join([3], 3, DRAWN, seeded(i)) for i in range(2)]
+
+    tried = []
+
+    def refuse(*_, **__):
+        tried.append(0)
+        raise ValueError("no")
+
+    monkeypatch.setattr(type(model), "stream", refuse)
+    for text in texts:
+        with pytest.raises(ValueError, match="no"):
+            next(text)
+    assert len(tried) == 1
+
+
+def test_batches_that_nobody_reads_are_let_go(model):
+    together, batches = Together(model), []
+    for i in range(3):
+        text = together.join([3], 3, Sampling(temperature=1 + i / 10), seeded(i))
+        batches += [weakref.ref(batch) for batch in together.open.values()]
+        next(text)
+        if i:  # the first is left, the others are read to their end
+            list(text)
+    del text
+    gc.collect()
+    assert len(batches) >= 3 and not any(batch() for batch in batches)
+    assert not together.open
+
+
+def test_a_least_length_is_counted_from_a_texts_own_prompt(model, calls):
+    model.generation = family.Generation(stop_ids=(2,), min_length=8)
+    together = Together(model)
+    texts = [together.join(ids, 9, DRAWN, seeded(0)) for ids in ([3] * 4, [4] * 4, [5] * 6)]
+    for text in texts:
+        next(text)
+    assert sorted(calls) == [1, 2]
