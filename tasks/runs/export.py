@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def to_onnx(model: nn.Module, folder: Path) -> Run:
 
 def difference(model: nn.Module, run: Run) -> float:
     """The largest difference between a model and its export, on a batch of other sizes than that it
-    was exported with; relative to the largest answer.
+    was exported with; relative to the largest answer. It is infinite where an answer is no number.
 
     Raises:
         UserError: the export holds for those sizes alone.
@@ -126,7 +127,8 @@ def difference(model: nn.Module, run: Run) -> float:
                 f"{tuple(ours.shape)}."
             )
         largest = ours.abs().max().clamp(min=1e-12)
-        worst = max(worst, float((ours - theirs).abs().max() / largest))
+        found = float((ours - theirs).abs().max() / largest)
+        worst = max(worst, math.inf if math.isnan(found) else found)
     return worst
 
 

@@ -173,6 +173,15 @@ def test_other_modules_are_named():
         exporting.inputs_of(nn.Linear(2, 2))
 
 
+def test_answers_that_are_no_numbers_are_no_small_difference(tmp_path):
+    model = saved(tmp_path / "model", "gpt")
+
+    def broken(batch):
+        return [torch.full_like(one, torch.nan) for one in exporting.answers(model, batch)]
+
+    assert exporting.difference(model, broken) == torch.inf
+
+
 def test_what_is_compared_differs_in_nothing_but_where_it_came_from(tmp_path, monkeypatch):
     """Kernels are chosen by whether a weight may have gradients."""
     saved(tmp_path / "model", "segmenter")
