@@ -19,7 +19,7 @@ PLACE = re.compile(r"<(\d+)>")
 BINS = 48
 """Places along a side, where a run does not say."""
 MOST = 64
-"""Words that are made, whatever room a row leaves: others of its batch then change nothing."""
+"""Words that are made, at most."""
 
 
 class Allowed:
@@ -57,32 +57,40 @@ def make(
     """
     tokenizer, device = model.tokenizer, device_of(model)
     rows = [given_row(model, task, text, pixel_values is not None) for text in texts]
-    ids = pad_rows(rows, -1).to(device)
-    mask, ids = ids >= 0, ids.clamp(min=0)
-    if pixel_values is not None:
-        ids = model.with_codes(ids, model.codes(pixel_values))
     draws = task == "draw"
     allowed = torch.arange(model.vocab_size) >= model.words
     allowed = allowed if draws else ~allowed
-    room = int(model.config.max_tokens) - ids.shape[1]
-    if room < (model.slots if draws else 1):
-        raise ValueError(
-            f"{ids.shape[1]} tokens are given, and {model.slots if draws else 1} are to be made: more "
-            f"than the model's max_tokens={model.config.max_tokens}."
-        )
-    new = model.generate(
-        ids,
-        mask,
-        max_new_tokens=model.slots if draws else min(room, MOST),
-        beams=1,
-        sampling=sampling,
-        generator=generator,
-        stop_ids=() if draws else (tokenizer.eos_id,),
-        pad_id=tokenizer.pad_id,
-        hook=Allowed(allowed),
-    )
+    # Those that have room for as many words together: none is cut for a longer neighbour.
+    alike: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        room = int(model.config.max_tokens) - len(row)
+        if room < (model.slots if draws else 1):
+            raise ValueError(
+                f"{len(row)} tokens are given, and {model.slots if draws else 1} are to be made: more "
+                f"than the model's max_tokens={model.config.max_tokens}."
+            )
+        alike.setdefault(model.slots if draws else min(room, MOST), []).append(i)
     ends = {tokenizer.eos_id, tokenizer.pad_id}
-    return [row if draws else [i for i in row if i not in ends] for row in new.tolist()]
+    found: list[list[int]] = [[] for _ in rows]
+    for most, places in alike.items():
+        ids = pad_rows([rows[i] for i in places], -1).to(device)
+        mask, ids = ids >= 0, ids.clamp(min=0)
+        if pixel_values is not None:
+            ids = model.with_codes(ids, model.codes(pixel_values[places]))
+        new = model.generate(
+            ids,
+            mask,
+            max_new_tokens=most,
+            beams=1,
+            sampling=sampling,
+            generator=generator,
+            stop_ids=() if draws else (tokenizer.eos_id,),
+            pad_id=tokenizer.pad_id,
+            hook=Allowed(allowed),
+        )
+        for i, row in zip(places, new.tolist(), strict=True):
+            found[i] = row if draws else [token for token in row if token not in ends]
+    return found
 
 
 def given_row(model: Any, task: str, text: str, picture: bool) -> list[int]:

@@ -71,3 +71,18 @@ def test_without_an_image_tokenizer_it_is_refused():
     del example["image_tokenizer"]
     with pytest.raises(ValueError, match="give image_tokenizer"):
         family.Omni(**example)
+
+
+def test_a_sentence_is_not_cut_for_a_longer_neighbour(model, monkeypatch):
+    """Of 96 tokens the long row leaves 2, the short one more than are made at most."""
+    model.generation = family.Generation(stop_ids=())
+    monkeypatch.setattr("family.inference.unified.MOST", 20)
+    never = type("NoEnd", (), {"eos_id": -1, "pad_id": -1})
+    tokenizer = model.tokenizer
+    for name in ("inner", "bos_id", "encode"):
+        setattr(never, name, staticmethod(getattr(tokenizer, name)))
+    model.tokenizer = never
+    rows = ["a star", " ".join(["star"] * 91), "a red star"]
+    found = make(model, "translate", rows)
+    assert [len(row) for row in found] == [20, 2, 20]
+    assert [found[0], found[2]] == make(model, "translate", rows[::2])
