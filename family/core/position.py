@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +44,22 @@ class AlibiBias(nn.Module):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
+        self.heads = heads
+        self.register_buffer("slopes", self._slopes(), persistent=False)
+        self.slopes: Tensor
+
+    def _slopes(self) -> Tensor:
         # A geometric sequence; between powers of two, every other one of the next sequence.
-        power = 2 ** math.floor(math.log2(heads))
+        heads, power = self.heads, 2 ** math.floor(math.log2(self.heads))
         slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
         slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
-        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
-        self.slopes: Tensor
+        return torch.tensor(slopes)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlibiBias:
+        """As any module; but a model that was bfloat16 and is float32 again has the exact slopes."""
+        super()._apply(fn, recurse)
+        self.slopes = self._slopes().to(self.slopes)
+        return self
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions ``(..., queries)`` and ``(..., keys)`` to a bias ``(..., heads, queries, keys)``."""

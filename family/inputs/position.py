@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +66,21 @@ class SinusoidalPosition(nn.Module):
         stored: bool = False,
     ) -> None:
         super().__init__()
-        table = sinusoidal(first + torch.arange(max_tokens), dim, timing)
-        self.register_buffer("table", table, persistent=stored)
+        self.waves = (max_tokens, dim, timing, first)
+        self.stored = stored
+        self.register_buffer("table", self._table(), persistent=stored)
         self.table: Tensor
+
+    def _table(self) -> Tensor:
+        max_tokens, dim, timing, first = self.waves
+        return sinusoidal(first + torch.arange(max_tokens), dim, timing)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SinusoidalPosition:
+        """As any module; but a model that was bfloat16 and is float32 again has the exact table."""
+        super()._apply(fn, recurse)
+        if not self.stored:
+            self.table = self._table().to(self.table)
+        return self
 
     def forward(self, positions: Tensor) -> Tensor:
         """``(...) -> (..., dim)``."""

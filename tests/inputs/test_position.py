@@ -41,3 +41,11 @@ def test_where_a_table_is_kept(stored):
     assert list(position.state_dict()) == (["table"] if stored else [])
     expected = sinusoidal(torch.arange(3, 8), 8, timing=True)
     assert torch.equal(position(torch.arange(5)), expected)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_table_that_was_rounded_is_exact_again_unless_it_is_a_checkpoints(stored):
+    position = SinusoidalPosition(50, 8, first=3, stored=stored)
+    exact = position.table.clone()
+    assert position.to(torch.bfloat16).table.dtype is torch.bfloat16
+    assert torch.equal(position.float().table, exact) is not stored
