@@ -71,6 +71,11 @@ class LoRALinear(nn.Module):
         self.register_buffer("merged", None, persistent=False)
         self.train(base.training)
 
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        """As any module; what was merged is of the weights that were there before."""
+        self.merged = None
+        super()._load_from_state_dict(*args, **options)
+
     def pieces(self) -> Iterator[tuple[Adapter, Any, Any]]:
         """Each adapter with its A and its B."""
         for adapter in self.adapters:

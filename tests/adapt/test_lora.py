@@ -287,3 +287,13 @@ def test_merged_and_back_within_what_goes_without_adapters(build):
     merge_lora(model)
     torch.testing.assert_close(answer(model, build), before, atol=1e-5, rtol=1e-4)
     assert not any("merged" in name for name, _ in model.named_parameters())
+
+
+def test_weights_that_are_loaded_into_a_merged_model_count():
+    model, other = made(gpt), made(gpt)
+    for each in (model, other):
+        add_lora(each, 2)
+    randomise(other)
+    merge_lora(model)
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(answer(model, gpt), answer(other, gpt))
