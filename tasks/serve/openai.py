@@ -55,10 +55,16 @@ class Asked(BaseModel):
             RefusedError: see above.
         """
         for name, value in (self.model_extra or {}).items():
-            if value is not None and name not in UNUSED and value not in NOTHING.get(name, ()):
+            if value is not None and name not in UNUSED and not says_nothing(name, value):
                 raise RefusedError(
                     400, f"this server does not know {in_short(name)}: leave it out.", name[:100]
                 )
+
+
+def says_nothing(name: str, value: Any) -> bool:
+    """Whether an option that is not carried asks for nothing, as ``logprobs`` of False but not of 0."""
+    kind = isinstance(value, bool)
+    return any(value == one and isinstance(one, bool) == kind for one in NOTHING.get(name, ()))
 
 
 class StreamOptions(BaseModel):

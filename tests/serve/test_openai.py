@@ -158,6 +158,14 @@ def test_refused_as_the_client_knows_it(chat, options, error, said):
     assert refused.value.body["type"] == "invalid_request_error"
 
 
+def test_no_probabilities_are_asked_for_by_false_and_by_none_but_not_by_zero(client):
+    options = {"model": "LanguageModeling", "prompt": "a", "max_tokens": 1}
+    with pytest.raises(openai.BadRequestError, match="does not know 'logprobs': leave it out"):
+        client.completions.create(logprobs=0, **options)
+    for nothing in (False, None):
+        assert client.completions.create(extra_body={"logprobs": nothing}, **options).choices
+
+
 def test_options_that_say_nothing_are_passed_over(chat):
     options = {"user": "me", "frequency_penalty": 0, "logprobs": False, "tools": []}
     assert chat(max_tokens=2, **options).choices[0].message.content is not None
