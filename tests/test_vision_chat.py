@@ -11,6 +11,7 @@ from PIL import Image
 
 import family
 import tasks
+from family.inference.vision_chat import talk_about_pictures
 from family.inputs.image_slots import IMAGE, image_id_of
 from family.inputs.preprocess import Preprocess
 from family.losses.language_model import IGNORE
@@ -251,6 +252,18 @@ def test_a_run_of_two_stages_answers(tmp_path, parts, monkeypatch, capsys):
             loaded.predict(*inputs)
     main(["test", "two"])
     assert "test/exact" in capsys.readouterr().out
+
+
+def test_an_answer_is_not_cut_for_a_neighbours_longer_question(parts, monkeypatch):
+    model = family.join_vision_language(*map(family.from_pretrained, parts.values())).eval()
+    monkeypatch.setattr(type(model.tokenizer), "stop_ids", lambda self: set())
+    numbers = lambda self, ids: " ".join(map(str, ids))  # noqa: E731
+    monkeypatch.setattr(type(model.tokenizer), "decode", numbers)
+    pictures = [Image.new("RGB", (16, 16))] * 3
+    questions = ["a", "a" * 90, "b"]
+    together = talk_about_pictures(model, pictures, questions)
+    alone = [talk_about_pictures(model, pictures[:1], [one])[0] for one in questions]
+    assert together == alone and len(alone[0].split()) == 89 + len(alone[1].split())
 
 
 @pytest.mark.parametrize(

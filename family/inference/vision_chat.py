@@ -50,23 +50,32 @@ def talk_about_pictures(
         some = asked[len(found) : len(found) + len(batch)]
         talks = [place_pictures([{"role": "user", "content": one}], 1) for one in some]
         rows = [spread(prompt_ids(tokenizer, t, (IMAGE,)), image_id, model.slots) for t in talks]
-        ids = pad_rows(rows, -1).to(pixels.device)
-        room = longest - ids.shape[1]
-        if room < 1:
-            long = max(range(len(rows)), key=lambda i: len(rows[i]))
-            raise ValueError(
-                f"the question {some[long]!r} and its picture have {len(rows[long])} tokens, which leaves "
-                f"no room for an answer in the model's {longest}."
+        # Those that may be answered equally long together: none is cut for a longer neighbour.
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, row in enumerate(rows):
+            room = longest - len(row)
+            if room < 1:
+                raise ValueError(
+                    f"the question {some[i]!r} and its picture have {len(row)} tokens, which leaves no room "
+                    f"for an answer in the model's {longest}."
+                )
+            most = int(min(room, max_new_tokens or own.most_new_tokens(len(row), NEW_TOKENS)))
+            # A least length of both together is counted from the longest of a batch.
+            counted = len(row) if own.min_length and not own.min_new_tokens else 0
+            alike.setdefault((most, counted), []).append(i)
+        answers = [""] * len(rows)
+        for (most, _), places in alike.items():
+            ids = pad_rows([rows[i] for i in places], -1).to(pixels.device)
+            new = model.generate(
+                pixels[places],
+                ids.clamp(min=0),
+                ids >= 0,
+                max_new_tokens=most,
+                beams=own.beams if beams is None else beams,
+                stop_ids=stops,
+                pad_id=-1,  # which no answer has
             )
-        most = own.most_new_tokens(ids.shape[1], NEW_TOKENS)
-        new = model.generate(
-            pixels,
-            ids.clamp(min=0),
-            ids >= 0,
-            max_new_tokens=int(min(room, max_new_tokens or most)),
-            beams=own.beams if beams is None else beams,
-            stop_ids=stops,
-            pad_id=-1,  # which no answer has
-        )
-        found += [tokenizer.decode([i for i in row if i >= 0]).strip() for row in new.tolist()]
+            for i, row in zip(places, new.tolist(), strict=True):
+                answers[i] = tokenizer.decode([token for token in row if token >= 0]).strip()
+        found += answers
     return found
