@@ -62,7 +62,7 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
 
     Raises:
         ValueError: a model that sees no pictures, or patches that the size does not divide into and a
-            model that does not fill them up.
+            model that does not fill them up, or that the model's own ``check_size`` refuses.
     """
     found = [module for module in model.modules() if isinstance(module, PatchEmbedding)]
     facts = facts_of(model)
@@ -74,6 +74,8 @@ def resize(model: Any, image_size: int | Sequence[int]) -> None:
     if not found and not (facts and facts.any_size):
         raise ValueError(f"image_size={image_size}: a {type(model).__name__} has no patches.")
     size = pair(image_size)
+    if hasattr(model, "check_size"):
+        model.check_size(size)  # before anything is changed
     for embedding in found:
         inner = covering(size, embedding.patch_size) if facts and facts.any_size else size
         before = embedding.image_size

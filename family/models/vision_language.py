@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from family.core.cache import Cache
 from family.core.init import init_linear
 from family.generation import search_or_sample
+from family.generation.speculative import PROMPT
 from family.inputs.image_slots import image_id_of, with_image_token
 from family.inputs.text import Vectors
 from family.losses.token_loss import TokenLoss
@@ -98,11 +99,7 @@ class VisionLanguage(nn.Module):
         self.image_size, self.config = self.vision.image_size, self.language.config
         self.image_id, self.shuffle, self.keep_prefix = image_id, shuffle, keep_prefix
         self.vocab_size = max(self.language.vocab_size, image_id + 1)
-        rows, columns = self.vision.grid(*self.image_size)
-        if shuffle < 1 or rows % shuffle or columns % shuffle:
-            raise ValueError(
-                f"shuffle={shuffle} merges patches a side, and must divide {rows} x {columns} patches."
-            )
+        self.check_size(self.image_size)
         if keep_prefix and shuffle > 1:
             raise ValueError(
                 "keep_prefix=True gives tokens that shuffle cannot merge: take shuffle=1."
@@ -115,6 +112,18 @@ class VisionLanguage(nn.Module):
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 init_linear(layer, self.config.init_std)
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Whether pictures of a size have patches that merge.
+
+        Raises:
+            ValueError: they have not.
+        """
+        rows, columns = self.vision.grid(*image_size)
+        if self.shuffle < 1 or rows % self.shuffle or columns % self.shuffle:
+            raise ValueError(
+                f"shuffle={self.shuffle} merges patches a side, and must divide {rows} x {columns} patches."
+            )
 
     @property
     def slots(self) -> int:
@@ -218,8 +227,16 @@ class VisionLanguage(nn.Module):
         Args:
             pixel_values, input_ids, mask: as :meth:`forward`'s.
             options: of :meth:`GPT.generate`. A text is always read from its begin on, as its pictures stand
-                there: what outgrows ``config.longest`` is refused.
+                there: what outgrows ``config.longest`` is refused. A ``draft`` can be "prompt" alone.
+
+        Raises:
+            ValueError: another draft, and see :meth:`forward`.
         """
+        if options.get("draft") not in (None, PROMPT):
+            raise ValueError(
+                f"no model can guess for a {type(self).__name__}, as none sees its pictures: draft must be "
+                f'"{PROMPT}" or None.'
+            )
         with torch.no_grad():
             vectors = self.by_rows(pixel_values, input_ids)
         words = input_ids != self.image_id  # nothing that is said counts them as repeated

@@ -11,7 +11,9 @@ from torch import nn
 
 import family
 from family import TransformerConfig, VisionLanguage, join_vision_language
+from family.adapt.resize import resize
 from family.inputs.patches import PatchConfig
+from family.inputs.preprocess import Preprocess
 from family.inputs.text import Vectors
 from family.models.member import build, describe
 from family.models.vision_language import merged
@@ -238,6 +240,18 @@ def test_it_is_saved_and_read_again(tmp_path):
     assert describe(build(VisionLanguage, describe(model)["arguments"])) == describe(model)
 
 
+def test_a_size_whose_patches_do_not_merge_is_refused_and_changes_nothing(tmp_path):
+    model = small(shuffle=2)
+    model.preprocess = Preprocess((16, 16))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="shuffle=2 .* must divide 3 x 3 patches"):
+        resize(model, 24)
+    assert model.slots == 1 and model.image_size == model.preprocess.size == (16, 16)
+    assert all(torch.equal(before[name], w) for name, w in model.state_dict().items())
+    resize(model, 32)
+    assert model.slots == 4
+
+
 def test_sizes_that_data_decide():
     model = small(vocab_size=50, image_size=(16, 32))
     assert model.language.vocab_size == 50 and model.slots == 8 and model.image_size == (16, 32)
@@ -256,6 +270,11 @@ PIXELS, IDS, MASK = batch(small())
         (lambda: small(vision=EXAMPLE["language"]), "vision must be described as a ViT"),
         (lambda: small(language={"class": "os"}), "language must be described .* class='os'"),
         (lambda: small()(PIXELS[:3], IDS, MASK), "12 vectors do not fit the 16 tokens of id 40"),
+        (
+            lambda: small().generate(PIXELS, IDS, MASK, draft=small()),
+            'draft must be "prompt" or None',
+        ),
+        (lambda: small().generate(PIXELS, IDS, MASK, draft="x"), 'draft must be "prompt" or None'),
         (lambda: small().generate(PIXELS[:3], IDS, MASK), "3 pictures have 12 vectors, but .* 16"),
         (lambda: join_vision_language(parts()[1], parts()[1]), "vision must be a ViT, not a GPT"),
         (lambda: join_vision_language(parts()[0], small().language), "has no tokenizer"),
