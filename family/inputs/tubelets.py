@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +60,23 @@ class TubeletEmbedding(nn.Module):
         self.projection = nn.Conv3d(channels, config.dim, self.tubelet, self.tubelet)
         nn.init.normal_(self.projection.weight, std=self.projection.weight[0].numel() ** -0.5)
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
-        waves = None
-        if config.position == "sinusoidal":
-            waves = sinusoidal(torch.arange(math.prod(self.grid)), config.dim)
-            # Sine and cosine of a wave stand side by side.
-            waves = torch.stack(waves.chunk(2, dim=-1), dim=-1).flatten(-2)
+        self.dim = config.dim
+        waves = self._waves() if config.position == "sinusoidal" else None
         self.register_buffer("table", waves, persistent=False)
         self.table: Tensor | None
         self.dropout = nn.Dropout(config.dropout)
+
+    def _waves(self) -> Tensor:
+        waves = sinusoidal(torch.arange(math.prod(self.grid)), self.dim)
+        # Sine and cosine of a wave stand side by side.
+        return torch.stack(waves.chunk(2, dim=-1), dim=-1).flatten(-2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TubeletEmbedding:
+        """As any module; but a model that was bfloat16 and is float32 again has the exact table."""
+        super()._apply(fn, recurse)
+        if self.table is not None:
+            self.table = self._waves().to(self.table)
+        return self
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``(batch, frames, channels, height, width) -> (batch, tubelets, dim)``, the first frames first,

@@ -43,3 +43,10 @@ def test_a_gradient_for_every_parameter():
     model(torch.randn(2, 4, 3, 16, 16)).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_places_that_were_rounded_are_exact_again():
+    embedding = videomae_base(3, 4, **SMALL).embedding
+    exact = embedding.table.clone()
+    assert embedding.to(torch.bfloat16).table.dtype is torch.bfloat16
+    assert torch.equal(embedding.float().table, exact)
