@@ -33,7 +33,9 @@ LEAST = {
 """Whole numbers, and the least that each may be."""
 CUTS = ("temperature", "top_k", "top_p", "min_p")
 RULES = ("forced_bos_token_id", "suppress_tokens", "begin_suppress_tokens")
-LISTED = {*PLAIN.values(), *CUTS, *RULES, "eos_token_id", "do_sample", "repetition_penalty"}
+FORCED = "forced_tokens"
+"""Ours alone: [place, token] of those that must come after the first, of which they have no field any more."""
+LISTED = {*PLAIN.values(), *CUTS, *RULES, FORCED, "eos_token_id", "do_sample", "repetition_penalty"}
 USUAL_TOP_K = 50
 """Theirs, where they sample and say nothing."""
 
@@ -112,13 +114,15 @@ class Generation:
                 cuts: dict[str, Any] = {"temperature": 1.0, "top_k": USUAL_TOP_K}
                 cuts |= {name: found[name] for name in CUTS if name in found}
                 sampling = replace(sampling, **cuts)
-            first = found.get("forced_bos_token_id")
+            forced = {int(place): int(token) for place, token in found.get(FORCED, ())}
+            if (first := found.get("forced_bos_token_id")) is not None:
+                forced[0] = int(first)
             stops = ids(found["eos_token_id"]) if "eos_token_id" in found else None
             return cls(
                 stop_ids=stops,
                 sampling=sampling,
                 rules=TokenRules(
-                    {} if first is None else {0: int(first)},
+                    forced,
                     ids(found.get("suppress_tokens", ())),
                     ids(found.get("begin_suppress_tokens", ())),
                 ),
@@ -148,6 +152,8 @@ class Generation:
         for name, value in zip(RULES, rules, strict=True):
             if value not in (None, (), []):
                 made[name] = value if isinstance(value, int) else list(value)
+        if later := [[place, token] for place, token in self.rules.forced.items() if place]:
+            made[FORCED] = later
         return made
 
 

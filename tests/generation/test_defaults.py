@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -170,12 +172,15 @@ def test_past_the_context_there_is_one_sentence():
 def test_fields_of_a_file_come_back():
     whole = Generation(
         (3, 4), 1, 9, 30, 2, 5, 4, 0.5, 3, Sampling(1.2, 0.7, 0, 0.9, 0.1),
-        TokenRules({0: 7}, (5,), (6, 8)), 64, {"num_beam_groups": 2},
+        TokenRules({0: 7, 2: 4}, (5,), (6, 8)), 64, {"num_beam_groups": 2},
     )  # fmt: skip
     assert Generation.from_fields(whole.to_fields()) == whole
     assert Generation.from_fields({}) == Generation() and Generation().to_fields() == {}
-    with pytest.raises(ValueError, match="defaults of generation cannot be read"):
-        Generation.from_fields({"eos_token_id": "x"})
+    late = Generation(rules=TokenRules({1: 7, 3: 4}))  # none at the first place
+    assert Generation.from_fields(json.loads(json.dumps(late.to_fields()))) == late
+    for wrong in ({"eos_token_id": "x"}, {"forced_tokens": [1, 7]}):
+        with pytest.raises(ValueError, match="defaults of generation cannot be read"):
+            Generation.from_fields(wrong)
     with pytest.raises(ValueError, match="top_p must be in"):
         Generation.from_fields({"do_sample": True, "top_p": 7})
 
