@@ -70,8 +70,7 @@ class LoaderProgress:
     @property
     def order(self) -> int:
         """The epoch whose order the examples have: with ``trainer.overfit_batches`` the first's, always."""
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
-        return 0 if overfit else self.epoch
+        return 0 if getattr(self.trainer, "overfit_batches", 0) > 0 else self.epoch
 
     @property
     def parts(self) -> list[Part]:
