@@ -24,10 +24,17 @@ from family.inference.batches import (
 @torch.no_grad()
 def embed_sentences(model: Any, texts: Sequence[str], batch_size: int = TEXTS) -> Tensor:
     """``(texts, dim)``, by a model that encodes sentences; spaces around a text and the end of one that is
-    too long are left out, as in training."""
+    too long are left out, as in training.
+
+    Raises:
+        ValueError: a text without a token.
+    """
     device, limit, rows = device_of(model), most_tokens(model), []
     for some in chunks([text.strip() for text in texts], batch_size):
         input_ids, mask = model.tokenizer.batch(some, limit)
+        for text, read in zip(some, mask.any(1).tolist(), strict=True):
+            if not read:
+                raise ValueError(f"the text {text!r} has no token: there is nothing to embed.")
         rows.append(model.encode_text(input_ids.to(device), mask.to(device)).float())
     return torch.cat(rows).cpu() if rows else torch.empty(0, 0)
 

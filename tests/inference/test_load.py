@@ -249,6 +249,8 @@ def test_sentences():
     wanted = model.encode_text(*model.tokenizer.batch(TEXTS, 32)).detach()
     torch.testing.assert_close(found, wanted)
     assert torch.equal(loaded.embed(TEXTS), found)
+    with pytest.raises(ValueError, match="the text '' has no token"):
+        loaded.embed([TEXTS[0], " "])
     with pytest.raises(ValueError, match="gives no vectors of pictures"):
         loaded.embed(pictures=["a.png"])
 
