@@ -360,6 +360,15 @@ def as_lines(file, rows):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def photos(pictures, file, column, values):
+    """A table of pictures whose column is called ``photo``."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    for i in range(len(values)):
+        picture(i).save(pictures / f"{i}.png")
+    rows = [f"{i}.png,{value}" for i, value in enumerate(values)]
+    file.write_text("\n".join([f"photo,{column}", *rows]) + "\n")
+
+
 def test_lists_and_numbers_of_lines_stay_what_they_are(folder):
     asked = [[{"role": "user", "content": f"{i} + 2"}] for i in range(20)]
     as_lines(folder / "p.jsonl", [{"question": one, "gold": 4} for one in asked])
@@ -389,12 +398,7 @@ def test_quotes_and_folders_of_pictures_hold_beside_names_of_columns(folder):
     (folder / "q.tsv").write_text("\n".join(rows) + "\n")
     data = tasks.TextClassificationData("q.tsv", quotes=True, **EASY)
     assert all('a "red" thing' in row.text for row in data.rows("train"))
-    (folder / "im/pics").mkdir(parents=True)
-    lines = ["photo,said"]
-    for i in range(20):
-        picture(i).save(folder / f"im/pics/{i}.png")
-        lines.append(f"{i}.png,picture {i}")
-    (folder / "im/all.csv").write_text("\n".join(lines) + "\n")
+    photos(folder / "im/pics", folder / "im/all.csv", "said", [f"picture {i}" for i in range(20)])
     columns = {"image": "photo", "caption": "said"}
     data = tasks.ImageTextData(
         "im", images="pics", columns=columns, tokenizer="char", val_fraction=0.3
@@ -404,11 +408,8 @@ def test_quotes_and_folders_of_pictures_hold_beside_names_of_columns(folder):
 
 
 def test_a_name_without_an_ending_spoils_no_others(folder):
-    lines = ["photo,kind"]
-    for i in range(20):
-        picture(i).save(folder / f"p{i}.png")
-        lines.append(f"{'p7' if i == 7 else f'p{i}.png'},{'ab'[i % 2]}")
-    (folder / "one.csv").write_text("\n".join(lines) + "\n")
+    photos(folder, folder / "one.csv", "kind", "ab" * 10)
+    (folder / "one.csv").write_text((folder / "one.csv").read_text().replace("7.png,", "7,", 1))
     columns = {"image": "photo", "label": "kind"}
     data = tasks.ImageClassificationData("one.csv", (8, 8), columns=columns, on_bad="skip")
     data.setup("fit")
