@@ -84,7 +84,7 @@ def divide(
 
     The order in which groups are taken is a hash of the seed and their names, so that neither the order
     of the rows nor the machine changes a split. As scikit-learn's StratifiedGroupKFold, a group goes where
-    it brings the classes nearer to their shares.
+    it brings the classes nearer to their shares. Where all classes are too small for a share, they count as one.
 
     Args:
         labels: the class of each row; rows without classes have all the same.
@@ -98,23 +98,34 @@ def divide(
     for i, group in enumerate(groups):
         members[group].append(i)
     left = sorted(members, key=lambda group: hashlib.sha256(encoded(f"{seed}/{group}")).digest())
-    count = Counter(labels)
     found: dict[str, list[int]] = {}
     for split, share in shares.items():
-        wanted = {label: share * count[label] for label in count}
-        taken, others = [], []
-        for group in left:
-            has = Counter(labels[i] for i in members[group])
-            before = sum(abs(wanted[label]) for label in has)
-            after = sum(abs(wanted[label] - n) for label, n in has.items())
-            if after < before:
-                taken += members[group]
-                wanted.update({label: wanted[label] - n for label, n in has.items()})
-            else:
-                others.append(group)
-        found[split], left = sorted(taken), others
+        taken = nearest(left, members, labels, share) or nearest(
+            left, members, [0] * len(labels), share
+        )
+        found[split] = sorted(i for group in taken for i in members[group])
+        left = [group for group in left if group not in taken]
     found["train"] = sorted(i for group in left for i in members[group])
     return checked(found, shares, len(labels))
+
+
+def nearest(
+    groups: Sequence[str],
+    members: Mapping[str, Sequence[int]],
+    labels: Sequence[Hashable],
+    share: float,
+) -> dict[str, None]:
+    """Of groups, in this order, those that each bring the classes nearer to a share of them."""
+    wanted = {label: share * n for label, n in Counter(labels).items()}
+    taken: dict[str, None] = {}
+    for group in groups:
+        has = Counter(labels[i] for i in members[group])
+        before = sum(abs(wanted[label]) for label in has)
+        after = sum(abs(wanted[label] - n) for label, n in has.items())
+        if after < before:
+            taken[group] = None
+            wanted.update({label: wanted[label] - n for label, n in has.items()})
+    return taken
 
 
 def divide_by_name(groups: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[int]]:

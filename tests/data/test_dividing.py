@@ -48,6 +48,13 @@ def test_groups_stay_together_while_classes_keep_their_shares():
         assert abs(count["usual"] - share * 1080) <= 7 and abs(count["rare"] - share * 120) <= 2
 
 
+def test_classes_too_small_for_a_share_count_as_one():
+    labels = [f"class {i % 4}" for i in range(20)]
+    parts = divide(labels, [str(i) for i in range(20)], SHARES, 0)
+    assert (len(parts["val"]), len(parts["test"])) == (2, 4) and len(parts["train"]) == 14
+    assert len({labels[i] for i in parts["test"]}) == 4  # which are large enough for this one
+
+
 def test_by_name_nothing_moves_when_rows_are_added():
     names = [f"row {i}" for i in range(2000)]
     few, many = divide_by_name(names[:1000], SHARES), divide_by_name(names, SHARES)
