@@ -20,7 +20,7 @@ from family.inputs.preprocess import Preprocess
 from tasks.data.annotation_files import AnnotationFiles
 from tasks.data.annotations import Annotations, ShapePictures, ground_truth
 from tasks.data.base import FamilyData
-from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_those
+from tasks.data.images import OnBad, check_scale, kept, picture_size, read_image, read_picks
 from tasks.data.kept_pictures import as_coco
 from tasks.data.sampling import ExampleBatches, Pick, batch_loader, seeded
 from tasks.data.splits import divide_pictures, pattern, shares_of
@@ -358,11 +358,8 @@ class Detections(Dataset[Batch]):
         return preprocess(image), target
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
-        def read(index: int) -> tuple[Tensor, Batch]:
-            return self.example(Pick(index, picks[0].epoch))
-
-        indices, training = [pick.index for pick in picks], self.augment is not None
-        return collate(read_those(read, indices, len(self), self.on_bad, training))
+        training = self.augment is not None
+        return collate(read_picks(self.example, picks, len(self), self.on_bad, training))
 
 
 def centred(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 
 from family.inputs import pictures
 from family.inputs.pictures import IMAGE_ENDINGS as IMAGE_ENDINGS
+from tasks.data.sampling import Pick
 from tasks.errors import UserError, user_errors
 
 log = logging.getLogger(__name__)
@@ -205,6 +206,21 @@ def read_those(
                 raise
             warn_once(f"left out: {error}")
     return examples or [read_or_next(read, indices[0], count, on_bad)]
+
+
+def read_picks(
+    example: Callable[[Pick], Example],
+    picks: Sequence[Pick],
+    count: int,
+    on_bad: OnBad,
+    training: bool,
+) -> list[Example]:
+    """As :func:`read_those`, of examples that are read by a pick; a stand-in is of the same epoch."""
+
+    def read(index: int) -> Example:
+        return example(picks[0]._replace(index=index))
+
+    return read_those(read, [pick.index for pick in picks], count, on_bad, training)
 
 
 def warn_once(message: str) -> None:

@@ -18,7 +18,7 @@ from family.inputs.pictures import WHITE, Colour
 from family.inputs.preprocess import Preprocess
 from tasks.data import shapes
 from tasks.data.captions import Caption
-from tasks.data.images import OnBad, read_image, read_those
+from tasks.data.images import OnBad, read_image, read_picks
 from tasks.data.sampling import Pick, seeded
 from tasks.data.tokenizers import Tokenizer
 
@@ -147,11 +147,8 @@ class PairBatches(Dataset[Batch]):
         return self.preprocess(image), pick.index
 
     def __getitems__(self, picks: list[Pick]) -> Batch:
-        def read(index: int) -> tuple[Tensor, int]:
-            return self.example(Pick(index, picks[0].epoch))
-
-        indices, training = [pick.index for pick in picks], self.augment is not None
-        examples = read_those(read, indices, len(self), self.on_bad, training)
+        training = self.augment is not None
+        examples = read_picks(self.example, picks, len(self), self.on_bad, training)
         pictures, chosen = zip(*examples, strict=True)
         return self.batch(pictures, chosen)
 

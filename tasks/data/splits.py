@@ -100,9 +100,9 @@ def divide(
     left = sorted(members, key=lambda group: hashlib.sha256(encoded(f"{seed}/{group}")).digest())
     found: dict[str, list[int]] = {}
     for split, share in shares.items():
-        taken = nearest(left, members, labels, share) or nearest(
-            left, members, [0] * len(labels), share
-        )
+        taken = nearest(left, members, labels, share)
+        if not taken and share:
+            taken = nearest(left, members, [0] * len(labels), share)
         found[split] = sorted(i for group in taken for i in members[group])
         left = [group for group in left if group not in taken]
     found["train"] = sorted(i for group in left for i in members[group])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,7 @@ class TextToTextData(FamilyData):
         self.parts = {
             name: part
             if part.root is None
-            else dataclasses.replace(part, root=str(as_files(part.root, columns, quotes=quotes)))
+            else replace(part, root=str(as_files(part.root, columns, quotes=quotes)))
             for name, part in parts.items()
         }
         for name, part in self.parts.items():
