@@ -166,16 +166,6 @@ def test_anchors_in_a_config_are_written_out(tmp_path):
     assert find_config(str(file)) == str(file)
 
 
-def test_ctrl_c_is_no_stack_trace(monkeypatch):
-    def interrupted(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tasks.cli.entry.dispatch", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        main(["translate"])
-    assert ended.value.code == 130
-
-
 def test_home_within_an_option(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert at_home("--data.root=~/data") == "--data.root=/home/me/data"

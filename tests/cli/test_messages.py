@@ -165,14 +165,18 @@ def test_pictures_larger_than_memory():
         picture_size(10**9)
 
 
-def test_too_little_memory_is_said_in_one_line(monkeypatch, capsys):
-    def fills(arguments):
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (MemoryError, 2, "family: there is not enough memory for sizes such as these.\n"),
+        (KeyboardInterrupt, 130, ""),  # Ctrl-C
+    ],
+)
+def test_what_ends_a_command_is_no_stack_trace(monkeypatch, capsys, error, code, said):
+    def fails(arguments):
+        raise error
 
-    monkeypatch.setattr("tasks.cli.entry.dispatch", fills)
+    monkeypatch.setattr("tasks.cli.entry.dispatch", fails)
     with pytest.raises(SystemExit) as stopped:
         main(["list"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == (
-        "family: there is not enough memory for sizes such as these.\n"
-    )
+    assert stopped.value.code == code and capsys.readouterr().err == said
